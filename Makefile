@@ -1,0 +1,56 @@
+# Everything here works on a fresh clone of a fresh machine: each target sets up what it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEBIAN := serf haproxy wrk iproute2 iptables
+
+.PHONY: env debian demo check format test test-unit test-interop test-e2e bench clean
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Real peers that the tests run against; skipped without root, and the tests that need them then say so.
+debian:
+	@missing=; for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "not root or not Debian: install$$missing by hand to run every test" >&2; fi; fi
+
+demo: env
+	@$(BIN)/isthmus demo
+
+format: env
+	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench
+
+check: env
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: env debian
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios
+	$(BIN)/pytest tests/interop tests/e2e
+
+test-unit: env
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios
+
+test-interop: env debian
+	$(BIN)/pytest tests/interop
+
+test-e2e: env debian
+	$(BIN)/pytest tests/e2e
+
+bench: env debian
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,63 @@
+"""Which RPC methods there are, what they take and what they answer.
+
+The one table that servers dispatch by, pools decode by and doors call by.
+Source: protocol/rpc.md §6, "Methods".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from isthmus.model import catalog, federation, kv, query
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC method.
+
+    Attributes:
+        request: Record type of the argument.
+        reply: Type of the reply: a record type, or a plain type such as ``bool``,
+            ``str``, ``tuple[str, ...]``.
+        read: Whether it is a read: it may block, and may be stale.
+        local: Answered by whichever server is asked, never forwarded.
+    """
+
+    request: type
+    reply: object
+    read: bool = True
+    local: bool = False
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "Status.Ping": Method(query.Empty, query.Empty, local=True),
+    "Status.Leader": Method(query.DatacenterRequest, str),
+    "Status.Peers": Method(query.DatacenterRequest, tuple[str, ...]),
+    "Catalog.Register": Method(catalog.RegisterRequest, query.Empty, read=False),
+    "Catalog.Deregister": Method(catalog.DeregisterRequest, query.Empty, read=False),
+    "Catalog.ListDatacenters": Method(catalog.DatacentersRequest, tuple[str, ...], local=True),
+    "Catalog.ListNodes": Method(query.DatacenterRequest, catalog.IndexedNodes),
+    "Catalog.ListServices": Method(query.DatacenterRequest, catalog.IndexedServices),
+    "Catalog.ServiceList": Method(query.DatacenterRequest, catalog.IndexedServiceList),
+    "Catalog.ServiceNodes": Method(catalog.ServiceRequest, catalog.IndexedServiceNodes),
+    "Catalog.NodeServices": Method(catalog.NodeRequest, catalog.IndexedNodeServices),
+    "Catalog.NodeServiceList": Method(catalog.NodeRequest, catalog.IndexedNodeServiceList),
+    "Health.ServiceNodes": Method(catalog.ServiceRequest, catalog.IndexedCheckServiceNodes),
+    "Health.ServiceChecks": Method(catalog.ServiceRequest, catalog.IndexedHealthChecks),
+    "Health.NodeChecks": Method(catalog.NodeRequest, catalog.IndexedHealthChecks),
+    "Health.ChecksInState": Method(catalog.ChecksInStateRequest, catalog.IndexedHealthChecks),
+    "Internal.ServiceDump": Method(catalog.ServiceDumpRequest, catalog.IndexedNodesWithGateways),
+    "KVS.Apply": Method(kv.KVSRequest, bool, read=False),
+    "KVS.Get": Method(kv.KeyRequest, kv.IndexedDirEntries),
+    "KVS.List": Method(kv.KeyRequest, kv.IndexedDirEntries),
+    "KVS.ListKeys": Method(kv.KeyListRequest, kv.IndexedKeyList),
+    "FederationState.Apply": Method(federation.FederationStateRequest, bool, read=False),
+    "FederationState.Get": Method(
+        federation.FederationStateQuery, federation.FederationStateResponse
+    ),
+    "FederationState.List": Method(query.DatacenterRequest, federation.IndexedFederationStates),
+    "FederationState.ListMeshGateways": Method(
+        query.DatacenterRequest, federation.DatacenterIndexedCheckServiceNodes
+    ),
+}
+"""Every method that servers answer."""

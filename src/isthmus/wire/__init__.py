@@ -1,0 +1,1 @@
+"""Bytes and nouns: stateless codecs, one module per format."""
