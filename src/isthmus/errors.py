@@ -154,7 +154,7 @@ class DialFailed(Unavailable):
 
 
 class ConnectionLost(Unavailable):
-    """An established connection ended before the answer; whether the call took effect is unknown."""
+    """A connection ended before the answer; whether the call took effect is unknown."""
 
 
 class EngineError(IsthmusError):
