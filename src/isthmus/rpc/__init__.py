@@ -1,0 +1,1 @@
+"""One connection of the server port: which protocol speaks, streams, calls, gossip packets."""
