@@ -1,0 +1,208 @@
+"""The gateway locator: a table that says which gateways lead to a datacenter.
+
+It is told, it never asks: the server's watch on its own store brings federation states,
+retry-join the configured addresses of the primary's gateways, the replication duty its
+outcomes, and every dial whether a gateway worked. Source: protocol/federation.md §12.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, TypeAlias
+
+from isthmus.model.catalog import CRITICAL, CheckServiceNode
+from isthmus.model.federation import FederationState
+from isthmus.names import WAN_FEDERATION_META, host_port
+
+FAILURES_BEFORE_DIRECT: Final = 3  # Consul's value.
+_OUTCOMES_MAX: Final = 4096  # Gateways remembered; far more than any federation has.
+
+
+@dataclass(frozen=True, slots=True)
+class LocatorPopulated:
+    """Event: the store was read for the first time; gateways can be picked from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaysChanged:
+    """Event: a list changed. `local` and `primary` are the new lists, ``host:port``, sorted."""
+
+    local: tuple[str, ...]
+    primary: tuple[str, ...]
+    fallback: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WayToPrimaryChanged:
+    """Event: the primary is now dialled through our own gateways, or directly through its."""
+
+    through_local: bool
+
+
+Event: TypeAlias = LocatorPopulated | GatewaysChanged | WayToPrimaryChanged
+
+
+class GatewayLocator:
+    """Which gateways to dial for a datacenter, best first.
+
+    Reading (`candidates`) is safe from any thread; everything else belongs to one.
+
+    Args:
+        dc: Our datacenter.
+        primary_dc: The primary datacenter.
+        rng: Spreads load over gateways that are equally good.
+    """
+
+    def __init__(self, *, dc: str, primary_dc: str, rng: Random) -> None:
+        self._dc, self._primary_dc, self._rng = dc.lower(), primary_dc.lower(), rng
+        self._local: tuple[str, ...] = ()
+        self._primary: tuple[str, ...] = ()
+        self._fallback: tuple[str, ...] = ()
+        self._populated = False
+        self._replicating = False
+        self._failures = 0  # Consecutive failures of replication.
+        self._failing: dict[str, int] = {}  # Gateway → consecutive failures of dials.
+        self._through_local = True
+        self._outputs: list[Event] = []
+
+    @property
+    def populated(self) -> bool:
+        """Whether federation states have been told at least once."""
+        return self._populated
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """Our own usable gateways, LAN addresses, sorted."""
+        return self._local
+
+    @property
+    def primary(self) -> tuple[str, ...]:
+        """The primary's usable gateways as replicated, WAN addresses, sorted."""
+        return self._primary
+
+    @property
+    def fallback(self) -> tuple[str, ...]:
+        """Configured addresses of the primary's gateways, sorted."""
+        return self._fallback
+
+    def set_states(self, states: Iterable[FederationState]) -> None:
+        """Take the federation states of our own store; they replace what was told before."""
+        local: tuple[str, ...] = ()
+        primary: tuple[str, ...] = ()
+        for state in states:
+            if state.datacenter.lower() == self._dc:
+                local = usable_addresses(state.mesh_gateways or (), wan=False)
+            if state.datacenter.lower() == self._primary_dc:
+                primary = usable_addresses(state.mesh_gateways or (), wan=True)
+        if (local, primary) != (self._local, self._primary):
+            self._local, self._primary = local, primary
+            self._report_lists()
+        if not self._populated:
+            self._populated = True
+            self._outputs.append(LocatorPopulated())
+        self._decide_way()
+
+    def set_primary_gateways(self, addresses: Iterable[str]) -> None:
+        """Take the configured or discovered addresses (``host:port``) of the primary's gateways."""
+        fallback = tuple(sorted(set(addresses)))
+        if fallback != self._fallback:
+            self._fallback = fallback
+            self._report_lists()
+
+    def replication_started(self) -> None:
+        """We lead a secondary and replicate from the primary: its outcomes count from now on."""
+        self._replicating, self._failures = True, 0
+        self._decide_way()
+
+    def replication_stopped(self) -> None:
+        """We lead no longer."""
+        self._replicating, self._failures = False, 0
+        self._decide_way()
+
+    def replication_succeeded(self) -> None:
+        """The primary answered."""
+        self._failures = 0
+        self._decide_way()
+
+    def replication_failed(self) -> None:
+        """The primary did not answer, or refused."""
+        self._failures += 1
+        self._decide_way()
+
+    def gateway_worked(self, address: str) -> None:
+        """A dial through the gateway reached its server."""
+        self._failing.pop(address, None)
+
+    def gateway_failed(self, address: str) -> None:
+        """A dial through the gateway failed; it is tried last until one works again."""
+        if address in self._failing or len(self._failing) < _OUTCOMES_MAX:
+            self._failing[address] = self._failing.get(address, 0) + 1
+
+    def candidates(self, dc: str) -> tuple[str, ...]:
+        """Gateways (``host:port``) to dial for `dc`, best first; empty when none is known.
+
+        Gateways whose last dial failed stand behind the others, never left out. Within a class
+        the order is random, so that load spreads. Source: protocol/federation.md §12.4.
+        """
+        addresses = list(self._addresses(dc.lower()))
+        self._rng.shuffle(addresses)
+        addresses.sort(key=lambda address: self._failing.get(address, 0) > 0)
+        return tuple(addresses)
+
+    def take_outputs(self) -> list[Event]:
+        """Remove and return the events, oldest first."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _addresses(self, dc: str) -> Sequence[str]:
+        if not self._populated:
+            return ()
+        if self._dc == self._primary_dc or dc != self._primary_dc:
+            return self._local
+        if self._through_local and self._local:
+            return self._local
+        return sorted({*self._primary, *self._fallback})
+
+    def _decide_way(self) -> None:
+        """Source: protocol/federation.md §12.5. Followers get no outcomes and stay local."""
+        through_local = not self._replicating or self._failures < FAILURES_BEFORE_DIRECT
+        if through_local != self._through_local:
+            self._through_local = through_local
+            self._outputs.append(WayToPrimaryChanged(through_local))
+
+    def _report_lists(self) -> None:
+        self._outputs.append(GatewaysChanged(self._local, self._primary, self._fallback))
+
+
+def usable_addresses(gateways: Iterable[CheckServiceNode], *, wan: bool) -> tuple[str, ...]:
+    """Addresses (``host:port``, sorted) of the gateways that may carry federation traffic.
+
+    Kept are those with the federation meta and no critical check.
+
+    Source: protocol/federation.md §12.2.
+    """
+    usable = (gateway_address(gateway, wan=wan) for gateway in gateways if is_usable(gateway))
+    return tuple(sorted({host_port(host, port) for host, port in usable if host and port}))
+
+
+def is_usable(gateway: CheckServiceNode) -> bool:
+    """Whether it exposes its datacenter's servers and none of its checks is critical."""
+    service = gateway.service
+    if service is None or (service.meta or {}).get(WAN_FEDERATION_META) != "1":
+        return False
+    return all(check.status != CRITICAL for check in gateway.checks or ())
+
+
+def gateway_address(gateway: CheckServiceNode, *, wan: bool) -> tuple[str, int]:
+    """Best address and port of a gateway, seen from outside (`wan`) or inside its datacenter."""
+    service, node = gateway.service, gateway.node
+    assert service is not None
+    if wan and (tagged := (service.tagged_addresses or {}).get("wan")) and tagged.address:
+        return tagged.address, tagged.port or service.port
+    if service.address:
+        return service.address, service.port
+    if node is None:
+        return "", 0
+    if wan and (address := (node.tagged_addresses or {}).get("wan")):
+        return address, service.port
+    return node.address, service.port

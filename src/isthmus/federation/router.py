@@ -1,0 +1,131 @@
+"""Servers by datacenter, as the gossip pools know them, and whom to ask first.
+
+Source: protocol/gossip.md §14.2, protocol/rpc.md §7, §11.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_BUILD: Final = re.compile(r"\d+\.\d+\.\d+")
+_INTEGERS: Final = ("port", "vsn")
+_OPTIONAL_INTEGERS: Final = ("expect", "wan_join_port", "raft_vsn")
+FEDERATION_STATES_FEATURE: Final = "ft_fs"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server as a pool's member tags describe it.
+
+    Attributes:
+        name: Member name in its pool (``node.dc`` in the WAN pool).
+        node: Short node name.
+        dc: Its datacenter.
+        host: Address it gossips from.
+        port: Its RPC port.
+        wan_join_port: Its WAN gossip port; 0 when its tags do not say.
+        alive: Whether the pool believes it alive; a failed one stays known.
+        features: Tags ``ft_…`` without the prefix, as integers.
+        build: Version text.
+    """
+
+    name: str
+    node: str
+    dc: str
+    host: str
+    port: int
+    wan_join_port: int = 0
+    alive: bool = True
+    features: tuple[tuple[str, int], ...] = ()
+    build: str = ""
+
+    def supports_federation_states(self) -> bool:
+        """Whether it carries the tag ``ft_fs`` = 1."""
+        return dict(self.features).get("fs") == 1
+
+
+def parse_server(
+    name: str, host: str, tags: Mapping[str, str], *, alive: bool
+) -> ServerInfo | None:
+    """Read a member's tags; None when it is no server.
+
+    A server has role ``consul``, a build with a version in it, and integers where they belong.
+    """
+    if tags.get("role") != "consul" or not _BUILD.search(tags.get("build", "")):
+        return None
+    try:
+        port, _ = (int(tags[key]) for key in _INTEGERS)
+        optional = {key: int(tags[key]) for key in _OPTIONAL_INTEGERS if key in tags}
+        features = tuple(
+            sorted((key[3:], int(value)) for key, value in tags.items() if key.startswith("ft_"))
+        )
+    except (KeyError, ValueError):
+        return None
+    dc = tags.get("dc", "")
+    suffix = f".{dc}"
+    return ServerInfo(
+        name=name,
+        node=name[: -len(suffix)] if name.endswith(suffix) else name,
+        dc=dc,
+        host=host,
+        port=port,
+        wan_join_port=optional.get("wan_join_port", 0),
+        alive=alive,
+        features=features,
+        build=tags.get("build", ""),
+    )
+
+
+class Router:
+    """Which servers a datacenter has, and in which order to try them.
+
+    Alive servers stand before failed ones; one that failed a call goes behind its equals.
+    """
+
+    def __init__(self) -> None:
+        self._servers: dict[str, dict[str, ServerInfo]] = {}
+
+    def put(self, server: ServerInfo) -> bool:
+        """Add or replace a server; returns whether its datacenter is new."""
+        servers = self._servers.setdefault(server.dc.lower(), {})
+        servers[server.name] = server
+        return len(servers) == 1
+
+    def remove(self, name: str, dc: str) -> bool:
+        """Forget a server that left; returns whether its datacenter is gone with it."""
+        servers = self._servers.get(dc.lower(), {})
+        if servers.pop(name, None) is None or servers:
+            return False
+        del self._servers[dc.lower()]
+        return True
+
+    def servers(self, dc: str) -> tuple[ServerInfo, ...]:
+        """Servers of a datacenter in the order to try; empty when it is unknown."""
+        servers = self._servers.get(dc.lower(), {}).values()
+        return tuple(sorted(servers, key=lambda server: not server.alive))
+
+    def failed(self, server: ServerInfo) -> None:
+        """A call to it failed: its equals come first from now on."""
+        servers = self._servers.get(server.dc.lower(), {})
+        if server.name in servers:
+            servers[server.name] = servers.pop(server.name)
+
+    def datacenters(self) -> tuple[str, ...]:
+        """Known datacenters, sorted."""
+        return tuple(sorted(self._servers))
+
+
+def federation_states_supported(servers: Iterable[ServerInfo], dcs: Iterable[str]) -> bool:
+    """Whether every server of each of `dcs` supports federation states, and each has one.
+
+    Source: protocol/federation.md §9.3.
+    """
+    wanted = {dc.lower() for dc in dcs}
+    found: set[str] = set()
+    for server in servers:
+        if server.dc.lower() in wanted:
+            if not server.supports_federation_states():
+                return False
+            found.add(server.dc.lower())
+    return found == wanted
