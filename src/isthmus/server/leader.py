@@ -1,0 +1,303 @@
+"""Duties of a datacenter's leader in the federation: announce, replicate, prune.
+
+Everything wakes on events (our store changed, a server of the primary appeared, the locator was
+populated); waits after failures and the periodic rounds are repair only.
+Source: protocol/federation.md §10, §11.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime
+from random import Random
+from typing import Any, Final, Protocol
+
+from isthmus.errors import (
+    FEDERATION_STATES_DISABLED,
+    PERMISSION_DENIED,
+    RequestError,
+    Unavailable,
+)
+from isthmus.federation.announce import state_to_announce, states_to_prune
+from isthmus.federation.locator import GatewayLocator
+from isthmus.federation.pacing import Backoff, TokenBucket
+from isthmus.federation.replication import ReplicationIndex, writes_to_follow
+from isthmus.model.catalog import CheckServiceNode
+from isthmus.model.federation import (
+    DELETE,
+    UPSERT,
+    FederationState,
+    FederationStateRequest,
+    IndexedFederationStates,
+)
+from isthmus.model.query import DatacenterRequest
+from isthmus.model.record import Record
+
+logger = logging.getLogger(__name__)
+
+REPLICATION_RATE: Final = 1.0  # Rounds per second, Consul's value.
+ANNOUNCE_RATE: Final = 1.0  # Writes per second; Consul: one per 5 s, which delays the last one.
+BURST: Final = 5  # Consul's value, of both.
+REPLICATION_RETRY_FIRST, REPLICATION_RETRY_LONGEST = 1.0, 120.0  # Consul's values.
+ANNOUNCE_RETRY_FIRST, ANNOUNCE_RETRY_LONGEST = 2.0, 256.0  # Consul's values.
+REPAIR_INTERVAL: Final = 300.0  # Consul's longest time between two comparisons.
+PRUNE_INTERVAL: Final = 3600.0  # Consul's value.
+_RETRY_JITTER: Final = 0.1
+
+
+class LocalTables(Protocol):
+    """What the duties read and write of our own store."""
+
+    async def federation_states(self, min_index: int) -> tuple[int, tuple[FederationState, ...]]:
+        """States, as soon as their index is greater than `min_index`."""
+
+    async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
+        """Services of kind mesh-gateway, as soon as their index is greater than `min_index`."""
+
+    async def apply(self, request: FederationStateRequest) -> None:
+        """Commit a write of a federation state."""
+
+
+class Remote(Protocol):
+    """Calls to other datacenters; `server.forward.Forwarder` is one."""
+
+    async def call(self, dc: str, method: str, request: Record, reply: Any) -> Any:
+        """Have a server of `dc` answer."""
+
+
+class FederationDuties:
+    """Keeps our record in the primary and the primary's records in our store.
+
+    Args:
+        dc: Our datacenter.
+        primary_dc: The primary datacenter.
+        tables: Our own store.
+        remote: Calls to the primary.
+        locator: Is told the states, and how replication fares.
+        enabled: Whether all servers concerned support federation states.
+        known_dcs: Datacenters that have servers in the WAN pool.
+        token: ACL token for the primary: it needs operator:write.
+        wall: Reads the calendar clock.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        dc: str,
+        primary_dc: str,
+        tables: LocalTables,
+        remote: Remote,
+        locator: GatewayLocator | None,
+        enabled: Callable[[], bool],
+        known_dcs: Callable[[], Collection[str]],
+        wall: Callable[[], datetime],
+        rng: Random,
+        token: str = "",
+        on_locator: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._dc, self._primary_dc = dc, primary_dc
+        self._tables, self._remote, self._locator = tables, remote, locator
+        self._enabled, self._known_dcs = enabled, known_dcs
+        self._wall, self._rng, self._token = wall, rng, token
+        self._on_locator = on_locator
+        self._states: tuple[FederationState, ...] | None = None
+        self._gateways: tuple[CheckServiceNode, ...] | None = None
+        self._changed = asyncio.Event()  # Our record or our gateways: announce looks.
+        self._news = (asyncio.Event(), asyncio.Event())  # One for each duty that may wait.
+        self._departed = asyncio.Event()
+
+    @property
+    def _is_primary(self) -> bool:
+        return self._dc == self._primary_dc
+
+    def wake(self) -> None:
+        """News from outside (a server joined, the locator was populated): retry now."""
+        for event in self._news:
+            event.set()
+        self._changed.set()
+
+    def datacenter_departed(self) -> None:
+        """The last server of a datacenter left the WAN pool: prune its record now."""
+        self._departed.set()
+
+    async def run(self) -> None:
+        """Do all duties until cancelled."""
+        duties: list[Callable[[], Awaitable[None]]] = [
+            self._watch_states,
+            self._watch_gateways,
+            self._announce,
+            self._prune if self._is_primary else self._replicate,
+        ]
+        if self._locator is not None and not self._is_primary:
+            self._locator.replication_started()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for duty in duties:
+                    group.create_task(duty())  # type: ignore[arg-type]
+        finally:
+            if self._locator is not None:
+                self._locator.replication_stopped()
+
+    # What we are told by our own store ---------------------------------------------------------
+
+    async def _watch_states(self) -> None:
+        index = 0
+        while True:
+            index, self._states = await self._tables.federation_states(index)
+            if self._locator is not None:
+                self._locator.set_states(self._states)
+                self._on_locator()
+            self._changed.set()
+
+    async def _watch_gateways(self) -> None:
+        index = 0
+        while True:
+            index, self._gateways = await self._tables.mesh_gateways(index)
+            self._changed.set()
+
+    # Announce ----------------------------------------------------------------------------------
+
+    async def _announce(self) -> None:
+        clock = asyncio.get_running_loop()
+        bucket = TokenBucket(rate=ANNOUNCE_RATE, burst=BURST, now=clock.time())
+        backoff = self._backoff(ANNOUNCE_RETRY_FIRST, ANNOUNCE_RETRY_LONGEST)
+        while True:
+            await _pause(self._changed, REPAIR_INTERVAL)
+            if self._state_to_announce() is None:
+                continue
+            await asyncio.sleep(bucket.take(now=clock.time()))
+            state = self._state_to_announce()
+            if state is None:
+                continue  # What changed was changed back meanwhile.
+            try:
+                await self._write_to_primary(state)
+            except (RequestError, Unavailable) as error:
+                wait = backoff.failed()
+                logger.warning(
+                    "could not write our federation state to the primary, next try in %.0f s: %s%s",
+                    wait,
+                    error,
+                    " (the replication token needs operator:write)"
+                    if PERMISSION_DENIED in str(error)
+                    else "",
+                    extra={"dc": self._primary_dc},
+                )
+                await _pause(self._news[0], wait)
+                self._changed.set()
+            else:
+                backoff.reset()
+                logger.info(
+                    "federation state written: %d mesh gateways",
+                    len(state.mesh_gateways or ()),
+                    extra={"dc": self._dc},
+                )
+
+    def _state_to_announce(self) -> FederationState | None:
+        if self._states is None or self._gateways is None or not self._enabled():
+            return None
+        stored = next((state for state in self._states if state.datacenter == self._dc), None)
+        return state_to_announce(self._dc, self._gateways, stored, wall=self._wall())
+
+    async def _write_to_primary(self, state: FederationState) -> None:
+        request = FederationStateRequest(
+            datacenter=self._primary_dc, op=UPSERT, state=state, token=self._token
+        )
+        if self._is_primary:
+            await self._tables.apply(request)
+        else:
+            await self._remote.call(self._primary_dc, "FederationState.Apply", request, bool)
+
+    # Replicate ---------------------------------------------------------------------------------
+
+    async def _replicate(self) -> None:
+        clock = asyncio.get_running_loop()
+        bucket = TokenBucket(rate=REPLICATION_RATE, burst=BURST, now=clock.time())
+        backoff = self._backoff(REPLICATION_RETRY_FIRST, REPLICATION_RETRY_LONGEST)
+        index = ReplicationIndex()
+        while True:
+            await asyncio.sleep(bucket.take(now=clock.time()))
+            if not self._enabled():
+                await _pause(self._news[1], backoff.failed())
+                continue
+            try:
+                reply = await self._fetch(index.last)
+                _, ours = await self._tables.federation_states(0)
+                writes = writes_to_follow(reply.states or (), ours)
+                for write in writes:
+                    await self._tables.apply(write)
+            except (RequestError, Unavailable) as error:
+                index.reset()
+                wait = backoff.failed()
+                logger.warning(
+                    "replication of federation states failed, next try in %.0f s: %s",
+                    wait,
+                    error,
+                    extra={"dc": self._primary_dc},
+                )
+                await _pause(self._news[1], wait)
+                continue
+            backoff.reset()
+            if writes:
+                logger.info("replicated %d federation states from the primary", len(writes))
+            if index.receive(reply.index):
+                logger.warning(
+                    "the primary's index of federation states went back: reading all of them",
+                    extra={"dc": self._primary_dc},
+                )
+
+    async def _fetch(self, min_index: int) -> IndexedFederationStates:
+        request = DatacenterRequest(
+            datacenter=self._primary_dc,
+            allow_stale=True,
+            min_query_index=min_index,
+            token=self._token,
+        )
+        try:
+            reply = await self._remote.call(
+                self._primary_dc, "FederationState.List", request, IndexedFederationStates
+            )
+        except (RequestError, Unavailable) as error:
+            if FEDERATION_STATES_DISABLED not in str(error):
+                self._tell_locator(succeeded=False)
+            raise
+        self._tell_locator(succeeded=True)
+        assert isinstance(reply, IndexedFederationStates)
+        return reply
+
+    def _tell_locator(self, *, succeeded: bool) -> None:
+        if self._locator is None:
+            return
+        if succeeded:
+            self._locator.replication_succeeded()
+        else:
+            self._locator.replication_failed()
+        self._on_locator()
+
+    # Prune -------------------------------------------------------------------------------------
+
+    async def _prune(self) -> None:
+        """Delete records of departed datacenters: hourly, and when one departs.
+
+        The first round waits a whole interval: after a start the WAN pool fills only slowly.
+        """
+        while True:
+            await _pause(self._departed, PRUNE_INTERVAL)
+            for dc in states_to_prune(self._states or (), self._known_dcs(), own_dc=self._dc):
+                logger.info("pruning the federation state of a departed datacenter: %s", dc)
+                await self._tables.apply(
+                    FederationStateRequest(op=DELETE, state=FederationState(datacenter=dc))
+                )
+
+    def _backoff(self, first: float, longest: float) -> Backoff:
+        return Backoff(first=first, longest=longest, jitter=_RETRY_JITTER, rng=self._rng)
+
+
+async def _pause(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, at most so long; the event is taken."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+    event.clear()
