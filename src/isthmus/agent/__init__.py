@@ -1,0 +1,1 @@
+"""Composition root: builds the parts, connects them, starts and stops them."""

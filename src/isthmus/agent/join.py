@@ -1,0 +1,118 @@
+"""Retry-join: repeated attempts to join a pool, and finding the primary's gateways.
+
+Source: protocol/federation.md §3, §4. Better than Consul: an attempt waits for the moment at
+which it can succeed (a gateway is known) instead of failing and sleeping a whole interval, and
+the primary's gateways are looked up again for as long as the agent runs.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from isthmus.errors import IsthmusError
+
+logger = logging.getLogger(__name__)
+
+_WAKE_RETRY_MIN: Final = 0.5  # Seconds between attempts that news brought about.
+
+
+class JoinGaveUp(IsthmusError):
+    """`retry_max` attempts failed; the agent stops, as the operator asked for."""
+
+
+class RetryJoin:
+    """Join a pool, again and again until one attempt reaches a member.
+
+    Args:
+        pool: Name of the pool in log lines: ``LAN`` or ``WAN``.
+        addresses: What to join, ``[name/]host:port``.
+        join: Attempts it; returns how many were contacted, raises when none was.
+        interval: Seconds between attempts.
+        attempts_max: Give up after so many; 0 for never.
+        ready: Returns once an attempt can succeed at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: str,
+        addresses: Sequence[str],
+        join: Callable[[Sequence[str]], Awaitable[int]],
+        interval: float,
+        attempts_max: int = 0,
+        ready: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._pool, self._addresses, self._join = pool, tuple(addresses), join
+        self._interval, self._attempts_max, self._ready = interval, attempts_max, ready
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something changed that may let the next attempt succeed: try soon."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Return once joined.
+
+        Raises:
+            JoinGaveUp: After `attempts_max` failures.
+        """
+        attempts = 0
+        while True:
+            if self._ready is not None:
+                await self._ready()
+            attempts += 1
+            try:
+                count = await self._join(self._addresses)
+            except (IsthmusError, OSError) as error:
+                logger.warning(
+                    "could not join the %s pool, next try in %g s: %s",
+                    self._pool,
+                    self._interval,
+                    error,
+                )
+            else:
+                logger.info("joined the %s pool by contacting %d nodes", self._pool, count)
+                return
+            if attempts == self._attempts_max:
+                raise JoinGaveUp(
+                    f"could not join the {self._pool} pool in {attempts} attempts (retry_max); "
+                    f"check that one of these is reachable: {', '.join(self._addresses)}"
+                )
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._news.clear()
+        await asyncio.sleep(min(_WAKE_RETRY_MIN, self._interval))
+        try:
+            async with asyncio.timeout(max(0.0, self._interval - _WAKE_RETRY_MIN)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+
+async def discover_primary_gateways(
+    resolve: Callable[[], Awaitable[Sequence[str]]],
+    refresh: Callable[[Sequence[str]], None],
+    *,
+    interval: float,
+) -> None:
+    """Hand the addresses of the primary's gateways to the server, and keep them fresh.
+
+    Args:
+        resolve: Evaluates `primary_gateways`; ``host:port`` each.
+        refresh: Takes them to the locator (the server's
+            ``refresh_primary_gateway_fallback_addresses``).
+        interval: Seconds between two evaluations, `primary_gateways_interval`.
+    """
+    while True:
+        try:
+            addresses = await resolve()
+        except (IsthmusError, OSError) as error:
+            logger.warning("could not find the primary's gateways: %s", error)
+        else:
+            if addresses:
+                refresh(addresses)
+            else:
+                logger.warning("no mesh gateways found in primary_gateways")
+        await asyncio.sleep(interval)
