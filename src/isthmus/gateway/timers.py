@@ -1,0 +1,50 @@
+"""Many timers of one delay each: constant time to start, stop and expire one."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Timers(Generic[T]):
+    """Timers that all run for the same delay, so that the oldest is always the next to expire.
+
+    Args:
+        delay: Seconds.
+        expire: Called with the key of a timer that ran out; the timer is gone by then.
+    """
+
+    def __init__(self, delay: float, expire: Callable[[T], None]) -> None:
+        self.delay = delay
+        self._expire = expire
+        self._due: OrderedDict[T, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def start(self, key: T, *, now: float) -> None:
+        """Start the timer of `key`, or start it anew."""
+        self._due.pop(key, None)
+        self._due[key] = now + self.delay
+
+    def stop(self, key: T) -> None:
+        """Stop the timer of `key`, if it runs."""
+        self._due.pop(key, None)
+
+    def oldest(self) -> T | None:
+        """Key of the timer that expires next."""
+        return next(iter(self._due), None)
+
+    def next_timer(self) -> float | None:
+        """Moment at which the next timer expires."""
+        return next(iter(self._due.values()), None)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Expire what is due by `now`; timers started meanwhile wait for the next call."""
+        for _ in range(len(self._due)):
+            key = next(iter(self._due), None)
+            if key is None or self._due[key] > now:
+                return
+            del self._due[key]
+            self._expire(key)
