@@ -125,6 +125,7 @@ class ConnectProxyConfig(Record, frozen=True, kw_only=True):
             "local_service_socket_path",
             "config",
             "upstreams",
+            "transparent_proxy",
         }
     )
 

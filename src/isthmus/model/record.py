@@ -5,7 +5,11 @@ Go-flavoured MessagePack (`wire.msgpack`) and the stored form. Records are froze
 never mutate. A list is a tuple; ``None`` is Go's nil where the wire tells nil from empty.
 """
 
-from typing import Annotated, ClassVar, Final
+import functools
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
@@ -30,6 +34,9 @@ _INITIALISMS: Final = {
 Uint = Annotated[int, msgspec.Meta(ge=0)]
 """An unsigned integer of Go: the wire refuses negative values."""
 
+Float32 = Annotated[float, "float32"]
+"""A float of single precision: MessagePack and JSON show no more digits than it has."""
+
 
 def wire_name(name: str) -> str:
     """Name on the wire: ``check_id`` → ``CheckID``, ``grpc_use_tls`` → ``GRPCUseTLS``."""
@@ -40,11 +47,49 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name):
     """Base of every record on Consul's wires and in the store.
 
     Fields stand in the order of Go's declaration, which is the order of the JSON object.
+    A record may hold others, but not, at any depth, one of its own type.
     """
 
     json_omit_empty: ClassVar[frozenset[str]] = frozenset()
-    """Python names of fields that JSON leaves out when empty (Go's ``omitempty``)."""
+    """Python names of fields that JSON leaves out when empty: Go's ``omitempty``, and for a
+    record inside another what its ``MarshalJSON`` leaves out when all of it is zero."""
     json_hidden: ClassVar[frozenset[str]] = frozenset()
     """Python names of fields that JSON never shows (Go's ``json:"-"``)."""
+    wire_hidden: ClassVar[frozenset[str]] = frozenset()
+    """Python names of fields that MessagePack never shows: only JSON has them."""
     wire_omit_empty: ClassVar[frozenset[str]] = frozenset()
     """Python names of fields that MessagePack leaves out when zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One declared field of a record.
+
+    Attributes:
+        name: Its name in Python.
+        wire: Its name on the wires.
+        kind: Its declared type: scalars, `Uint`, `Float32`, `Duration`, `Timestamp`, ``bytes``,
+            records, ``tuple[X, ...]``, ``dict[str, X]``, ``object``; each perhaps ``| None``.
+    """
+
+    name: str
+    wire: str
+    kind: Any
+
+
+@functools.cache
+def fields_of(record: type[Record]) -> tuple[Field, ...]:
+    """The fields of a record in order of declaration."""
+    kinds = typing.get_type_hints(record, include_extras=True)
+    return tuple(
+        Field(field.name, field.encode_name, kinds[field.name])
+        for field in msgspec.structs.fields(record)
+    )
+
+
+def split_optional(kind: Any) -> tuple[Any, bool]:
+    """Take ``X | None`` apart: the type X, and whether nil was allowed."""
+    if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+        (inner,) = (arg for arg in typing.get_args(kind) if arg is not types.NoneType)
+        return inner, True
+    return kind, False
