@@ -1,0 +1,31 @@
+"""``python -m bench [NAME …]``: run all benchmarks, or those named, one after the other."""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+_HELPERS = {"__init__", "__main__", "figures"}
+
+
+def main() -> int:
+    """Run them; 1 when one could not run."""
+    folder = Path(__file__).parent
+    names = sys.argv[1:] or sorted(
+        path.stem for path in folder.glob("*.py") if path.stem not in _HELPERS
+    )
+    failed = []
+    for name in names:
+        print(f"== {name}", flush=True)
+        started = time.monotonic()
+        try:
+            importlib.import_module(f"bench.{name}").main()
+        except (OSError, RuntimeError, AssertionError) as error:
+            failed.append(name)
+            print(f"could not run: {error}")
+        print(f"   ({time.monotonic() - started:.0f} s)\n", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
