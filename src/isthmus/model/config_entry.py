@@ -54,6 +54,10 @@ class ConfigEntry(Record, frozen=True, kw_only=True):
 class UpstreamLimits(Record, frozen=True, kw_only=True):
     """Limits of a proxy towards one upstream; None leaves the proxy's own default."""
 
+    json_omit_empty = frozenset(
+        {"max_connections", "max_pending_requests", "max_concurrent_requests"}
+    )
+
     max_connections: int | None = None
     max_pending_requests: int | None = None
     max_concurrent_requests: int | None = None
@@ -63,6 +67,7 @@ class PassiveHealthCheck(Record, frozen=True, kw_only=True):
     """When a proxy takes an upstream's instance out of balance."""
 
     json_omit_empty = frozenset({"interval", "max_failures"})
+    json_numbers = frozenset({"interval"})
 
     interval: Duration = Duration(0)
     max_failures: Uint = 0
@@ -80,7 +85,6 @@ class UpstreamConfig(Record, frozen=True, kw_only=True):
             "connect_timeout_ms",
             "limits",
             "passive_health_check",
-            "mesh_gateway",
         }
     )
 
@@ -311,6 +315,7 @@ class CookieConfig(Record, frozen=True, kw_only=True):
     """Cookie that a proxy makes when a request has none to hash."""
 
     json_omit_empty = frozenset({"session", "ttl", "path"})
+    json_numbers = frozenset({"ttl"})
 
     session: bool = False
     ttl: Duration = Duration(0)

@@ -51,8 +51,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name):
     """
 
     json_omit_empty: ClassVar[frozenset[str]] = frozenset()
-    """Python names of fields that JSON leaves out when empty: Go's ``omitempty``, and for a
-    record inside another what its ``MarshalJSON`` leaves out when all of it is zero."""
+    """Python names of fields that JSON leaves out when empty, zero or None; of those that may be
+    None, a scalar or record only then (Go's ``omitempty`` on a pointer)."""
+    json_numbers: ClassVar[frozenset[str]] = frozenset()
+    """Python names of durations that JSON shows as a number of nanoseconds, not as text."""
     json_hidden: ClassVar[frozenset[str]] = frozenset()
     """Python names of fields that JSON never shows (Go's ``json:"-"``)."""
     wire_hidden: ClassVar[frozenset[str]] = frozenset()
@@ -79,12 +81,17 @@ class Field:
 
 @functools.cache
 def fields_of(record: type[Record]) -> tuple[Field, ...]:
-    """The fields of a record in order of declaration."""
+    """The fields of a record in order of declaration, its own before those of its base."""
     kinds = typing.get_type_hints(record, include_extras=True)
-    return tuple(
-        Field(field.name, field.encode_name, kinds[field.name])
-        for field in msgspec.structs.fields(record)
-    )
+    wire = {field.name: field.encode_name for field in msgspec.structs.fields(record)}
+    # Of a group of fields that several records share, Go embeds the struct behind their own.
+    names = dict.fromkeys(name for base in record.__mro__ for name in _own_names(base))
+    return tuple(Field(name, wire[name], kinds[name]) for name in names if name in wire)
+
+
+def _own_names(base: type) -> list[str]:
+    """Names that a class annotates itself."""
+    return list(vars(base).get("__annotations__", ()))
 
 
 def split_optional(kind: Any) -> tuple[Any, bool]:

@@ -78,20 +78,18 @@ def to_blob(value: Blob) -> str:
     match value:
         case IndexedGenericConfigEntries():
             content: list[object] = [len(value.entries)]
-            for entry in value.entries:
-                content += [entry.kind, _entry_to_plain(entry)]
+            for item in value.entries:
+                content += _kind_and_entry(item)
             content.append(to_plain(value))
         case IndexedConfigEntries():
             entries = [_entry_to_plain(entry) for entry in value.entries]
             content = [len(entries), value.kind, _with(value, Entries=entries)]
-        case ConfigEntryResponse(entry=None):
-            content = ["", to_plain(value)]
-        case ConfigEntryResponse(entry=ConfigEntry() as entry):
-            content = [entry.kind, _entry_to_plain(entry), to_plain(value)]
-        case ConfigEntryRequest(entry=None):
-            content = ["", _with(value, Entry=None)]
-        case ConfigEntryRequest(entry=ConfigEntry() as entry):
-            content = [entry.kind, _with(value, Entry=_entry_to_plain(entry))]
+        case ConfigEntryResponse():
+            kind, entry = _kind_and_entry(value.entry)
+            content = [kind, *([] if value.entry is None else [entry]), to_plain(value)]
+        case ConfigEntryRequest():
+            kind, entry = _kind_and_entry(value.entry)
+            content = [kind, _with(value, Entry=entry)]
         case ServiceConfigResponse():
             content = [to_plain(value)]
     return _wrap(*content)
@@ -133,6 +131,10 @@ def _entry_to_plain(entry: ConfigEntry) -> object:
     return _wrap(plain) if isinstance(entry, ProxyConfigEntry) else plain
 
 
+def _kind_and_entry(entry: ConfigEntry | None) -> tuple[str, object]:
+    return ("", None) if entry is None else (entry.kind, _entry_to_plain(entry))
+
+
 def _entry_from_plain(kind: object, value: object) -> ConfigEntry:
     entry_type = CONFIG_ENTRY_TYPES.get(kind) if isinstance(kind, str) else None
     if entry_type is None:
@@ -158,9 +160,9 @@ def _with(message: Record, **more: object) -> dict[str, object]:
     return dict(sorted((fields | more).items()))
 
 
-def _replaced(kind: type[R], plain: object, **fields: object) -> R:
+def _replaced(record_type: type[R], plain: object, /, **fields: object) -> R:
     """A record from its map, and the fields that are not in the map as such."""
-    record: R = from_plain(kind, plain)
+    record: R = from_plain(record_type, plain)
     return msgspec.structs.replace(record, **fields)
 
 

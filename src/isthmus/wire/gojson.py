@@ -129,15 +129,22 @@ def _encoder(record: type[Record]) -> Convert:
             continue
         body.append(f"x = record.{field.name}")
         text = _encoding(source, field.kind, depth=0) or "x"
+        if field.name in record.json_numbers:
+            text = "int(x)"
         line = f"plain[{field.wire!r}] = {text}"
         if field.name in record.json_omit_empty:
-            kind, _ = split_optional(field.kind)
-            if isinstance(kind, type) and issubclass(kind, Record):
-                line = f"if x is not None and x != {source.bind(kind())}: {line}"
-            else:
-                line = f"if x: {line}"
+            line = f"if {_presence(source, field.kind)}: {line}"
         body.append(line)
     return source.function("record", [*body, "return plain"])
+
+
+def _presence(source: Source, kind: Any) -> str:
+    """Condition for the variable ``x`` that a field is not empty."""
+    kind, optional = split_optional(kind)
+    is_record = isinstance(kind, type) and issubclass(kind, Record)
+    if optional and (is_record or not (kind is bytes or get_origin(kind))):
+        return "x is not None"
+    return f"x != {source.bind(kind())}" if is_record else "x"
 
 
 def _encoding(source: Source, kind: Any, *, depth: int) -> str | None:
