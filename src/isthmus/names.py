@@ -79,11 +79,14 @@ def split_host_port(address: str) -> tuple[str, int]:
     """Split ``host:port``, ``[v6]:port``.
 
     Raises:
-        ValueError: The port is missing or is not a number from 1 to 65535; the text says which.
+        ValueError: Host or port is missing, or the port is not a number from 1 to 65535; the
+            text says which.
     """
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not host or (":" in host and not bracketed):
+    if host in {"", "[]"} and colon:
+        raise ValueError(f"missing host in address {address!r}, expected HOST:PORT")
+    if not colon or (":" in host and not bracketed):
         raise ValueError(f"missing port in address {address!r}, expected HOST:PORT")
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"bad port in address {address!r}, expected a number from 1 to 65535")

@@ -20,8 +20,10 @@ _UNITS: Final = {
     "m": MINUTE,
     "h": HOUR,
 }
-_TERM: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_TERM: Final = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^.0-9]*)")
+_NANOSECONDS_MIN: Final = -(2**63)
 _NANOSECONDS_MAX: Final = 2**63 - 1
+_FRACTION_MAX: Final = _NANOSECONDS_MAX // 10
 
 
 class Duration(int):
@@ -53,23 +55,47 @@ def parse_duration(text: str) -> Duration:
     Raises:
         ValueError: Not in that syntax, or longer than 292 years; the text is Go's.
     """
+    negative = text.startswith("-")
     rest = text[1:] if text[:1] in {"-", "+"} else text
     if rest == "0":
         return Duration(0)
-    total, end = 0, 0
-    for term in _TERM.finditer(rest):
-        if term.start() != end:
-            break
-        whole, _, fraction = term[1].partition(".")
-        unit = _UNITS[term[2]]
-        total += int(whole or "0") * unit
-        total += int(fraction or "0") * unit // 10 ** len(fraction)
-        end = term.end()
-    if not rest or end != len(rest) or total > _NANOSECONDS_MAX:
-        if rest and re.fullmatch(r"[\d.]+", rest):
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        raise ValueError(f'time: invalid duration "{text}"')
-    return Duration(-total if text[0] == "-" else total)
+    invalid = ValueError(f"time: invalid duration {_quote(text)}")
+    if not rest:
+        raise invalid
+    total = 0
+    while rest:
+        term = _TERM.match(rest)
+        if term is None or not (term[1] or term[3]):
+            raise invalid
+        unit_name = term[4]
+        if not unit_name:
+            raise ValueError(f"time: missing unit in duration {_quote(text)}")
+        unit = _UNITS.get(unit_name)
+        if unit is None:
+            raise ValueError(f"time: unknown unit {_quote(unit_name)} in duration {_quote(text)}")
+        total += int(term[1] or "0") * unit + _fraction(term[3] or "", unit)
+        rest = rest[term.end() :]
+        if total > -_NANOSECONDS_MIN:
+            raise invalid
+    total = -total if negative else total
+    if total > _NANOSECONDS_MAX:
+        raise invalid
+    return Duration(total)
+
+
+def _fraction(digits: str, unit: int) -> int:
+    """Nanoseconds of a fraction, with the rounding of Go's floating-point product."""
+    count, scale = 0, 1.0
+    for digit in digits:
+        if count > _FRACTION_MAX:
+            break  # Go ignores the digits that overflow.
+        count, scale = 10 * count + int(digit), scale * 10
+    return int(count * (unit / scale))
+
+
+def _quote(text: str) -> str:
+    """Text in double quotes, as Go's errors show it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def format_duration(nanoseconds: int) -> str:
