@@ -1,0 +1,337 @@
+"""What runs on this node: its services and checks, and keeping the catalog the same.
+
+A change is pushed at once; a full comparison each minute repairs what was changed elsewhere.
+Source: protocol/http-api.md §9.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+
+from isthmus.errors import IsthmusError, MalformedPacket, NotFound, RequestError, Unavailable
+from isthmus.federation.pacing import Backoff
+from isthmus.model.catalog import (
+    CONSUL_SERVICE,
+    SERF_HEALTH,
+    DeregisterRequest,
+    HealthCheck,
+    IndexedHealthChecks,
+    IndexedNodeServices,
+    NodeRequest,
+    NodeService,
+    RegisterRequest,
+)
+from isthmus.model.record import Record
+from isthmus.wire import msgpack
+
+logger = logging.getLogger(__name__)
+
+Rpc = Callable[[str, Record], Awaitable[object]]
+
+FULL_SYNC_INTERVAL: Final = 60.0  # Consul's interval for up to 128 nodes.
+_RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
+_SERVICE, _CHECK = "service", "check"
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the catalog is told of this node."""
+
+    dc: str
+    node: str
+    node_id: str
+    address: str
+    tagged_addresses: dict[str, str]
+    meta: dict[str, str]
+
+
+class Registration(Record, frozen=True, kw_only=True):
+    """A service with its checks as they were registered, and kept over a restart."""
+
+    service: NodeService
+    checks: tuple[HealthCheck, ...] = ()
+
+
+class LocalState:
+    """Local services and checks, and which of them the catalog does not have yet.
+
+    Args:
+        facts: Of this node.
+        rpc: Calls to the servers of our datacenter.
+        folder: Where registrations are kept; None for in memory only.
+        rng: Source of jitter.
+    """
+
+    def __init__(self, *, facts: NodeFacts, rpc: Rpc, folder: Path | None, rng: Random) -> None:
+        self._facts, self._rpc, self._folder = facts, rpc, folder
+        self._rng = rng
+        self._services: dict[str, NodeService] = {}
+        self._checks: dict[str, HealthCheck] = {}
+        self._pending: set[tuple[str, str]] = set()  # What the catalog has to be told.
+        self._node_pending = True
+        self._work = asyncio.Event()
+        self._work.set()
+
+    @property
+    def services(self) -> dict[str, NodeService]:
+        """Services by id."""
+        return dict(self._services)
+
+    @property
+    def checks(self) -> dict[str, HealthCheck]:
+        """Checks by id."""
+        return dict(self._checks)
+
+    # Changes from our side ---------------------------------------------------------------------
+
+    def put_service(self, registration: Registration, *, keep: bool = True) -> None:
+        """Add or replace a service with its checks; other checks of it stay.
+
+        A check that is known keeps its state.
+        """
+        service = registration.service
+        self._services[service.id] = service
+        self._mark(_SERVICE, service.id)
+        for check in registration.checks:
+            self.put_check(check)
+        if keep and self._folder is not None:
+            self._store(registration)
+
+    def put_check(self, check: HealthCheck) -> None:
+        """Add or replace a check.
+
+        Raises:
+            RequestError: Its service is not registered here.
+        """
+        if check.service_id:
+            service = self._services.get(check.service_id)
+            if service is None:
+                raise RequestError(f'ServiceID "{check.service_id}" does not exist')
+            check = msgspec.structs.replace(
+                check, service_name=service.service, service_tags=service.tags
+            )
+        known = self._checks.get(check.check_id)
+        if known is not None:
+            check = msgspec.structs.replace(check, status=known.status, output=known.output)
+        self._checks[check.check_id] = msgspec.structs.replace(check, node=self._facts.node)
+        self._mark(_CHECK, check.check_id)
+
+    def remove_service(self, service_id: str) -> tuple[str, ...]:
+        """Remove a service; returns the ids of its checks, which go with it.
+
+        Raises:
+            NotFound: It is not registered here.
+        """
+        if self._services.pop(service_id, None) is None:
+            raise NotFound(f'Unknown service ID "{service_id}"')
+        gone = tuple(
+            check_id for check_id, check in self._checks.items() if check.service_id == service_id
+        )
+        for check_id in gone:
+            del self._checks[check_id]
+            self._pending.discard((_CHECK, check_id))
+        self._mark(_SERVICE, service_id)
+        if self._folder is not None:
+            self._file(service_id).unlink(missing_ok=True)
+        return gone
+
+    def remove_check(self, check_id: str) -> None:
+        """Remove a check; an unknown one changes nothing."""
+        if self._checks.pop(check_id, None) is not None:
+            self._mark(_CHECK, check_id)
+
+    def update_check(self, check_id: str, status: str, output: str) -> None:
+        """Take the result of a check; an unknown one changes nothing."""
+        check = self._checks.get(check_id)
+        if check is None or (check.status, check.output) == (status, output):
+            return
+        self._checks[check_id] = msgspec.structs.replace(check, status=status, output=output)
+        self._mark(_CHECK, check_id)
+
+    def load(self) -> list[Registration]:
+        """Registrations kept from an earlier run; unreadable files are logged and left alone."""
+        if self._folder is None or not self._folder.is_dir():
+            return []
+        found = []
+        for path in sorted(self._folder.glob("*.registration")):
+            try:
+                found.append(msgpack.decode(Registration, path.read_bytes()))
+            except (OSError, MalformedPacket) as error:
+                logger.warning("cannot read the kept registration %s: %s", path, error)
+        return found
+
+    # The catalog --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the catalog the same as this node, until cancelled."""
+        backoff = Backoff(
+            first=_RETRY_FIRST, longest=_RETRY_LONGEST, jitter=_RETRY_JITTER, rng=self._rng
+        )
+        clock = asyncio.get_running_loop()
+        compare_at = clock.time()
+        while True:
+            try:
+                if clock.time() >= compare_at:
+                    await self._compare()
+                    compare_at = clock.time() + FULL_SYNC_INTERVAL * (1 + self._rng.random() / 16)
+                await self._push()
+                backoff.reset()
+            except (RequestError, Unavailable) as error:
+                wait = backoff.failed()
+                logger.warning("could not update the catalog, next try in %.1f s: %s", wait, error)
+                await asyncio.sleep(wait)
+                continue
+            try:
+                async with asyncio.timeout_at(compare_at):
+                    await self._work.wait()
+            except TimeoutError:
+                continue
+
+    async def withdraw(self) -> None:
+        """Take all our services out of the catalog; errors are logged, we are leaving anyway."""
+        for service_id in list(self._services):
+            try:
+                await self._deregister(service_id=service_id)
+            except IsthmusError as error:
+                logger.warning("could not deregister %s: %s", service_id, error)
+
+    async def _compare(self) -> None:
+        """Find what the catalog has that we have not, or otherwise."""
+        request = NodeRequest(datacenter=self._facts.dc, node=self._facts.node)
+        services = await self._rpc("Catalog.NodeServices", request)
+        checks = await self._rpc("Health.NodeChecks", request)
+        assert isinstance(services, IndexedNodeServices)
+        assert isinstance(checks, IndexedHealthChecks)
+        found = services.node_services
+        node = found.node if found is not None else None
+        self._node_pending = node is None or (
+            (node.id, node.address, node.tagged_addresses or {}, node.meta or {})
+            != (
+                self._facts.node_id,
+                self._facts.address,
+                self._facts.tagged_addresses,
+                self._facts.meta,
+            )
+        )
+        stored = (found.services if found is not None else None) or {}
+        for service_id in sorted({*stored, *self._services} - {CONSUL_SERVICE}):
+            ours, theirs = self._services.get(service_id), stored.get(service_id)
+            if ours is None or theirs is None or not _same_service(ours, theirs):
+                self._pending.add((_SERVICE, service_id))
+        known = {check.check_id: check for check in checks.health_checks or ()}
+        for check_id in sorted({*known, *self._checks} - {SERF_HEALTH}):
+            mine, other = self._checks.get(check_id), known.get(check_id)
+            if mine is None or other is None or not _same_check(mine, other):
+                self._pending.add((_CHECK, check_id))
+
+    async def _push(self) -> None:
+        self._work.clear()
+        if self._node_pending and not self._pending:
+            await self._register()
+        for kind, name in sorted(self._pending, key=lambda item: item[0] == _CHECK):
+            if (kind, name) not in self._pending:
+                continue  # Went along with its service, or was removed meanwhile.
+            self._pending.discard((kind, name))
+            try:
+                await (self._push_service(name) if kind == _SERVICE else self._push_check(name))
+            except BaseException:
+                self._pending.add((kind, name))
+                raise
+
+    async def _push_service(self, service_id: str) -> None:
+        service = self._services.get(service_id)
+        if service is None:
+            await self._deregister(service_id=service_id)
+            logger.info("deregistered service %s", service_id)
+            return
+        checks = tuple(check for check in self._checks.values() if check.service_id == service_id)
+        for check in checks:
+            self._pending.discard((_CHECK, check.check_id))
+        await self._register(service=service, checks=checks)
+        logger.info("registered service %s", service_id)
+
+    async def _push_check(self, check_id: str) -> None:
+        check = self._checks.get(check_id)
+        if check is None:
+            await self._deregister(check_id=check_id)
+            return
+        await self._register(checks=(check,))
+
+    async def _register(
+        self, *, service: NodeService | None = None, checks: tuple[HealthCheck, ...] = ()
+    ) -> None:
+        facts = self._facts
+        skip = not self._node_pending
+        await self._rpc(
+            "Catalog.Register",
+            RegisterRequest(
+                datacenter=facts.dc,
+                id=facts.node_id,
+                node=facts.node,
+                address=facts.address,
+                tagged_addresses=facts.tagged_addresses,
+                node_meta=facts.meta,
+                service=service,
+                checks=checks or None,
+                skip_node_update=skip,
+            ),
+        )
+        if not skip:
+            self._node_pending = False
+
+    async def _deregister(self, *, service_id: str = "", check_id: str = "") -> None:
+        await self._rpc(
+            "Catalog.Deregister",
+            DeregisterRequest(
+                datacenter=self._facts.dc,
+                node=self._facts.node,
+                service_id=service_id,
+                check_id=check_id,
+            ),
+        )
+
+    def _mark(self, kind: str, name: str) -> None:
+        self._pending.add((kind, name))
+        self._work.set()
+
+    def _file(self, service_id: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{hashlib.sha256(service_id.encode()).hexdigest()}.registration"
+
+    def _store(self, registration: Registration) -> None:
+        path = self._file(registration.service.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".new")
+        draft.write_bytes(msgpack.encode(registration))
+        draft.replace(path)
+
+
+def _same_service(ours: NodeService, theirs: NodeService) -> bool:
+    return _bare(ours) == _bare(theirs)
+
+
+def _bare(service: NodeService) -> NodeService:
+    """The service as it compares: without indexes, and nil and empty the same."""
+    return msgspec.structs.replace(
+        service,
+        tags=service.tags or None,
+        meta=service.meta or None,
+        tagged_addresses=service.tagged_addresses or None,
+        create_index=0,
+        modify_index=0,
+    )
+
+
+def _same_check(ours: HealthCheck, theirs: HealthCheck) -> bool:
+    return (ours.status, ours.output, ours.name, ours.notes, ours.service_id) == (
+        theirs.status,
+        theirs.output,
+        theirs.name,
+        theirs.notes,
+        theirs.service_id,
+    )
