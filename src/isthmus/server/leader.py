@@ -7,7 +7,7 @@ Source: protocol/federation.md §10, §11.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from datetime import datetime
 from random import Random
 from typing import Any, Final, Protocol
@@ -48,11 +48,14 @@ _RETRY_JITTER: Final = 0.1
 class LocalTables(Protocol):
     """What the duties read and write of our own store."""
 
-    async def federation_states(self, min_index: int) -> tuple[int, tuple[FederationState, ...]]:
-        """States, as soon as their index is greater than `min_index`."""
+    def states(self) -> tuple[FederationState, ...]:
+        """The federation states of our store now."""
 
-    async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
-        """Services of kind mesh-gateway, as soon as their index is greater than `min_index`."""
+    def follow_states(self) -> AsyncIterator[tuple[FederationState, ...]]:
+        """The federation states now, and again whenever one changes."""
+
+    def follow_gateways(self) -> AsyncIterator[tuple[CheckServiceNode, ...]]:
+        """Our services of kind mesh-gateway now, and again whenever one changes."""
 
     async def apply(self, request: FederationStateRequest) -> None:
         """Commit a write of a federation state."""
@@ -123,7 +126,7 @@ class FederationDuties:
 
     async def run(self) -> None:
         """Do all duties until cancelled."""
-        duties: list[Callable[[], Awaitable[None]]] = [
+        duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._watch_states,
             self._watch_gateways,
             self._announce,
@@ -134,7 +137,7 @@ class FederationDuties:
         try:
             async with asyncio.TaskGroup() as group:
                 for duty in duties:
-                    group.create_task(duty())  # type: ignore[arg-type]
+                    group.create_task(duty())
         finally:
             if self._locator is not None:
                 self._locator.replication_stopped()
@@ -142,18 +145,16 @@ class FederationDuties:
     # What we are told by our own store ---------------------------------------------------------
 
     async def _watch_states(self) -> None:
-        index = 0
-        while True:
-            index, self._states = await self._tables.federation_states(index)
+        async for states in self._tables.follow_states():
+            self._states = states
             if self._locator is not None:
-                self._locator.set_states(self._states)
+                self._locator.set_states(states)
                 self._on_locator()
             self._changed.set()
 
     async def _watch_gateways(self) -> None:
-        index = 0
-        while True:
-            index, self._gateways = await self._tables.mesh_gateways(index)
+        async for gateways in self._tables.follow_gateways():
+            self._gateways = gateways
             self._changed.set()
 
     # Announce ----------------------------------------------------------------------------------
@@ -222,8 +223,7 @@ class FederationDuties:
                 continue
             try:
                 reply = await self._fetch(index.last)
-                _, ours = await self._tables.federation_states(0)
-                writes = writes_to_follow(reply.states or (), ours)
+                writes = writes_to_follow(reply.states or (), self._tables.states())
                 for write in writes:
                     await self._tables.apply(write)
             except (RequestError, Unavailable) as error:
