@@ -13,6 +13,7 @@ from isthmus.errors import (
     ConnectionLost,
     DialFailed,
     NoPathToDatacenter,
+    ProtocolError,
     RemoteError,
     Unavailable,
 )
@@ -20,6 +21,7 @@ from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.methods import METHODS
 from isthmus.model.query import QueryOptions
 from isthmus.model.record import Record
+from isthmus.net.pool import ServerTarget
 from isthmus.units import SECOND
 
 logger = logging.getLogger(__name__)
@@ -37,17 +39,17 @@ class RemoteCaller(Protocol):
 
     async def call(
         self,
-        dc: str,
-        node: str,
-        host: str,
-        port: int,
+        target: ServerTarget,
         method: str,
         request: Record,
-        reply: Any,
+        reply_type: Any,
         *,
         timeout: float,
     ) -> Any:
-        """Call and decode the reply; raises RemoteError, DialFailed or ConnectionLost."""
+        """Call and decode the reply.
+
+        Raises RemoteError, DialFailed, ConnectionLost, Unavailable or ProtocolError.
+        """
 
 
 class Forwarder:
@@ -84,8 +86,8 @@ class Forwarder:
                 raise RemoteError(CALL_PREFIX + str(error)) from error
             except DialFailed as error:
                 failure = error
-            except ConnectionLost as error:
-                failure = error
+            except (ConnectionLost, ProtocolError) as error:
+                failure = ConnectionLost(str(error))
                 if not repeatable:
                     raise ConnectionLost(CALL_PREFIX + str(error)) from error
             self._router.failed(server)
@@ -98,15 +100,9 @@ class Forwarder:
         raise _with_prefix(failure) from failure
 
     async def _call(self, server: ServerInfo, method: str, request: Record, reply: Any) -> Any:
+        target = ServerTarget(server.dc, server.node, server.host, server.port)
         return await self._caller.call(
-            server.dc,
-            server.node,
-            server.host,
-            server.port,
-            method,
-            request,
-            reply,
-            timeout=call_timeout(request),
+            target, method, request, reply, timeout=call_timeout(request)
         )
 
 
