@@ -10,6 +10,7 @@ import collections
 import logging
 import os
 import select
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -39,6 +40,8 @@ class Loop:
         self._retired: list[Socket] = []
         self._put_off: list[Callable[[], None]] = []
         self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        # Keeps the descriptor open while it is written to; a signal handler may interrupt `close`.
+        self._open = threading.RLock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._handlers[self._wake] = self._run_calls
@@ -84,9 +87,14 @@ class Loop:
         self._put_off.append(call)
 
     def call_from_thread(self, call: Callable[[], None]) -> None:
-        """Make a call in the loop's thread, soon; safe in any thread and in signal handlers."""
-        self._calls.append(call)
-        os.eventfd_write(self._wake, 1)
+        """Make a call in the loop's thread, soon; safe in any thread and in signal handlers.
+
+        Once the loop is closed the call is dropped.
+        """
+        with self._open:
+            if self._wake >= 0:
+                self._calls.append(call)
+                os.eventfd_write(self._wake, 1)
 
     def turn(self) -> None:
         """Wait for something to happen and handle all of it."""
@@ -135,4 +143,6 @@ class Loop:
         self._retired.clear()
         self._handlers.clear()
         self._epoll.close()
-        os.close(self._wake)
+        with self._open:
+            os.close(self._wake)
+            self._wake = -1

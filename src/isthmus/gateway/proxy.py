@@ -1,5 +1,6 @@
 """The proxy: listening sockets in front of an exchange, on a loop of its own."""
 
+import contextlib
 import copy
 import dataclasses
 import errno
@@ -40,21 +41,23 @@ def listen(host: str, port: int) -> Socket:
     Raises:
         ConfigError: The address cannot be bound; it says which and why.
     """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = Socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_ACCEPT)
-        set_options(sock)  # Accepted sockets inherit them.
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        mistake = Mistake(
-            "flag", "-bind-address", f"cannot listen on {host_port(host, port)}: {error.strerror}"
-        )
-        raise ConfigError([mistake]) from error
+    with contextlib.ExitStack() as on_failure:
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = Socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
+            on_failure.callback(sock.close)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_ACCEPT)
+            set_options(sock)  # Accepted sockets inherit them.
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            where = host_port(host, port)
+            text = f"cannot listen on {where}: {error.strerror}"
+            raise ConfigError([Mistake("flag", "-bind-address", text)]) from error
+        on_failure.pop_all()
     return sock
 
 

@@ -43,8 +43,9 @@ class Timers(Generic[T]):
     def handle_timer(self, *, now: float) -> None:
         """Expire what is due by `now`; timers started meanwhile wait for the next call."""
         for _ in range(len(self._due)):
-            key = next(iter(self._due), None)
-            if key is None or self._due[key] > now:
+            oldest = next(iter(self._due.items()), None)
+            if oldest is None or oldest[1] > now:
                 return
+            key = oldest[0]
             del self._due[key]
             self._expire(key)

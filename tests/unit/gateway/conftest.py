@@ -1,187 +1,40 @@
-"""A gateway in a thread, between real sockets on loopback: what its tests share."""
+"""A gateway in a thread, between real sockets on loopback."""
 
+import contextlib
 import dataclasses
-import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from isthmus.gateway.config import GatewayConfig
-from isthmus.gateway.proxy import Proxy, listen
-from isthmus.mesh.routes import Endpoint, Route, RouteKind, RouteTable
-
-DEADLINE = 10.0
-"""Seconds after which a test that waits has failed."""
-
-Talk = Callable[[socket.socket], None]
-
-
-class HelloMaker(Protocol):
-    def __call__(self, sni: str, *, padding: int = 0) -> bytes: ...
-
-
-@pytest.fixture
-def make_hello() -> HelloMaker:
-    """Build the record of a ClientHello; `padding` bytes are added by RFC 7685's extension."""
-
-    def make(sni: str, *, padding: int = 0) -> bytes:
-        extensions = b""
-        if sni:
-            name = sni.encode()
-            entry = struct.pack(">BH", 0, len(name)) + name
-            extensions += struct.pack(">HHH", 0, len(entry) + 2, len(entry)) + entry
-        if padding:
-            extensions += struct.pack(">HH", 21, padding) + bytes(padding)
-        body = b"\x03\x03" + bytes(32) + b"\x00" + b"\x00\x02\x13\x01" + b"\x01\x00"
-        body += struct.pack(">H", len(extensions)) + extensions
-        message = b"\x01" + len(body).to_bytes(3, "big") + body
-        return b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
-
-    return make
-
-
-def read_exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = sock.recv(size - len(data))
-        if not part:
-            raise EOFError(f"end after {len(data)} of {size} bytes")
-        data += part
-    return data
-
-
-def read_to_end(sock: socket.socket) -> bytes:
-    parts = []
-    while part := sock.recv(1 << 16):
-        parts.append(part)
-    return b"".join(parts)
-
-
-class Backend:
-    """A server on loopback; `talk` has each of its connections in a thread of its own."""
-
-    def __init__(self, talk: Talk) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._talk = talk
-        self.accepted = 0
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    @property
-    def endpoint(self) -> Endpoint:
-        host, port = self._listener.getsockname()
-        return Endpoint(host, port)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            sock.settimeout(DEADLINE)
-            threading.Thread(target=self._one, args=(sock,), daemon=True).start()
-
-    def _one(self, sock: socket.socket) -> None:
-        with sock:
-            try:
-                self._talk(sock)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        """Refuse connections from now on."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-def say_and_echo(name: bytes) -> Talk:
-    """On the first bytes say a name; then repeat everything that comes, the first bytes too."""
-
-    def talk(sock: socket.socket) -> None:
-        data = sock.recv(1 << 16)
-        sock.sendall(name)
-        while data:
-            sock.sendall(data)
-            data = sock.recv(1 << 16)
-        sock.shutdown(socket.SHUT_WR)
-
-    return talk
-
-
-class BackendMaker(Protocol):
-    def __call__(self, talk: bytes | Talk) -> Backend: ...
+from isthmus.mesh.routes import RouteTable
+from support.gateway import Backend, BackendMaker, Gateway, GatewayMaker, Talk, say_and_echo
 
 
 @pytest.fixture
 def make_backend() -> Iterator[BackendMaker]:
     """Start backends: a name for one that says it and echoes, or what it shall do."""
-    backends: list[Backend] = []
+    with contextlib.ExitStack() as stack:
 
-    def make(talk: bytes | Talk) -> Backend:
-        backend = Backend(say_and_echo(talk) if isinstance(talk, bytes) else talk)
-        backends.append(backend)
-        return backend
+        def make(talk: bytes | Talk) -> Backend:
+            backend = Backend(say_and_echo(talk) if isinstance(talk, bytes) else talk)
+            stack.callback(backend.close)
+            return backend
 
-    yield make
-    for backend in backends:
-        try:
-            backend.close()
-        except OSError:  # The test closed it.
-            continue
-
-
-def routes(**by_name: tuple[Endpoint, ...]) -> RouteTable:
-    """A table of services in dc1, by short name: ``web`` is served as ``web.example``."""
-    return RouteTable(
-        {
-            f"{name}.example": Route(RouteKind.LOCAL_SERVICE, "dc1", endpoints)
-            for name, endpoints in by_name.items()
-        }
-    )
-
-
-class Gateway:
-    """A proxy that runs in a thread."""
-
-    def __init__(self, table: RouteTable, config: GatewayConfig) -> None:
-        self.proxy = Proxy(config, [listen("127.0.0.1", 0)])
-        self.proxy.set_routes(table)
-        self.thread = threading.Thread(target=self.proxy.run, daemon=True)
-        self.thread.start()
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self.proxy.addresses[0], timeout=DEADLINE)
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the gateway's counters make a condition true."""
-        done = threading.Event()
-        for _ in range(int(DEADLINE / 0.01)):
-            if condition():
-                return
-            done.wait(0.01)
-        raise AssertionError(f"never came true: {self.proxy.counters()}")
-
-
-class GatewayMaker(Protocol):
-    def __call__(self, table: RouteTable, **config: float) -> Gateway: ...
+        yield make
 
 
 @pytest.fixture
 def make_gateway() -> Iterator[GatewayMaker]:
     """Start gateways; arguments replace values of the default configuration."""
-    gateways: list[Gateway] = []
+    with contextlib.ExitStack() as stack:
 
-    def make(table: RouteTable, **config: float) -> Gateway:
-        gateway = Gateway(table, dataclasses.replace(GatewayConfig(drain_timeout=0.0), **config))  # type: ignore[arg-type]
-        gateways.append(gateway)
-        return gateway
+        def make(table: RouteTable, **config: Any) -> Gateway:
+            gateway = Gateway(
+                table, dataclasses.replace(GatewayConfig(drain_timeout=0.1), **config)
+            )
+            stack.callback(gateway.close)
+            return gateway
 
-    yield make
-    for gateway in gateways:
-        if gateway.thread.is_alive():
-            gateway.proxy.stop()
-            gateway.thread.join(DEADLINE)
-            assert not gateway.thread.is_alive()
+        yield make
