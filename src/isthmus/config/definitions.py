@@ -1,0 +1,157 @@
+"""Service and check definitions from files, in the spelling of the HTTP API's registration.
+
+Files write ``enable_tag_override``, ``EnableTagOverride`` or ``enabletagoverride``; the agent's
+code for registrations over HTTP gets ``EnableTagOverride`` in every case. Keys that belong to the
+user (meta, tagged addresses, headers, a proxy's own config) stay as written.
+
+Source: protocol/cli-config-dns.md §2.3; protocol/http-api.md, agent registration.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from isthmus.config.kinds import read_duration
+from isthmus.units import Duration, format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What an object may hold: field names, and the shapes of those that are objects."""
+
+    fields: tuple[str, ...]
+    objects: Mapping[str, "_Shape | None"] = field(default_factory=dict)
+    """Fields that hold objects or lists of them; None: the keys are the user's."""
+
+
+_CHECK: Final = _Shape(
+    (
+        "ID", "CheckID", "Name", "Notes", "ServiceID", "Token", "Status", "ScriptArgs", "Args",
+        "HTTP", "Method", "Body", "TCP", "Interval", "DockerContainerID", "Shell", "GRPC",
+        "GRPCUseTLS", "TLSServerName", "TLSSkipVerify", "AliasNode", "AliasService", "Timeout",
+        "TTL", "SuccessBeforePassing", "FailuresBeforeWarning", "FailuresBeforeCritical",
+        "DeregisterCriticalServiceAfter", "OutputMaxSize", "H2PING", "H2PingUseTLS",
+    ),
+    {"Header": None},
+)  # fmt: skip
+_UPSTREAM: Final = _Shape(
+    (
+        "DestinationType", "DestinationNamespace", "DestinationName", "Datacenter",
+        "LocalBindAddress", "LocalBindPort", "LocalBindSocketPath", "LocalBindSocketMode",
+    ),
+    {"Config": None, "MeshGateway": _Shape(("Mode",))},
+)  # fmt: skip
+_EXPOSE: Final = _Shape(
+    ("Checks",),
+    {"Paths": _Shape(("ListenerPort", "Path", "LocalPathPort", "Protocol", "ParsedFromCheck"))},
+)
+_PROXY: Final = _Shape(
+    (
+        "DestinationServiceName", "DestinationServiceID", "LocalServiceAddress",
+        "LocalServicePort", "LocalServiceSocketPath", "Mode",
+    ),
+    {
+        "Config": None,
+        "Upstreams": _UPSTREAM,
+        "MeshGateway": _Shape(("Mode",)),
+        "Expose": _EXPOSE,
+        "TransparentProxy": _Shape(("OutboundListenerPort", "DialedDirectly")),
+    },
+)  # fmt: skip
+_TAGGED_ADDRESS: Final = _Shape(("Address", "Port"))
+_SERVICE_FIELDS: Final = (
+    "Kind", "ID", "Name", "Tags", "Address", "SocketPath", "Port", "Token", "EnableTagOverride",
+)  # fmt: skip
+_SERVICE_OBJECTS: Final[dict[str, _Shape | None]] = {
+    "Meta": None,
+    "TaggedAddresses": None,
+    "Check": _CHECK,
+    "Checks": _CHECK,
+    "Weights": _Shape(("Passing", "Warning")),
+    "Proxy": _PROXY,
+}
+_SIDECAR: Final = _Shape(_SERVICE_FIELDS, {**_SERVICE_OBJECTS})
+_SERVICE: Final = _Shape(
+    _SERVICE_FIELDS,
+    {**_SERVICE_OBJECTS, "Connect": _Shape(("Native",), {"SidecarService": _SIDECAR})},
+)
+
+_LISTS: Final = frozenset({"Checks", "Upstreams", "Paths"})
+"""Fields that hold lists of objects; a single block stands for a list of one."""
+_DURATIONS: Final = frozenset({"Interval", "Timeout", "TTL", "DeregisterCriticalServiceAfter"})
+
+
+def service_definition(written: Mapping[str, object]) -> dict[str, Any]:
+    """Normalise one service.
+
+    Raises:
+        ValueError: An unknown field, a missing name, or a value of the wrong kind; the text says
+            which and where.
+    """
+    service = _normalise(written, _SERVICE, "service")
+    if not service.get("Name") and not service.get("ID"):
+        raise ValueError("service has no name")
+    return service
+
+
+def check_definition(written: Mapping[str, object]) -> dict[str, Any]:
+    """Normalise one check.
+
+    Raises:
+        ValueError: As in `service_definition`.
+    """
+    check = _normalise(written, _CHECK, "check")
+    if not check.get("Name") and not check.get("ID") and not check.get("CheckID"):
+        raise ValueError("check has no name")
+    return check
+
+
+def _normalise(written: Mapping[str, object], shape: _Shape, place: str) -> dict[str, Any]:
+    known = {_plain(name): name for name in (*shape.fields, *shape.objects)}
+    result: dict[str, Any] = {}
+    for key, value in written.items():
+        name = known.get(_plain(key))
+        if name is None:
+            raise ValueError(f"invalid config key {place}.{key}")
+        if value is None:
+            continue
+        result[name] = _value(name, value, shape, f"{place}.{key}")
+    return result
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _value(name: str, value: object, shape: _Shape, place: str) -> object:
+    if name == "TaggedAddresses" and isinstance(value, dict):
+        return {
+            tag: _object(item, _TAGGED_ADDRESS, f"{place}.{tag}") for tag, item in value.items()
+        }
+    if name in shape.objects:
+        return _objects(name, value, shape.objects[name], place)
+    if name in _DURATIONS:
+        return _duration(value, place)
+    return value
+
+
+def _objects(name: str, value: object, inner: _Shape | None, place: str) -> object:
+    if name in _LISTS:
+        items = value if isinstance(value, list) else [value]
+        return [_object(item, inner, place) for item in items]
+    return _object(value, inner, place)
+
+
+def _object(value: object, inner: _Shape | None, place: str) -> object:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        raise ValueError(f"{place} must be an object {{ … }}")
+    return dict(value) if inner is None else _normalise(value, inner, place)
+
+
+def _duration(value: object, place: str) -> str:
+    try:
+        return format_duration(Duration.of(read_duration(value)))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None

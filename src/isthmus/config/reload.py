@@ -1,0 +1,87 @@
+"""What a reload changes at run time, and what needs a restart.
+
+Source: protocol/cli-config-dns.md §2.5.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Final
+
+from isthmus.config.model import AgentConfig
+
+RELOADABLE: Final = frozenset(
+    {
+        "log.level",
+        "services",
+        "checks",
+        "node_meta",
+        "tls.ca_file",
+        "tls.ca_path",
+        "tls.cert_file",
+        "tls.key_file",
+        "tls.verify_incoming",
+        "tls.verify_incoming_rpc",
+        "tls.verify_incoming_https",
+        "tls.verify_outgoing",
+        "tls.verify_server_hostname",
+        "tls.min_version",
+        "tls.cipher_suites",
+        "limits.http_max_conns_per_client",
+        "limits.rpc_handshake_timeout",
+        "limits.rpc_max_conns_per_client",
+        "limits.rpc_rate",
+        "limits.rpc_max_burst",
+        "check.discard_output",
+        "telemetry.prefix_filter",
+        "telemetry.filter_default",
+        "connect.primary_gateways",
+        "connect.primary_gateways_interval",
+        *(
+            f"dns.{name}"
+            for name in (
+                "recursors", "allow_stale", "max_stale", "node_ttl", "service_ttl", "only_passing",
+                "enable_truncate", "a_record_limit", "udp_answer_limit", "disable_compression",
+                "recursor_timeout", "enable_additional_node_meta_txt", "use_cache",
+                "cache_max_age", "soa_refresh", "soa_retry", "soa_expire", "soa_min_ttl",
+            )
+        ),
+    }
+)  # fmt: skip
+"""Fields of `AgentConfig` that a running agent takes over."""
+
+_NOT_SETTINGS: Final = ("warnings", "origins")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs between two configurations, by field path, sorted.
+
+    Attributes:
+        reloadable: Taken over by a reload.
+        restart: Changed in the files, and without effect until the agent is restarted.
+    """
+
+    reloadable: tuple[str, ...]
+    restart: tuple[str, ...]
+
+
+def reloadable_changes(old: AgentConfig, new: AgentConfig) -> Changes:
+    """Compare what runs with what the files say now."""
+    changed = sorted(_differences(old, new, ""))
+    return Changes(
+        reloadable=tuple(path for path in changed if path in RELOADABLE),
+        restart=tuple(path for path in changed if path not in RELOADABLE),
+    )
+
+
+def _differences(old: object, new: object, prefix: str) -> Iterator[str]:
+    assert is_dataclass(old)
+    for one in fields(old):
+        if not prefix and one.name in _NOT_SETTINGS:
+            continue
+        path = f"{prefix}{one.name}"
+        before, after = getattr(old, one.name), getattr(new, one.name)
+        if is_dataclass(before):
+            yield from _differences(before, after, f"{path}.")
+        elif before != after:
+            yield path
