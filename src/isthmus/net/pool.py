@@ -1,0 +1,549 @@
+"""Calls to other servers: one yamux connection per server, shared by all callers.
+
+The first caller dials, the others wait for it, each for its own time; a failed dial fails all
+of them at once. Source: protocol/rpc.md §2 "Pool", §7.
+"""
+
+import asyncio
+import itertools
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+
+from isthmus.errors import (
+    ConnectionLost,
+    DialFailed,
+    ProtocolError,
+    RemoteError,
+    Unavailable,
+)
+from isthmus.model.record import Record
+from isthmus.names import host_port, server_name
+from isthmus.net.multiplex import MultiplexProtocol
+from isthmus.net.network import TlsDial
+from isthmus.net.tasks import TaskScope
+from isthmus.net.tls import AlpnRefused, describe
+from isthmus.rpc.calls import ClientChannel, Reply
+from isthmus.rpc.sniff import TypeByte
+from isthmus.rpc.yamux import (
+    DataReceived,
+    Output,
+    PeerGoingAway,
+    Role,
+    SessionClosed,
+    SessionConfig,
+    StreamAcknowledged,
+    StreamEnded,
+    StreamReset,
+)
+from isthmus.wire.msgpack import encode, from_plain
+from isthmus.wire.netrpc import RequestHeader
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+M = TypeVar("M", bound=MultiplexProtocol)
+
+_MULTI: Final = bytes([TypeByte.RPC_MULTI])
+_TLS: Final = bytes([TypeByte.TLS])
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTarget:
+    """A server to call; all of it is the key of its connection.
+
+    The datacenter is part of it because two datacenters may use the same names and addresses.
+
+    Attributes:
+        dc: Its datacenter.
+        node: Its short node name.
+        host: Its address; not used through gateways.
+        port: Its RPC port; not used through gateways.
+    """
+
+    dc: str
+    node: str
+    host: str
+    port: int
+
+
+class ServerDialer(Protocol):
+    """Makes a connection that speaks yamux with a server."""
+
+    async def dial_server(
+        self, factory: Callable[[], M], target: ServerTarget, *, timeout: float
+    ) -> M:
+        """Dial `target`; the session may begin on return.
+
+        Raises:
+            DialFailed: No connection; nothing is left open.
+        """
+
+
+class PreambleNetwork(Protocol):
+    """A `Network` that can send bytes in clear before its TLS handshake."""
+
+    async def dial(
+        self,
+        factory: Callable[[], P],
+        host: str,
+        port: int,
+        *,
+        tls: TlsDial | None,
+        timeout: float,
+        source_host: str = "",
+        preamble: bytes = b"",
+    ) -> P:
+        """See `isthmus.net.network.Network.dial`; `preamble` is sent before the handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """Limits of a pool; times in seconds.
+
+    Attributes:
+        dial_timeout: Connect and handshake.
+        idle_timeout: After the last call a connection is closed.
+        idle_streams_max: Streams kept open for the next calls, per connection.
+        connections_max: Connections, those being dialled included.
+        calls_max: Calls in flight, over all connections.
+        session: Limits of the yamux sessions; servers open no streams towards us.
+    """
+
+    dial_timeout: float = 10.0
+    idle_timeout: float = 120.0
+    idle_streams_max: int = 64
+    connections_max: int = 4096
+    calls_max: int = 65536
+    session: SessionConfig = field(default_factory=lambda: SessionConfig(streams_max=0))
+
+    def __post_init__(self) -> None:
+        """Check the relations between the values."""
+        assert self.dial_timeout > 0
+        assert self.idle_timeout > 0
+        assert self.idle_streams_max >= 0
+        assert self.connections_max > 0
+        assert self.calls_max > 0
+
+
+class RpcPool:
+    """Calls servers over pooled connections. Belongs to one event loop.
+
+    Args:
+        dialer: How servers are reached.
+        config: Limits.
+    """
+
+    def __init__(self, dialer: ServerDialer, config: PoolConfig | None = None) -> None:
+        self._dialer, self._config = dialer, config or PoolConfig()
+        self._entries: dict[ServerTarget, _Entry] = {}
+        self._scope = TaskScope()
+        self._sequence = itertools.count(1)
+        self._call_count = 0
+
+    @property
+    def call_count(self) -> int:
+        """Calls in flight."""
+        return self._call_count
+
+    @property
+    def connection_count(self) -> int:
+        """Connections, those being dialled included."""
+        return len(self._entries)
+
+    async def call(
+        self,
+        target: ServerTarget,
+        method: str,
+        request: Record,
+        reply_type: Any,
+        *,
+        timeout: float,
+    ) -> Any:
+        """Call a server.
+
+        Args:
+            target: The server.
+            method: ``Service.Method``.
+            request: The argument.
+            reply_type: What to decode the reply to, as in `isthmus.model.methods`.
+            timeout: Seconds for all of it: dialling, a place among the streams, the answer.
+
+        Returns:
+            The reply, a `reply_type`.
+
+        Raises:
+            RemoteError: The server answered with an error text.
+            DialFailed: No connection to it; the call did not take effect.
+            ConnectionLost: The connection ended, or time ran out, before the answer; whether
+                the call took effect is unknown.
+            Unavailable: Too much is in flight; the call did not take effect.
+            ProtocolError: The answer cannot be understood.
+        """
+        if self._call_count >= self._config.calls_max:
+            raise Unavailable(f"{self._call_count} RPC calls in flight, more are refused")
+        body = encode(request)
+        header = RequestHeader(next(self._sequence), method)
+        self._call_count += 1
+        try:
+            async with asyncio.timeout(timeout):
+                reply = await self._call(target, header, body)
+        except TimeoutError:
+            entry = self._entries.get(target)
+            if entry is not None and entry.connection is None:
+                raise _dial_timed_out(target, timeout) from None
+            raise ConnectionLost(
+                f"no answer to {method} from server {target.node} of datacenter {target.dc}"
+                f" within {timeout:g} s"
+            ) from None
+        finally:
+            self._call_count -= 1
+        if reply.error:
+            raise RemoteError(reply.error)
+        return from_plain(reply_type, reply.body)
+
+    def forget(self, target: ServerTarget) -> None:
+        """Use the connection to a server no more; calls on it are finished."""
+        entry = self._entries.get(target)
+        if entry is not None and entry.connection is not None:
+            del self._entries[target]
+            entry.connection.retire()
+
+    async def close(self) -> None:
+        """Close all connections; calls in flight fail with `ConnectionLost`."""
+        await self._scope.close()
+        for entry in list(self._entries.values()):
+            if entry.connection is not None:
+                entry.connection.shut()
+        self._entries.clear()
+
+    async def _call(self, target: ServerTarget, header: RequestHeader, body: bytes) -> Reply:
+        while True:
+            connection, fresh = await self._connection(target)
+            try:
+                return await connection.call(header, body)
+            except _NotOpened:
+                # Nothing was sent. A pooled connection may just have ended: dial, once.
+                if fresh:
+                    raise ConnectionLost(
+                        f"server {target.node} of datacenter {target.dc} closes its connections"
+                    ) from None
+
+    async def _connection(self, target: ServerTarget) -> "tuple[_ClientConnection, bool]":
+        """The connection to a server, and whether it was dialled for this call."""
+        entry = self._entries.get(target)
+        if entry is None or (entry.connection is not None and not entry.connection.is_usable):
+            if entry is None and len(self._entries) >= self._config.connections_max:
+                raise Unavailable(f"{len(self._entries)} RPC connections, more are refused")
+            entry = self._entries[target] = _Entry()
+            self._scope.spawn(self._dial(target, entry))
+        if entry.connection is not None:
+            return entry.connection, False
+        try:
+            return await asyncio.shield(entry.dialled), True
+        except Unavailable as error:
+            raise _again(error) from error
+
+    async def _dial(self, target: ServerTarget, entry: "_Entry") -> None:
+        def lost() -> None:
+            if self._entries.get(target) is entry:
+                del self._entries[target]
+
+        try:
+            entry.connection = await self._dialer.dial_server(
+                lambda: _ClientConnection(target, self._config, lost),
+                target,
+                timeout=self._config.dial_timeout,
+            )
+        except Unavailable as error:
+            lost()
+            entry.dialled.set_exception(error)
+            entry.dialled.exception()  # The callers may all have given up.
+        except BaseException:
+            lost()
+            entry.dialled.cancel()
+            raise
+        else:
+            entry.dialled.set_result(entry.connection)
+
+
+class _Entry:
+    """A server's connection, or the dial that will bring it."""
+
+    def __init__(self) -> None:
+        self.connection: _ClientConnection | None = None
+        self.dialled: asyncio.Future[_ClientConnection] = asyncio.get_running_loop().create_future()
+
+
+class _NotOpened(Exception):
+    """The connection takes no more calls; nothing was sent."""
+
+
+class _Call:
+    """A stream and the call on it, if any."""
+
+    __slots__ = ("answered", "channel", "stream")
+
+    def __init__(self) -> None:
+        self.stream = 0
+        self.channel = ClientChannel()
+        self.answered: asyncio.Future[Reply] | None = None
+
+
+class _ClientConnection(MultiplexProtocol):
+    """A yamux session with a server; calls run on streams that are used again."""
+
+    def __init__(self, target: ServerTarget, config: PoolConfig, lost: Callable[[], None]) -> None:
+        super().__init__(Role.DIALER, config.session)
+        self._target, self._limits, self._lost = target, config, lost
+        self._calls: dict[int, _Call] = {}  # By stream; idle ones too.
+        self._idle: list[_Call] = []
+        self._running_count = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()  # For a stream to be acknowledged.
+        self._retired = False
+        self._used_at = self._loop.time()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._retired and self.session.is_usable
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._idle_timer = self._loop.call_later(self._limits.idle_timeout, self._on_idle)
+
+    async def call(self, header: RequestHeader, body: bytes) -> Reply:
+        """Call on an idle stream or a new one; a cancelled call resets its stream.
+
+        Raises:
+            _NotOpened: The session takes no more streams; nothing was sent.
+            ConnectionLost: As `RpcPool.call`.
+        """
+        self._running_count += 1
+        try:
+            call = await self._ask(header, body)
+            self.flush()
+            assert call.answered is not None
+            try:
+                return await call.answered
+            except asyncio.CancelledError:
+                self._calls.pop(call.stream, None)
+                self.session.reset(call.stream)
+                self.flush()
+                raise
+        finally:
+            self._running_count -= 1
+            self._used_at = self._loop.time()
+            self._close_if_done()
+
+    def retire(self) -> None:
+        """Take no more calls; close when those in flight are done."""
+        self._retired = True
+        self._close_if_done()
+
+    def shut(self) -> None:
+        """Close now; calls in flight fail."""
+        self.session.close()
+        self.flush()
+
+    async def _ask(self, header: RequestHeader, body: bytes) -> _Call:
+        """Send a request, as soon as a stream may be had for it."""
+        while True:
+            if not self.is_usable:
+                raise _NotOpened
+            if self._idle:
+                call = self._idle.pop()
+                call.answered = self._loop.create_future()
+                self.session.send(call.stream, call.channel.ask(header, body))
+                return call
+            if self.session.may_open:
+                call = _Call()
+                call.answered = self._loop.create_future()
+                request = call.channel.ask(header, body)
+                call.stream = self.session.open_stream(request, now=self._loop.time())
+                self._calls[call.stream] = call
+                return call
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()  # Its turn goes to the next.
+                raise
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def on_event(self, event: Output) -> None:
+        match event:
+            case DataReceived(stream, data):
+                self._receive(stream, data)
+            case StreamAcknowledged():
+                self._wake()
+            case StreamEnded(stream):
+                self._fail(stream, "the server ended the stream: EOF")
+                self.session.end(stream, now=self._loop.time())
+            case StreamReset(stream):
+                self._fail(stream, "the server reset the stream: EOF")
+            case PeerGoingAway():
+                self.retire()
+            case SessionClosed(error):
+                self._end(error)
+            case _:
+                return
+
+    def _receive(self, stream: int, data: bytes) -> None:
+        call = self._calls.get(stream)
+        if call is None:
+            return
+        try:
+            reply = call.channel.receive_data(data)
+        except ProtocolError as error:
+            self._fail(stream, str(error))
+            self.session.reset(stream)
+            return
+        self.session.consume(stream, len(data))
+        if reply is None:
+            return
+        assert call.answered is not None
+        if not call.answered.done():
+            call.answered.set_result(reply)
+        if reply.error or len(self._idle) >= self._limits.idle_streams_max:
+            # After some errors the server ends the stream; we cannot tell which.
+            del self._calls[stream]
+            self.session.end(stream, now=self._loop.time())
+        else:
+            self._idle.append(call)
+        self._wake()
+
+    def _fail(self, stream: int, text: str) -> None:
+        """Drop a stream; its call, if any is running, fails."""
+        call = self._calls.pop(stream, None)
+        if call is None:
+            return
+        if call in self._idle:
+            self._idle.remove(call)
+        elif call.answered is not None and not call.answered.done():
+            target = self._target
+            call.answered.set_exception(
+                ConnectionLost(f"server {target.node} of datacenter {target.dc}: {text}")
+            )
+        self._wake()
+
+    def _end(self, error: ProtocolError | None) -> None:
+        self._retired = True
+        self._lost()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        lost = error or self.lost_error
+        if isinstance(lost, ssl.SSLError):  # A certificate is refused after our handshake.
+            reason = f"the connection ended: {describe(lost)}: EOF"
+        else:
+            reason = f"the connection ended: {lost}: EOF" if lost else "the connection ended: EOF"
+        for stream in list(self._calls):
+            self._fail(stream, reason)
+        while self._waiting:
+            self._wake()
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._running_count and not self.session.is_closed:
+            self.shut()
+
+    def _on_idle(self) -> None:
+        due = self._used_at + self._limits.idle_timeout
+        if self._running_count or due > self._loop.time():
+            due = max(due, self._loop.time() + self._limits.idle_timeout / 2)
+            self._idle_timer = self._loop.call_at(due, self._on_idle)
+        else:
+            self.shut()
+
+
+class DirectDialer:
+    """Dials servers at their own addresses: type byte 4, or 3 and TLS and 4.
+
+    Args:
+        network: Where to dial.
+        tls: Whether to speak TLS (``verify_outgoing``).
+        check_name: Whether the server's certificate must name ``server.<dc>.<domain>``
+            (``verify_server_hostname``); otherwise only its chain is checked.
+        domain: DNS domain of the federation.
+        source_host: Address to bind to; empty: the system's choice.
+    """
+
+    def __init__(
+        self,
+        network: PreambleNetwork,
+        *,
+        tls: bool = False,
+        check_name: bool = False,
+        domain: str = "consul",
+        source_host: str = "",
+    ) -> None:
+        self._network, self._tls, self._check_name = network, tls, check_name
+        self._domain, self._source_host = domain, source_host
+
+    async def dial_server(
+        self, factory: Callable[[], M], target: ServerTarget, *, timeout: float
+    ) -> M:
+        """See `ServerDialer.dial_server`."""
+        name = server_name(target.dc, self._domain) if self._check_name else ""
+        try:
+            protocol = await self._network.dial(
+                factory,
+                target.host,
+                target.port,
+                tls=TlsDial(name) if self._tls else None,
+                timeout=timeout,
+                source_host=self._source_host,
+                preamble=_TLS if self._tls else b"",
+            )
+        except OSError as error:
+            text, step = explain_dial(error, host_port(target.host, target.port))
+            raise DialFailed(
+                f"{text} (server {target.node} of datacenter {target.dc})",
+                dc=target.dc,
+                node=target.node,
+                gateway="",
+                step=step,
+            ) from error
+        protocol.transport.write(_MULTI)
+        return protocol
+
+
+def explain_dial(error: OSError, address: str) -> tuple[str, str]:
+    """Text of a failed dial to `address`, and the step that failed, as `DialFailed` names it.
+
+    The text begins as Go's does.
+    """
+    if isinstance(error, AlpnRefused):
+        return f"dial tcp {address}: {error}", "alpn"
+    if isinstance(error, ssl.SSLError):
+        return f"dial tcp {address}: TLS: {describe(error)}", "tls"
+    if isinstance(error, TimeoutError):
+        return f"dial tcp {address}: i/o timeout: {error}", "deadline"
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"dial tcp {address}: connect: {reason}", "connect"
+
+
+def _dial_timed_out(target: ServerTarget, timeout: float) -> DialFailed:
+    return DialFailed(
+        f"dial to server {target.node} of datacenter {target.dc} took longer than {timeout:g} s",
+        dc=target.dc,
+        node=target.node,
+        gateway="",
+        step="deadline",
+    )
+
+
+def _again(error: Unavailable) -> Unavailable:
+    """The same error for another caller, without the tracebacks of the others."""
+    if isinstance(error, DialFailed):
+        return DialFailed(
+            str(error), dc=error.dc, node=error.node, gateway=error.gateway, step=error.step
+        )
+    return Unavailable(str(error))
