@@ -1,0 +1,234 @@
+"""What pool members mean: servers to call, nodes in the catalog, servers to bring into the WAN.
+
+Source: protocol/gossip.md §14.4, §14.5.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Final, Protocol
+
+from isthmus.agent.members import member_registration
+from isthmus.errors import IsthmusError, RequestError, Unavailable
+from isthmus.federation.pacing import Backoff
+from isthmus.federation.router import Router, ServerInfo, parse_server
+from isthmus.gossip.roster import (
+    Member,
+    MemberFailed,
+    MemberJoined,
+    MemberLeft,
+    MemberReaped,
+    MemberStatus,
+    MemberUpdated,
+)
+from isthmus.model.catalog import DeregisterRequest
+from isthmus.model.record import Record
+from isthmus.names import host_port, wan_name
+
+logger = logging.getLogger(__name__)
+
+RECONCILE_INTERVAL: Final = 60.0  # Consul's.
+FLOOD_INTERVAL: Final = 60.0  # Consul's.
+_RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
+_PENDING_MAX: Final = 65_536  # Members that wait for the catalog; the full round finds the rest.
+
+
+class Pool(Protocol):
+    """What is needed of a gossip pool."""
+
+    def members(self) -> tuple[Member, ...]:
+        """Members now, ours included."""
+
+    async def join(self, addresses: Sequence[str]) -> int:
+        """Join; how many were contacted."""
+
+
+def server_of(member: Member) -> ServerInfo | None:
+    """The server that a member is; None for any other member."""
+    alive = member.status is MemberStatus.ALIVE
+    return parse_server(member.name, member.address, member.tags, alive=alive)
+
+
+def is_gone(member: Member) -> bool:
+    """Whether it left by itself, or was forgotten."""
+    return member.status in {MemberStatus.LEFT, MemberStatus.NONE}
+
+
+class WanMembership:
+    """Tells the router about the WAN pool's servers.
+
+    Args:
+        router: Is told.
+        changed: Called after every change.
+        departed: Called with a datacenter whose last server left.
+    """
+
+    def __init__(
+        self, router: Router, *, changed: Callable[[], None], departed: Callable[[str], None]
+    ) -> None:
+        self._router, self._changed, self._departed = router, changed, departed
+
+    def receive(self, event: object) -> None:
+        """Take an event of the WAN pool."""
+        if isinstance(event, MemberJoined | MemberUpdated | MemberFailed):
+            self._put(event.member)
+        elif isinstance(event, MemberLeft | MemberReaped):
+            self._remove(event.member)
+        else:
+            return
+        self._changed()
+
+    def _put(self, member: Member) -> None:
+        server = server_of(member)
+        if server is None:
+            logger.warning("WAN member is no server: %s", member.name)
+        elif self._router.put(server):
+            logger.info("datacenter joined the federation: %s", server.dc, extra={"dc": server.dc})
+
+    def _remove(self, member: Member) -> None:
+        dc = member.tags.get("dc", "")
+        if self._router.remove(member.name, dc):
+            logger.info("datacenter left the federation: %s", dc, extra={"dc": dc})
+            self._departed(dc)
+
+
+class LanMembership:
+    """Keeps the catalog and the WAN pool up to date with the LAN pool.
+
+    Args:
+        dc: Our datacenter.
+        own_name: Our member name: never deregistered.
+        rpc: Writes to the catalog.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        dc: str,
+        own_name: str,
+        rpc: Callable[[str, Record], Awaitable[object]],
+        rng: Random,
+    ) -> None:
+        self._dc, self._own_name, self._rpc, self._rng = dc, own_name, rpc, rng
+        self._lan: Pool | None = None
+        self._wan: Pool | None = None
+        self._pending: dict[str, Member] = {}
+        self._work = asyncio.Event()
+        self._flood = asyncio.Event()
+
+    def use(self, lan: Pool, wan: Pool | None) -> None:
+        """Take the pools, once they are open."""
+        self._lan, self._wan = lan, wan
+
+    def receive(self, event: object) -> None:
+        """Take an event of the LAN pool."""
+        if not isinstance(
+            event, MemberJoined | MemberUpdated | MemberFailed | MemberLeft | MemberReaped
+        ):
+            return
+        self._note(event.member)
+        if isinstance(event, MemberJoined) and server_of(event.member) is not None:
+            self._flood.set()
+
+    async def reconcile(self) -> None:
+        """Write members to the catalog as they change, and all of them each minute."""
+        backoff = Backoff(
+            first=_RETRY_FIRST, longest=_RETRY_LONGEST, jitter=_RETRY_JITTER, rng=self._rng
+        )
+        assert self._lan is not None
+        while True:
+            for member in self._lan.members():
+                self._note(member)
+            deadline = asyncio.get_running_loop().time() + RECONCILE_INTERVAL
+            while True:
+                try:
+                    await self._write_pending()
+                    backoff.reset()
+                except Unavailable as error:
+                    wait = backoff.failed()
+                    logger.warning(
+                        "could not write members to the catalog, next try in %.1f s: %s",
+                        wait,
+                        error,
+                    )
+                    await asyncio.sleep(wait)
+                    continue
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._work.wait()
+                except TimeoutError:
+                    break
+
+    async def flood(self) -> None:
+        """Bring our datacenter's servers into the WAN pool, at each join and each minute."""
+        assert self._lan is not None
+        if self._wan is None:
+            return
+        while True:
+            for address in missing_in_wan(
+                self._lan.members(), self._wan.members(), own_name=self._own_name, dc=self._dc
+            ):
+                try:
+                    await self._wan.join([address])
+                    logger.info("brought a server of ours into the WAN pool: %s", address)
+                except (IsthmusError, OSError) as error:
+                    logger.warning("could not bring %s into the WAN pool: %s", address, error)
+            try:
+                async with asyncio.timeout(FLOOD_INTERVAL):
+                    await self._flood.wait()
+            except TimeoutError:
+                continue
+            self._flood.clear()
+
+    def _note(self, member: Member) -> None:
+        if member.name in self._pending or len(self._pending) < _PENDING_MAX:
+            self._pending[member.name] = member
+            self._work.set()
+
+    async def _write_pending(self) -> None:
+        self._work.clear()
+        while self._pending:
+            name, member = next(iter(self._pending.items()))
+            try:
+                await self._write(member)
+            except RequestError as error:
+                logger.warning("the catalog refuses member %s: %s", name, error)
+            if self._pending.get(name) is member:
+                del self._pending[name]
+
+    async def _write(self, member: Member) -> None:
+        if member.tags.get("role") not in {"consul", "node"}:
+            return  # Not an agent: a plain Serf member has no place in the catalog.
+        if is_gone(member):
+            if member.name != self._own_name:
+                request = DeregisterRequest(datacenter=self._dc, node=member.name)
+                await self._rpc("Catalog.Deregister", request)
+                logger.info("node left, deregistered: %s", member.name)
+            return
+        alive = member.status is not MemberStatus.FAILED
+        registration = member_registration(
+            node=member.name,
+            address=member.address,
+            tags=member.tags,
+            server=server_of(member),
+            alive=alive,
+        )
+        await self._rpc("Catalog.Register", registration)
+
+
+def missing_in_wan(
+    lan: Sequence[Member], wan: Sequence[Member], *, own_name: str, dc: str
+) -> list[str]:
+    """Join addresses (``node.dc/host:port``) of alive LAN servers that the WAN pool lacks."""
+    known = {member.name for member in wan if member.status is MemberStatus.ALIVE}
+    missing = []
+    for member in lan:
+        server = server_of(member)
+        if server is None or not server.alive or member.name == own_name:
+            continue
+        name = wan_name(member.name, dc)
+        if name not in known and server.wan_join_port:
+            missing.append(f"{name}/{host_port(member.address, server.wan_join_port)}")
+    return missing

@@ -1,0 +1,116 @@
+"""Route tables for the mesh gateways that are registered with this agent.
+
+Computed from our own store only, so that a gateway's routes are as fresh as our knowledge and
+never wait for another datacenter. Source: protocol/mesh.md §3, protocol/federation.md §17, §18.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from isthmus.mesh.gateways import LAN, endpoints, lan_address, remote_gateways
+from isthmus.mesh.routes import Endpoint, GatewayFacts, LocalServer, RouteTable, route_table
+from isthmus.model.catalog import CONSUL_SERVICE, CheckServiceNode, NodeService
+from isthmus.model.federation import FederationState
+from isthmus.names import MESH_GATEWAY_KIND, WAN_FEDERATION_META
+from isthmus.server.blocking import Blocking
+from isthmus.store.answer import Answer
+from isthmus.store.store import Store
+
+WAIT_MAX: Final = 600.0
+_PROXY_KIND: Final = "connect-proxy"
+
+_Known = tuple[
+    tuple[CheckServiceNode, ...], tuple[CheckServiceNode, ...], tuple[FederationState, ...]
+]
+
+
+class GatewayRoutes:
+    """Answers gateways that ask for their routes.
+
+    Args:
+        dc: Our datacenter.
+        domain: DNS domain of the federation.
+        trust_domain: ``<cluster uuid>.consul``; None while there is no certificate authority.
+        store: Our store.
+        blocking: Waits for changes of it.
+        services: Services registered with this agent, by id.
+    """
+
+    def __init__(
+        self,
+        *,
+        dc: str,
+        domain: str,
+        trust_domain: str | None,
+        store: Store,
+        blocking: Blocking,
+        services: Callable[[], Mapping[str, NodeService]],
+    ) -> None:
+        self._dc, self._domain, self._trust_domain = dc, domain, trust_domain
+        self._store, self._blocking, self._services = store, blocking, services
+
+    async def table(self, service_id: str, known_hash: str, wait: float) -> RouteTable | None:
+        """Routes of a gateway, as soon as they differ from `known_hash` or `wait` is over.
+
+        Returns:
+            None when no mesh gateway of that id is registered here.
+        """
+        deadline = asyncio.get_running_loop().time() + min(wait, WAIT_MAX)
+        while True:
+            gateway = self._services().get(service_id)
+            if gateway is None or gateway.kind != MESH_GATEWAY_KIND:
+                return None
+            known = self._read()
+            table = route_table(self._facts(gateway, known.value))
+            left = deadline - asyncio.get_running_loop().time()
+            if table.hash != known_hash or left <= 0:
+                return table
+            await self._blocking.wait_past(
+                self._read, known.changed, timeout=min(left, 1.0), found=known
+            )
+
+    def _read(self) -> Answer[_Known]:
+        servers = self._store.catalog.check_service_nodes(CONSUL_SERVICE)
+        proxies = self._store.catalog.dump_kind(_PROXY_KIND)
+        states = self._store.federation.list()
+        answers = (servers, proxies, states)
+        return Answer(
+            (servers.value, proxies.value, states.value),
+            max(answer.index for answer in answers),
+            tuple(topic for answer in answers for topic in answer.topics),
+            max(answer.changed for answer in answers),
+        )
+
+    def _facts(self, gateway: NodeService, known: _Known) -> GatewayFacts:
+        servers, proxies, states = known
+        others = {
+            state.datacenter: state.mesh_gateways or ()
+            for state in states
+            if state.datacenter != self._dc
+        }
+        return GatewayFacts(
+            dc=self._dc,
+            domain=self._domain,
+            trust_domain=self._trust_domain,
+            exposes_servers=(gateway.meta or {}).get(WAN_FEDERATION_META) == "1",
+            servers=tuple(_server(instance) for instance in servers),
+            gateways={dc: remote_gateways((), found) for dc, found in others.items()},
+            server_gateways={
+                dc: remote_gateways((), found, exposing_only=True) for dc, found in others.items()
+            },
+            services=_by_destination(proxies),
+        )
+
+
+def _server(instance: CheckServiceNode) -> LocalServer:
+    host, port = lan_address(instance)
+    return LocalServer(instance.node.node if instance.node is not None else "", host, port)
+
+
+def _by_destination(proxies: tuple[CheckServiceNode, ...]) -> dict[str, tuple[Endpoint, ...]]:
+    grouped: dict[str, list[CheckServiceNode]] = {}
+    for proxy in proxies:
+        if proxy.service is not None and (name := proxy.service.proxy.destination_service_name):
+            grouped.setdefault(name, []).append(proxy)
+    return {name: endpoints(found, LAN) for name, found in grouped.items()}
