@@ -1,0 +1,1 @@
+"""The disk: storage engines behind the interface of `isthmus.store.engine`."""

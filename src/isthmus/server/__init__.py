@@ -1,0 +1,1 @@
+"""One server of a datacenter: endpoints over the store, commits through the engine."""

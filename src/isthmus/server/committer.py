@@ -1,0 +1,233 @@
+"""Group commit: commands queue, run one by one on an overlay, and become durable together.
+
+There is no timer: while one batch is being committed the next one gathers. A caller is answered
+when its batch is durable, in order; readers never see a row that is not.
+Source: design of storage, §6.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from isthmus.errors import EngineError, NoLeader, RequestError, Unavailable
+from isthmus.store import commands
+from isthmus.store.commands import Command
+from isthmus.store.engine import (
+    Engine,
+    EngineUnavailable,
+    Fenced,
+    Lead,
+    NoSpace,
+    OutcomeUnknown,
+    TooLarge,
+)
+from isthmus.store.store import Store
+from isthmus.store.table import Overlay
+
+QUEUE_COMMANDS_MAX: Final = 20_000
+QUEUE_SIZE_MAX: Final = 64 * 1024 * 1024
+BATCH_COMMANDS_MAX: Final = 1024
+BATCH_SIZE_MAX: Final = 1024 * 1024
+QUEUE_TIME_MAX: Final = 10.0
+_HARMLESS: Final = (NoSpace, TooLarge, EngineUnavailable)
+"""Errors after which the engine is as before the commit, so that the leader goes on."""
+
+
+class Busy(Unavailable):
+    """Too many writes wait, or this one waited too long. It did not take effect; try later."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    command: Command
+    size: int
+    deadline: float
+    future: asyncio.Future[object]
+
+
+_Outcome: TypeAlias = tuple[asyncio.Future[object], object]
+"""A caller and its result or exception."""
+
+
+class Committer:
+    """The leader's writer. `run` does the work; `submit` adds to it.
+
+    Args:
+        store: Tables that committed batches are merged into.
+        engine: Where batches become durable.
+        lead: Leadership that each commit is fenced with.
+        batch_id: Makes ids of 16 random bytes.
+        queue_commands_max: How many commands may wait.
+        queue_size_max: How many bytes they may have together.
+        batch_commands_max: How many commands one batch may hold.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        *,
+        lead: Lead,
+        batch_id: Callable[[], bytes],
+        queue_commands_max: int = QUEUE_COMMANDS_MAX,
+        queue_size_max: int = QUEUE_SIZE_MAX,
+        batch_commands_max: int = BATCH_COMMANDS_MAX,
+    ) -> None:
+        self._store, self._engine, self._lead = store, engine, lead
+        self._batch_id = batch_id
+        self._queue_commands_max, self._queue_size_max = queue_commands_max, queue_size_max
+        self._batch_commands_max = batch_commands_max
+        self._queue: deque[_Entry] = deque()
+        self._queue_size = 0
+        self._filled = asyncio.Event()
+        self._expiry: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.batch_count = 0
+        self.command_count = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands are accepted."""
+        return not self._closed
+
+    async def submit(self, command: Command) -> object:
+        """Queue a command and wait until it is durable; return its result.
+
+        Raises:
+            RequestError: The command is refused; nothing changed.
+            NoLeader: This server does not lead (any more); nothing changed.
+            Busy: The queue is full, or the wait was too long; nothing changed.
+            EngineError: The commit failed; the class says what is known.
+        """
+        if self._closed:
+            raise NoLeader
+        size = commands.size(command)
+        full = len(self._queue) >= self._queue_commands_max
+        if full or self._queue_size + size > self._queue_size_max:
+            raise Busy("server busy: too many writes are waiting")
+        loop = asyncio.get_running_loop()
+        entry = _Entry(command, size, loop.time() + QUEUE_TIME_MAX, loop.create_future())
+        self._queue.append(entry)
+        self._queue_size += size
+        self._filled.set()
+        if self._expiry is None:
+            self._expiry = loop.call_at(entry.deadline, self._expire)
+        return await entry.future
+
+    async def run(self) -> None:
+        """Commit what is queued, batch by batch, until `close` or until the engine fails.
+
+        Raises:
+            EngineError: This server must stop leading. Everything queued got `NoLeader`.
+        """
+        try:
+            while not self._closed:
+                if not self._queue:
+                    self._filled.clear()
+                    await self._filled.wait()
+                    continue
+                await self._commit()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Accept no more; what is queued and not in a batch gets `NoLeader`. Idempotent."""
+        self._closed = True
+        self._filled.set()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        while self._queue:
+            _fail(self._take().future, NoLeader())
+
+    async def _commit(self) -> None:
+        """Make one batch of what is queued, and answer its callers."""
+        outcomes: list[_Outcome] = []
+        try:
+            overlay, index = self._execute(outcomes)
+            await self._make_durable(overlay, index)
+        except EngineError as error:
+            for future, outcome in outcomes:
+                _fail(future, _blame(error, outcome))
+            if not isinstance(error, _HARMLESS):
+                raise
+        except BaseException:  # We are cancelled, or broken: nobody may wait for ever.
+            for future, _ in outcomes:
+                _fail(future, OutcomeUnknown("the server stopped", operation="commit"))
+            raise
+        else:
+            for future, outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    _fail(future, outcome)
+                elif not future.done():
+                    future.set_result(outcome)
+
+    def _execute(self, outcomes: list[_Outcome]) -> tuple[Overlay, int]:
+        """Run queued commands on an overlay, up to the bounds of a batch.
+
+        Args:
+            outcomes: Gets each caller's future with its result or error, in order.
+
+        Returns:
+            The overlay, and the index it leads to.
+        """
+        overlay, index, size = self._store.overlay(), self._store.index, 0
+        while self._queue and len(outcomes) < self._batch_commands_max:
+            if size and size + self._queue[0].size > BATCH_SIZE_MAX:
+                break
+            entry = self._take()
+            if entry.future.done():
+                continue  # Its caller is gone.
+            size += entry.size
+            outcome: object = None
+            try:
+                outcome, changed = commands.apply(overlay, entry.command, index + 1)
+                index += changed
+            except AssertionError:
+                outcomes.append((entry.future, None))
+                raise
+            except Exception as error:  # The border of a request: it alone fails.
+                outcome = error
+            outcomes.append((entry.future, outcome))
+        return overlay, index
+
+    async def _make_durable(self, overlay: Overlay, index: int) -> None:
+        base = self._store.index
+        if index == base:
+            return  # Every command was refused, or found things as it wants them.
+        count = index - base
+        batch = self._store.batch(overlay, index=index, batch_id=self._batch_id(), commands=count)
+        await self._engine.commit(self._lead, base, batch)
+        self._store.merge(overlay, index=index)
+        self.batch_count += 1
+        self.command_count += count
+
+    def _take(self) -> _Entry:
+        entry = self._queue.popleft()
+        self._queue_size -= entry.size
+        return entry
+
+    def _expire(self) -> None:
+        """Fail what has waited too long, oldest first."""
+        loop = asyncio.get_running_loop()
+        self._expiry = None
+        while self._queue:
+            entry = self._queue[0]
+            if entry.deadline > loop.time():
+                self._expiry = loop.call_at(entry.deadline, self._expire)
+                return
+            _fail(self._take().future, Busy("server busy: the write waited too long"))
+
+
+def _blame(error: EngineError, outcome: object) -> Exception:
+    """What a caller is told when its batch was not committed."""
+    if isinstance(outcome, RequestError):
+        return outcome
+    return NoLeader() if isinstance(error, Fenced) else error
+
+
+def _fail(future: asyncio.Future[object], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

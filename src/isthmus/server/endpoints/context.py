@@ -1,0 +1,82 @@
+"""What every endpoint works with, and the steps that reads share."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from isthmus.errors import RequestError
+from isthmus.model.query import QueryOptions
+from isthmus.server.blocking import Blocking
+from isthmus.store.answer import Answer
+from isthmus.store.commands import Command
+from isthmus.store.store import Store
+
+T = TypeVar("T")
+
+Handler: TypeAlias = Callable[["Context", Any], Awaitable[object]]
+
+
+class Forwarder(Protocol):
+    """Carries calls to servers of other datacenters."""
+
+    async def call(self, dc: str, method: str, request: Any, reply: Any) -> Any:
+        """Have a server of `dc` answer.
+
+        Raises:
+            NoPathToDatacenter: No server of it is known.
+            IsthmusError: The call failed; the text says where.
+        """
+
+    def datacenters(self) -> tuple[str, ...]:
+        """Datacenters that have servers, nearest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What endpoints work with.
+
+    Attributes:
+        dc: Our datacenter.
+        store: Tables to read.
+        blocking: Waits on behalf of reads.
+        commit: Makes a command durable and returns its result.
+        confirm: Returns if this server surely leads.
+        leader: ``host:port`` of the leader's RPC port; empty without one.
+        peers: The same of all servers of the datacenter.
+        datacenters: Known datacenters, nearest first.
+        federation_states_enabled: Whether all servers concerned support federation states.
+        wall: Reads the calendar clock.
+    """
+
+    dc: str
+    store: Store
+    blocking: Blocking
+    commit: Callable[[Command], Awaitable[object]]
+    confirm: Callable[[], Awaitable[None]]
+    leader: Callable[[], str]
+    peers: Callable[[], tuple[str, ...]]
+    datacenters: Callable[[], tuple[str, ...]]
+    federation_states_enabled: Callable[[], bool]
+    wall: Callable[[], datetime]
+
+    async def read(self, request: QueryOptions, read: Callable[[], Answer[T]]) -> Answer[T]:
+        """Answer a read with the consistency and the patience that its caller asks for."""
+        if request.require_consistent:
+            await self.confirm()
+        if request.min_query_index:
+            return await self.blocking.answer(read, request)
+        return read()
+
+
+def refuse_filter(request: QueryOptions) -> None:
+    """Refuse a filter expression rather than answer as if there were none.
+
+    Raises:
+        RequestError: There is one.
+    """
+    if request.filter:
+        raise RequestError(
+            "Failed to create boolean expression evaluator: "
+            "filter expressions are not supported by this server"
+        )

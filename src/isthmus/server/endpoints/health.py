@@ -1,0 +1,116 @@
+"""Services with their checks: ``Health``.
+
+Source: protocol/rpc.md §6, protocol/http-api.md §6.2.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from isthmus.errors import RequestError
+from isthmus.model.catalog import (
+    CheckServiceNode,
+    ChecksInStateRequest,
+    HealthCheck,
+    IndexedCheckServiceNodes,
+    IndexedHealthChecks,
+    NodeRequest,
+    ServiceRequest,
+)
+from isthmus.server.endpoints.catalog import has_tags, wanted_tags
+from isthmus.server.endpoints.context import Context, Handler, refuse_filter
+from isthmus.store.answer import Answer
+from isthmus.store.catalog import has_meta
+
+
+async def service_nodes(context: Context, request: ServiceRequest) -> IndexedCheckServiceNodes:
+    """Instances of a service with nodes and checks, healthy or not.
+
+    Without tag or metadata filters `nodes` is the same object until a row in it changes.
+    """
+    if request.filter:
+        refuse_filter(request)
+    if not request.service_name:
+        raise RequestError("Must provide service name")
+    if request.min_query_index or request.require_consistent:
+        answer = await context.read(request, lambda: _service_nodes(context, request))
+    else:
+        answer = _service_nodes(context, request)
+    nodes = answer.value
+    if request.tag_filter or request.node_meta_filters:
+        nodes = _filtered(nodes, request)
+    return IndexedCheckServiceNodes(nodes=nodes, index=answer.shown_index, known_leader=True)
+
+
+def _service_nodes(
+    context: Context, request: ServiceRequest
+) -> Answer[tuple[CheckServiceNode, ...]]:
+    catalog = context.store.catalog
+    if request.connect:
+        return catalog.connect_service_nodes(request.service_name)
+    answer = catalog.check_service_nodes(request.service_name)
+    # Services behind an ingress gateway are named by config entries: without any, none is.
+    return answer.of(()) if request.ingress else answer
+
+
+def _filtered(
+    nodes: tuple[CheckServiceNode, ...], request: ServiceRequest
+) -> tuple[CheckServiceNode, ...]:
+    tags, meta = wanted_tags(request), request.node_meta_filters or {}
+    return tuple(
+        [
+            item
+            for item in nodes
+            if item.service is not None
+            and has_tags(item.service.tags, tags)
+            and has_meta(item.node.meta if item.node else None, meta)
+        ]
+    )
+
+
+async def service_checks(context: Context, request: ServiceRequest) -> IndexedHealthChecks:
+    """Checks of the instances of a service."""
+    refuse_filter(request)
+    catalog = context.store.catalog
+    answer = await context.read(request, lambda: catalog.service_checks(request.service_name))
+    return _checks_reply(context, answer, request.node_meta_filters)
+
+
+async def node_checks(context: Context, request: NodeRequest) -> IndexedHealthChecks:
+    """Checks of a node and of its services."""
+    refuse_filter(request)
+    catalog = context.store.catalog
+    answer = await context.read(request, lambda: catalog.node_checks(request.node))
+    return _checks_reply(context, answer, None)
+
+
+async def checks_in_state(context: Context, request: ChecksInStateRequest) -> IndexedHealthChecks:
+    """All checks in a state; ``any`` for all."""
+    refuse_filter(request)
+    catalog = context.store.catalog
+    answer = await context.read(request, lambda: catalog.checks_in_state(request.state))
+    return _checks_reply(context, answer, request.node_meta_filters)
+
+
+def _checks_reply(
+    context: Context,
+    answer: Answer[tuple[HealthCheck, ...]],
+    node_meta: Mapping[str, str] | None,
+) -> IndexedHealthChecks:
+    checks = answer.value
+    if node_meta:
+        node_row = context.store.catalog.node_row
+        kept = []
+        for check in checks:
+            node = node_row(check.node)
+            if node is not None and has_meta(node.meta, node_meta):
+                kept.append(check)
+        checks = tuple(kept)
+    return IndexedHealthChecks(health_checks=checks, index=answer.shown_index, known_leader=True)
+
+
+METHODS: Final[Mapping[str, Handler]] = {
+    "ServiceNodes": service_nodes,
+    "ServiceChecks": service_checks,
+    "NodeChecks": node_checks,
+    "ChecksInState": checks_in_state,
+}

@@ -1,0 +1,314 @@
+"""One server of a datacenter: every door's calls come in here, and reach the store or elsewhere.
+
+Doors in the same process, servers of other datacenters and the leader's duties all use
+`Server.call`. A call about another datacenter is forwarded; the rest is answered from memory,
+and written through the committer. Source: protocol/rpc.md §6, §7.
+"""
+
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from isthmus.errors import EngineError, NoLeader, NoPathToDatacenter, RequestError
+from isthmus.model.catalog import CheckServiceNode
+from isthmus.model.federation import FederationState
+from isthmus.model.methods import METHODS
+from isthmus.model.record import Record
+from isthmus.names import MESH_GATEWAY_KIND
+from isthmus.net.tasks import TaskScope
+from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
+from isthmus.server.committer import Committer
+from isthmus.server.endpoints import HANDLERS, Context, Forwarder, Handler
+from isthmus.store.commands import Command
+from isthmus.store.engine import Engine, Fenced, Head, Lead, LeaderInfo
+from isthmus.store.keys import rows_prefix, table_index_key
+from isthmus.store.store import Store
+
+_logger = logging.getLogger(__name__)
+
+_BATCH_ID_SIZE: Final = 16
+_SERVICES: Final = frozenset(name.partition(".")[0] for name in METHODS)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What a server must know of itself; times in seconds.
+
+    Attributes:
+        datacenter: Our datacenter.
+        primary_datacenter: Where federation states are written; empty means here.
+        node_name: Our node.
+        node_id: Its UUID.
+        rpc_address: ``host:port`` that others reach our RPC port at.
+        default_query_time: How long a blocking query waits that does not say.
+        max_query_time: Longest wait that a caller may ask for.
+    """
+
+    datacenter: str
+    node_name: str
+    rpc_address: str
+    primary_datacenter: str = ""
+    node_id: str = ""
+    default_query_time: float = QUERY_TIME
+    max_query_time: float = QUERY_TIME_MAX
+
+    def __post_init__(self) -> None:
+        """Check the relations between the values."""
+        assert self.datacenter
+        assert 0 < self.default_query_time <= self.max_query_time
+
+    @property
+    def primary(self) -> str:
+        """The primary datacenter."""
+        return self.primary_datacenter or self.datacenter
+
+
+class Server:
+    """A server: its store, its engine, its endpoints.
+
+    Args:
+        config: What it must know of itself.
+        store: Empty tables; `start` fills them from the engine.
+        engine: Where writes become durable.
+        forward: Carries calls to other datacenters; None when there is no way to any.
+        rng: Source of jitter and of batch ids.
+        wall: Reads the calendar clock.
+        federation_states_enabled: Whether all servers concerned support federation states;
+            asked at each use.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: Store,
+        engine: Engine,
+        *,
+        forward: Forwarder | None,
+        rng: Random,
+        wall: Callable[[], datetime],
+        federation_states_enabled: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.config: Final = config
+        self.store: Final = store
+        self.engine: Final = engine
+        self.blocking: Final = Blocking(
+            store.watches,
+            rng=rng,
+            query_time=config.default_query_time,
+            query_time_max=config.max_query_time,
+        )
+        self._forward = forward
+        self._rng = rng
+        self._tasks = TaskScope()
+        self._lead: Lead | None = None
+        self._committer: Committer | None = None
+        self._context = Context(
+            dc=config.datacenter,
+            store=store,
+            blocking=self.blocking,
+            commit=self.apply,
+            confirm=self._confirm,
+            leader=lambda: self.leader_address,
+            peers=lambda: (config.rpc_address,),
+            datacenters=self.datacenters,
+            federation_states_enabled=federation_states_enabled,
+            wall=wall,
+        )
+        self._routes: Mapping[str, tuple[Handler, Callable[[Any], str]]] = {
+            method: (handler, self._target_of(method)) for method, handler in HANDLERS.items()
+        }
+        self.head: Head | None = None
+
+    # Life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the engine, load the tables, lead.
+
+        Raises:
+            EngineError: The storage cannot be used; the class says why. Nothing is left open.
+        """
+        head = await self.engine.open()
+        try:
+            await self._load(head)
+            info = LeaderInfo(self.config.node_id, self.config.node_name, self.config.rpc_address)
+            self._lead = await self.engine.claim(info)
+        except BaseException:
+            await self.engine.close()
+            raise
+        self.head = head
+        if self._lead is not None:
+            self._committer = Committer(
+                self.store,
+                self.engine,
+                lead=self._lead,
+                batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
+            )
+            self._committing = self._tasks.spawn(self._commit(self._committer))
+        _logger.info("storage loaded", extra={"index": head.index, **self.store.row_counts()})
+
+    async def stop(self) -> None:
+        """Release blocked reads, refuse queued writes, finish the batch in flight, close."""
+        self.blocking.close()
+        if self._committer is not None:
+            self._committer.close()
+            await self._committing
+            self._committer = None
+        await self._tasks.close()
+        lead, self._lead = self._lead, None
+        if lead is not None:
+            await self.engine.resign(lead)
+        await self.engine.close()
+
+    async def _load(self, head: Head) -> None:
+        collecting = gc.isenabled()
+        gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
+        try:
+            async for page in self.engine.scan(rows_prefix(head.generation)):
+                self.store.load(page)
+            indexes = [
+                pair
+                async for page in self.engine.scan(table_index_key(head.generation))
+                for pair in page
+            ]
+        finally:
+            if collecting:
+                gc.enable()
+        self.store.loaded(index=head.index, generation=head.generation, table_indexes=indexes)
+
+    async def _commit(self, committer: Committer) -> None:
+        """Run the committer; after an error of the engine this server leads no more."""
+        try:
+            await committer.run()
+        except EngineError:
+            self._lead = None
+            _logger.exception("storage failed: this server accepts no writes any more")
+
+    async def _confirm(self) -> None:
+        if self._lead is None:
+            raise NoLeader
+        try:
+            await self.engine.confirm(self._lead)
+        except Fenced as error:
+            raise NoLeader from error
+
+    # Who leads --------------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this server accepts writes."""
+        return self._lead is not None
+
+    @property
+    def leader_address(self) -> str:
+        """``host:port`` of the leader's RPC port; empty without a leader."""
+        return self.config.rpc_address if self.is_leader else ""
+
+    def datacenters(self) -> tuple[str, ...]:
+        """Datacenters that have servers, nearest first; ours is always among them."""
+        known = self._forward.datacenters() if self._forward is not None else ()
+        own = self.config.datacenter
+        return known if own in known else (own, *known)
+
+    # Calls ------------------------------------------------------------------------------------
+
+    def request_type(self, method: str) -> type[Record]:
+        """Type of a method's argument.
+
+        Raises:
+            RequestError: There is no such method; the text is Go's.
+        """
+        if method not in self._routes:
+            raise _unknown(method)
+        return METHODS[method].request
+
+    async def call(self, method: str, request: Any, peer: object = None) -> Any:
+        """Answer one call; the type of the reply is `METHODS[method].reply`.
+
+        Args:
+            method: Name on the wire, such as ``KVS.Get``.
+            request: Record of the method's request type.
+            peer: Who calls, if it came over the network.
+
+        Raises:
+            RequestError: There is no such method, or the request is wrong.
+            Unavailable: No leader here, or no way to the datacenter asked for.
+            EngineError: A write failed; the class says what is known.
+        """
+        route = self._routes.get(method)
+        if route is None:
+            raise _unknown(method)
+        handler, target = route
+        dc = target(request)
+        if dc and dc != self.config.datacenter:
+            return await self._forwarded(dc, method, request)
+        return await handler(self._context, request)
+
+    async def apply(self, command: Command) -> object:
+        """Make a command durable in our own store, unchecked; return its result.
+
+        For duties of the leader, whose writes are not requests. Raises as `Committer.submit`.
+        """
+        if self._committer is None:
+            raise NoLeader
+        return await self._committer.submit(command)
+
+    async def _forwarded(self, dc: str, method: str, request: Record) -> object:
+        if self._forward is None:
+            raise NoPathToDatacenter(dc)
+        if method == _APPLY:
+            request = msgspec.structs.replace(request, datacenter=dc)
+        return await self._forward.call(dc, method, request, METHODS[method].reply)
+
+    def _target_of(self, method: str) -> Callable[[Any], str]:
+        """How to see which datacenter must answer; ``""`` is this one."""
+        if METHODS[method].local:
+            return lambda request: ""
+        if method == _APPLY:
+            primary = self.config.primary
+            return lambda request: primary
+        return attrgetter("target_datacenter" if method == _GET else "datacenter")
+
+    # What duties watch ------------------------------------------------------------------------
+
+    async def federation_states(self, min_index: int) -> tuple[int, tuple[FederationState, ...]]:
+        """Our copies of all states, as soon as their index is greater than `min_index`.
+
+        Returns:
+            The index, at least 1, to pass next time; and the states by datacenter.
+        """
+        read = self.store.federation.list
+        answer = await self.blocking.wait_past(read, min_index) if min_index else read()
+        return answer.changed or 1, answer.value
+
+    async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
+        """Our own mesh gateways, as soon as their index is greater than `min_index`.
+
+        Returns:
+            The index, at least 1, to pass next time; and the gateways with their checks.
+        """
+        catalog = self.store.catalog
+
+        def read() -> Any:
+            return catalog.dump_kind(MESH_GATEWAY_KIND)
+
+        answer = await self.blocking.wait_past(read, min_index) if min_index else read()
+        return answer.changed or 1, answer.value
+
+
+_APPLY: Final = "FederationState.Apply"
+_GET: Final = "FederationState.Get"
+
+
+def _unknown(method: str) -> RequestError:
+    service, dot, _ = method.rpartition(".")
+    if not dot:
+        return RequestError(f"rpc: service/method request ill-formed: {method}")
+    what = "method" if service in _SERVICES else "service"
+    return RequestError(f"rpc: can't find {what} {method}")

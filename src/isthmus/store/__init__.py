@@ -1,0 +1,1 @@
+"""What is known, at which index: tables, watches, and the commands that change them."""

@@ -1,0 +1,434 @@
+"""Reads of nodes, services and checks, each with the index of exactly what it shows.
+
+Every service, node, kind and mesh destination has an index of its own, raised by the rows that
+it shows: so a query for one service wakes for that service only. A service that is not there
+answers the index of the services table, as its removal raised that too; hence an index never
+goes back, and such a query wakes at any change of services.
+
+Answers about one service or kind are built once and kept until a row in them changes, so a
+caller may cache by the identity of their values. After a start the loaded index is the floor
+of all: readers wake once for nothing, and never miss. Source: protocol/http-api.md §2, §6.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
+
+from isthmus.model.catalog import (
+    CheckServiceNode,
+    HealthCheck,
+    Node,
+    NodeService,
+    ServiceName,
+    ServiceNode,
+    Weights,
+)
+from isthmus.model.record import Record
+from isthmus.store.answer import Answer
+from isthmus.store.keys import folded, owned
+from isthmus.store.table import Schema, Table
+from isthmus.store.watch import Topic, table_topic
+
+T = TypeVar("T")
+
+CONNECT_PROXY: Final = "connect-proxy"
+ANY_STATE: Final = "any"
+
+
+class ServiceRow(Record, frozen=True, kw_only=True):
+    """A service instance as stored: the name of its node and itself."""
+
+    node: str = ""
+    service: NodeService = NodeService()
+
+
+def _node_ids(row: Node) -> tuple[bytes, ...]:
+    return (folded(row.id),) if row.id else ()
+
+
+def _service_names(row: ServiceRow) -> tuple[bytes, ...]:
+    return (folded(row.service.service),)
+
+
+def _kinds(row: ServiceRow) -> tuple[bytes, ...]:
+    return (row.service.kind.encode(),) if row.service.kind else ()
+
+
+def _destinations(row: ServiceRow) -> tuple[bytes, ...]:
+    """Services that the instance accepts mesh traffic for."""
+    service = row.service
+    if service.kind == CONNECT_PROXY:
+        return (folded(service.proxy.destination_service_name),)
+    return (folded(service.service),) if service.connect.native else ()
+
+
+NODES: Final = Schema("nodes", Node, key=lambda row: folded(row.node), indexes={"id": _node_ids})
+SERVICES: Final = Schema(
+    "services",
+    ServiceRow,
+    key=lambda row: owned(folded(row.node), folded(row.service.id)),
+    indexes={"service": _service_names, "kind": _kinds, "connect": _destinations},
+)
+CHECKS: Final = Schema(
+    "checks",
+    HealthCheck,
+    key=lambda row: owned(folded(row.node), folded(row.check_id)),
+    indexes={
+        "service": lambda row: (folded(row.service_name),) if row.service_id else (),
+        "instance": lambda row: (owned(folded(row.node), folded(row.service_id)),),
+    },
+)
+
+_NODES_TOPIC: Final = table_topic(NODES.name)
+_SERVICES_TOPIC: Final = table_topic(SERVICES.name)
+_CHECKS_TOPIC: Final = table_topic(CHECKS.name)
+_NO_WEIGHTS: Final = Weights(passing=1, warning=1)
+
+
+class RowChange(NamedTuple):
+    """A committed change of one row; `old` and `new` are None when there is none."""
+
+    table: str
+    pk: bytes
+    old: Any
+    new: Any
+    modify_index: int
+
+
+class Catalog:
+    """Reads of the catalog's tables.
+
+    Args:
+        nodes, services, checks: The committed rows.
+    """
+
+    def __init__(
+        self, nodes: Table[Node], services: Table[ServiceRow], checks: Table[HealthCheck]
+    ) -> None:
+        self._nodes, self._services, self._checks = nodes, services, checks
+        self._indexes: dict[Topic, int] = {}
+        self._health: dict[Topic, Answer[tuple[CheckServiceNode, ...]]] = {}
+        self._flat: dict[bytes, Answer[tuple[ServiceNode, ...]]] = {}
+        self._node_list: Answer[tuple[Node, ...]] | None = None
+        self._names: Answer[dict[str, tuple[str, ...]]] | None = None
+        self._tags: dict[bytes, tuple[str, tuple[str, ...]]] = {}
+        """Folded service name → the name as registered, and the tags of all instances."""
+        self.floor = 0
+
+    # One service ------------------------------------------------------------------------------
+
+    def check_service_nodes(self, name: str) -> Answer[tuple[CheckServiceNode, ...]]:
+        """Instances of a service with their nodes and checks, by node, then service id.
+
+        The value is the same object until a row in it changes.
+        """
+        return self._instances("service", folded(name))
+
+    def connect_service_nodes(self, name: str) -> Answer[tuple[CheckServiceNode, ...]]:
+        """Instances that accept mesh traffic for a service: its proxies, or itself if native."""
+        return self._instances("connect", folded(name))
+
+    def service_nodes(self, name: str) -> Answer[tuple[ServiceNode, ...]]:
+        """Instances of a service flattened with their nodes; the same object until a change."""
+        key = folded(name)
+        answer = self._flat.get(key)
+        if answer is None:
+            found = self._instances("service", key)
+            answer = found.of(tuple([_flatten(item) for item in found.value]))
+            if answer.value:
+                self._flat[key] = answer
+        return answer
+
+    def connect_nodes(self, name: str) -> Answer[tuple[ServiceNode, ...]]:
+        """As `connect_service_nodes`, flattened with their nodes."""
+        found = self.connect_service_nodes(name)
+        return found.of(tuple([_flatten(item) for item in found.value]))
+
+    def service_checks(self, name: str) -> Answer[tuple[HealthCheck, ...]]:
+        """Checks of the instances of a service (not of their nodes), by node, then check id."""
+        key = folded(name)
+        return self._about("service", key, lambda: tuple(self._checks.by("service", key)))
+
+    def _instances(self, index: str, key: bytes) -> Answer[tuple[CheckServiceNode, ...]]:
+        topic = Topic(index, key)
+        answer = self._health.get(topic)
+        if answer is None:
+            answer = self._about(index, key, lambda: self._join(self._services.by(index, key)))
+            if answer.value:
+                self._health[topic] = answer
+        return answer
+
+    def _about(self, index: str, key: bytes, read: Callable[[], T]) -> Answer[T]:
+        """Answer about a name in a secondary index of the services."""
+        topic = Topic(index, key)
+        if self._services.has(index, key):
+            changed = self._indexes.get(topic, self.floor)
+            return Answer(read(), changed, (topic,), changed)
+        changed = self._services.index
+        return Answer(read(), changed, (topic, _SERVICES_TOPIC), changed)
+
+    def _join(self, rows: Iterable[ServiceRow]) -> tuple[CheckServiceNode, ...]:
+        joined = []
+        for row in rows:
+            node = folded(row.node)
+            checks = self._checks.by("instance", owned(node, b""))
+            checks += self._checks.by("instance", owned(node, folded(row.service.id)))
+            joined.append(
+                CheckServiceNode(
+                    node=self._nodes.get(node), service=row.service, checks=tuple(checks)
+                )
+            )
+        return tuple(joined)
+
+    # All services -----------------------------------------------------------------------------
+
+    def services(self) -> Answer[dict[str, tuple[str, ...]]]:
+        """Tags of all instances by service name, both sorted; the same object until a change."""
+        if self._names is None:
+            names = dict(sorted(self._tags.values()))
+            self._names = self._of_table(names, self._services, _SERVICES_TOPIC)
+        return self._names
+
+    def services_on(self, node_meta: Mapping[str, str]) -> Answer[dict[str, tuple[str, ...]]]:
+        """As `services`, of nodes that have all these metadata."""
+        tags: dict[bytes, tuple[str, set[str]]] = {}
+        for node in self._nodes:
+            if has_meta(node.meta, node_meta):
+                for row in self._services.prefix(owned(folded(node.node), b"")):
+                    name = row.service.service
+                    tags.setdefault(folded(name), (name, set()))[1].update(row.service.tags or ())
+        names = {name: tuple(sorted(found)) for name, found in sorted(tags.values(), key=_first)}
+        changed = max(self._services.index, self._nodes.index)
+        return Answer(names, changed, (_SERVICES_TOPIC, _NODES_TOPIC), changed)
+
+    def service_list(self) -> Answer[tuple[ServiceName, ...]]:
+        """Names of all services, sorted."""
+        answer = self.services()
+        return answer.of(tuple([ServiceName(name=name) for name in answer.value]))
+
+    def instances_at(self, address: str) -> Answer[tuple[ServiceNode, ...]]:
+        """Instances of any service that answer at an address, their own or their node's."""
+        found = self.dump()
+        flat = [_flatten(item) for item in found.value]
+        return found.of(
+            tuple([row for row in flat if (row.service_address or row.address) == address])
+        )
+
+    def dump(self) -> Answer[tuple[CheckServiceNode, ...]]:
+        """Instances of all services with their nodes and checks, by node, then service id."""
+        changed = max(self._nodes.index, self._services.index, self._checks.index)
+        topics = (_NODES_TOPIC, _SERVICES_TOPIC, _CHECKS_TOPIC)
+        return Answer(self._join(self._services), changed, topics, changed)
+
+    def dump_kind(self, kind: str) -> Answer[tuple[CheckServiceNode, ...]]:
+        """Instances of one kind; typical services have the kind ``""``.
+
+        Of a kind that is not empty the value is the same object until a row in it changes, and
+        nothing else wakes the reader: how the gateways of this datacenter are watched.
+        """
+        if not kind:
+            every = self.dump()
+            plain = [item for item in every.value if item.service and not item.service.kind]
+            return every.of(tuple(plain))
+        topic = Topic("kind", kind.encode())
+        answer = self._health.get(topic)
+        if answer is None:
+            changed = self._indexes.get(topic, self.floor)
+            rows = self._join(self._services.by("kind", topic.key))
+            answer = Answer(rows, changed, (topic,), changed)
+            if rows:
+                self._health[topic] = answer
+        return answer
+
+    # Nodes and checks -------------------------------------------------------------------------
+
+    def nodes(self) -> Answer[tuple[Node, ...]]:
+        """All nodes by name; the same object until one changes."""
+        if self._node_list is None:
+            self._node_list = self._of_table(tuple(self._nodes), self._nodes, _NODES_TOPIC)
+        return self._node_list
+
+    def node(self, name: str) -> Answer[Node | None]:
+        """One node by name or id."""
+        node = self._find(name)
+        return self._about_node("node", name, node, lambda: node)
+
+    def node_services(self, name: str) -> Answer[tuple[Node, tuple[NodeService, ...]] | None]:
+        """A node, by name or id, and its services by id; None when there is no such node."""
+        node = self._find(name)
+        if node is None:
+            return self._about_node("node", name, None, lambda: None)
+        rows = self._services.prefix(owned(folded(node.node), b""))
+        found = (node, tuple([row.service for row in rows]))
+        return self._about_node("node", name, node, lambda: found)
+
+    def node_checks(self, name: str) -> Answer[tuple[HealthCheck, ...]]:
+        """Checks of a node and of its services, by check id."""
+        prefix = owned(folded(name), b"")
+        node = self._nodes.get(folded(name))
+        return self._about_node(
+            "node_checks", name, node, lambda: tuple(self._checks.prefix(prefix))
+        )
+
+    def checks_in_state(self, state: str) -> Answer[tuple[HealthCheck, ...]]:
+        """All checks in a state, or with `ANY_STATE` all, by node, then check id."""
+        rows = tuple([row for row in self._checks if state in {ANY_STATE, row.status}])
+        return self._of_table(rows, self._checks, _CHECKS_TOPIC)
+
+    def node_row(self, name: str) -> Node | None:
+        """A node by its name, without what a blocking query needs."""
+        return self._nodes.get(folded(name))
+
+    def _find(self, name: str) -> Node | None:
+        node = self._nodes.get(folded(name))
+        if node is None:
+            node = next(iter(self._nodes.by("id", folded(name))), None)
+        return node
+
+    def _about_node(
+        self, family: str, name: str, node: Node | None, read: Callable[[], T]
+    ) -> Answer[T]:
+        if node is None:
+            changed = max(self._nodes.index, self._checks.index)
+            return Answer(read(), changed, (_NODES_TOPIC,), self._nodes.index)
+        topic = Topic(family, folded(node.node))
+        changed = self._indexes.get(topic, self.floor)
+        return Answer(read(), changed, (topic,), changed)
+
+    def _of_table(self, value: T, table: Table[Any], topic: Topic) -> Answer[T]:
+        return Answer(value, table.index, (topic,), table.index)
+
+    # What a write concerns --------------------------------------------------------------------
+
+    def observe(self, changes: Iterable[RowChange]) -> list[Topic]:
+        """Take note of committed changes, already in the tables; return whom they concern."""
+        touched: dict[Topic, int] = {}
+        for change in changes:
+            if change.table == SERVICES.name:
+                self._observe_service(change, touched)
+            elif change.table == CHECKS.name:
+                self._observe_check(change, touched)
+            else:
+                assert change.table == NODES.name, change.table
+                self._observe_node(change, touched)
+        for topic, index in touched.items():
+            self._health.pop(topic, None)
+            self._indexes[topic] = max(index, self._indexes.get(topic, 0))
+        for topic in touched:
+            self._settle(topic)
+        return list(touched)
+
+    def load(self, floor: int) -> None:
+        """Take over tables that were filled without `observe`, up to index `floor`."""
+        self.floor = floor
+        self._indexes.clear()
+        self._health.clear()
+        self._flat.clear()
+        self._tags.clear()
+        self._node_list = self._names = None
+        for key in self._services.index_keys("service"):
+            self._gather_tags(key)
+
+    def _observe_service(self, change: RowChange, touched: dict[Topic, int]) -> None:
+        self._names = None
+        _touch(touched, _SERVICES_TOPIC, change.modify_index)
+        for row in (change.old, change.new):
+            if row is not None:
+                self._touch_instance(row, change.modify_index, touched)
+                _touch(touched, Topic("node", folded(row.node)), change.modify_index)
+
+    def _observe_check(self, change: RowChange, touched: dict[Topic, int]) -> None:
+        _touch(touched, _CHECKS_TOPIC, change.modify_index)
+        for row in (change.old, change.new):
+            if row is None:
+                continue
+            node = folded(row.node)
+            _touch(touched, Topic("node_checks", node), change.modify_index)
+            if not row.service_id:
+                self._touch_services_of(node, change.modify_index, touched)
+                continue
+            # The check's own note of its service's name may be older than the service.
+            _touch(touched, Topic("service", folded(row.service_name)), change.modify_index)
+            service = self._services.get(owned(node, folded(row.service_id)))
+            if service is not None:
+                self._touch_instance(service, change.modify_index, touched)
+
+    def _observe_node(self, change: RowChange, touched: dict[Topic, int]) -> None:
+        self._node_list = None
+        _touch(touched, _NODES_TOPIC, change.modify_index)
+        _touch(touched, Topic("node", change.pk), change.modify_index)
+        if change.old is None or change.new is None:
+            _touch(touched, Topic("node_checks", change.pk), change.modify_index)
+        self._touch_services_of(change.pk, change.modify_index, touched)
+
+    def _touch_services_of(self, node: bytes, index: int, touched: dict[Topic, int]) -> None:
+        for row in self._services.prefix(owned(node, b"")):
+            self._touch_instance(row, index, touched)
+
+    def _touch_instance(self, row: ServiceRow, index: int, touched: dict[Topic, int]) -> None:
+        for family, keys_of in SERVICES.indexes.items():
+            for key in keys_of(row):
+                _touch(touched, Topic(family, key), index)
+
+    def _settle(self, topic: Topic) -> None:
+        """Drop what is kept of a name that is gone, and renew what is derived from it."""
+        if topic.family == "service":
+            self._flat.pop(topic.key, None)
+            self._gather_tags(topic.key)
+        if topic.family in {"service", "connect"}:
+            gone = not self._services.has(topic.family, topic.key)
+        elif topic.family in {"node", "node_checks"}:
+            gone = self._nodes.get(topic.key) is None
+        else:
+            gone = False  # Tables and kinds are few.
+        if gone:
+            del self._indexes[topic]
+
+    def _gather_tags(self, key: bytes) -> None:
+        rows = self._services.by("service", key)
+        if not rows:
+            self._tags.pop(key, None)
+            return
+        tags = {tag for row in rows for tag in row.service.tags or ()}
+        self._tags[key] = (rows[0].service.service, tuple(sorted(tags)))
+
+
+def has_meta(meta: Mapping[str, str] | None, wanted: Mapping[str, str]) -> bool:
+    """Whether metadata holds all wanted pairs."""
+    return all((meta or {}).get(key) == value for key, value in wanted.items())
+
+
+def _touch(touched: dict[Topic, int], topic: Topic, index: int) -> None:
+    if touched.get(topic, 0) < index:
+        touched[topic] = index
+
+
+def _first(item: tuple[str, object]) -> str:
+    return item[0]
+
+
+def _flatten(item: CheckServiceNode) -> ServiceNode:
+    node, service = item.node or Node(), item.service
+    assert service is not None, "rows are joined from services"
+    return ServiceNode(
+        id=node.id,
+        node=node.node,
+        address=node.address,
+        datacenter=node.datacenter,
+        tagged_addresses=node.tagged_addresses,
+        node_meta=node.meta,
+        service_kind=service.kind,
+        service_id=service.id,
+        service_name=service.service,
+        service_tags=service.tags,
+        service_address=service.address,
+        service_tagged_addresses=service.tagged_addresses,
+        service_weights=service.weights or _NO_WEIGHTS,
+        service_meta=service.meta,
+        service_port=service.port,
+        service_socket_path=service.socket_path,
+        service_enable_tag_override=service.enable_tag_override,
+        service_proxy=service.proxy,
+        service_connect=service.connect,
+        create_index=service.create_index,
+        modify_index=service.modify_index,
+    )

@@ -1,0 +1,63 @@
+"""The replicated writes: what may change the store, carried out one by one, in order.
+
+Each command is executed alone on an overlay. One that is refused changes nothing; one that
+changes something takes the next index; one that finds everything as it wants it takes none.
+Source: design of storage, §6.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from isthmus.model.catalog import DeregisterRequest, RegisterRequest
+from isthmus.model.federation import FederationStateRequest
+from isthmus.model.kv import KVSRequest
+from isthmus.store import federation, kv, registration
+from isthmus.store.table import Overlay
+
+Command: TypeAlias = RegisterRequest | DeregisterRequest | KVSRequest | FederationStateRequest
+
+_APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
+    RegisterRequest: registration.register,
+    DeregisterRequest: registration.deregister,
+    KVSRequest: kv.apply,
+    FederationStateRequest: federation.apply,
+}
+_SIZE: Final = 1024
+_GATEWAY_SIZE: Final = 4096
+
+
+def apply(overlay: Overlay, command: Command, index: int) -> tuple[object, bool]:
+    """Carry out a command on an overlay.
+
+    Args:
+        overlay: Tables as the commands before left them.
+        command: What to do.
+        index: Modify index that its rows take.
+
+    Returns:
+        The result that its caller gets, and whether anything changed.
+
+    Raises:
+        RequestError: It is refused; the overlay is as before.
+    """
+    mark = overlay.mark()
+    try:
+        result = _APPLY[type(command)](overlay, command, index)
+    except BaseException:
+        overlay.rollback(mark)
+        raise
+    return result, overlay.mark() > mark
+
+
+def size(command: Command) -> int:
+    """Bytes that a command may take in memory and on the disk, roughly and rather too many."""
+    if isinstance(command, KVSRequest):
+        entry = command.dir_ent
+        return _SIZE + len(entry.key) + len(entry.value or b"")
+    if isinstance(command, FederationStateRequest):
+        gateways = (command.state.mesh_gateways if command.state else None) or ()
+        return _SIZE + _GATEWAY_SIZE * len(gateways)
+    if isinstance(command, RegisterRequest):
+        checks = (command.check, *(command.checks or ()))
+        return _SIZE + sum(_SIZE + len(check.output) for check in checks if check is not None)
+    return _SIZE

@@ -1,0 +1,188 @@
+"""Writes of the catalog: a node with services and checks comes, changes, goes.
+
+A registration is one command: it takes place whole or not at all, and what it leaves as it was
+keeps its modify index, so that repeating it wakes nobody. Texts are Consul's.
+Source: protocol/http-api.md §6.1.
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from isthmus.errors import RequestError
+from isthmus.model.catalog import (
+    CRITICAL,
+    SERF_HEALTH,
+    DeregisterRequest,
+    HealthCheck,
+    Node,
+    NodeService,
+    RegisterRequest,
+    Weights,
+)
+from isthmus.model.record import Record
+from isthmus.store.catalog import CHECKS, NODES, SERVICES, ServiceRow
+from isthmus.store.keys import folded, owned
+from isthmus.store.table import Overlay, TableView
+
+R = TypeVar("R", bound=Record)
+
+_MISSING_NODE: Final = "Missing node registration"
+_MISSING_SERVICE: Final = "Missing service registration"
+_WEIGHTS: Final = Weights(passing=1, warning=1)
+
+
+def register(overlay: Overlay, request: RegisterRequest, index: int) -> None:
+    """Put a node, and what the request names of it, into the catalog.
+
+    Raises:
+        RequestError: A name clashes, or a check belongs to nothing. The caller rolls back.
+    """
+    tables = _Tables(overlay)
+    old = tables.nodes.get(folded(request.node))
+    if old is None or not request.skip_node_update:
+        _put_node(tables, _requested_node(request), index)
+    if request.service is not None:
+        _put_service(tables, request.node, request.service, index)
+    checks = request.checks or ()
+    for check in (request.check, *checks) if request.check is not None else checks:
+        if check.node.lower() != request.node.lower():
+            raise RequestError(f'check node "{check.node}" does not match node "{request.node}"')
+        _put_check(tables, check, index)
+
+
+def deregister(overlay: Overlay, request: DeregisterRequest, index: int) -> None:
+    """Remove a service with its checks, or a check, or a node with all on it.
+
+    What is not there is no error.
+    """
+    tables = _Tables(overlay)
+    node = folded(request.node)
+    if request.service_id:
+        service = folded(request.service_id)
+        if tables.services.delete(owned(node, service), index) is not None:
+            for check in tables.checks.by("instance", owned(node, service)):
+                tables.checks.delete(CHECKS.key(check), index)
+    elif request.check_id:
+        tables.checks.delete(owned(node, folded(request.check_id)), index)
+    else:
+        _delete_node(tables, node, index)
+
+
+class _Tables:
+    """The catalog's tables as the command before left them."""
+
+    __slots__ = ("checks", "nodes", "services")
+
+    def __init__(self, overlay: Overlay) -> None:
+        self.nodes: TableView[Node] = overlay.tables[NODES.name]
+        self.services: TableView[ServiceRow] = overlay.tables[SERVICES.name]
+        self.checks: TableView[HealthCheck] = overlay.tables[CHECKS.name]
+
+
+def _requested_node(request: RegisterRequest) -> Node:
+    return Node(
+        id=request.id,
+        node=request.node,
+        address=request.address,
+        datacenter=request.datacenter,
+        tagged_addresses=request.tagged_addresses,
+        meta=request.node_meta,
+    )
+
+
+def _put_node(tables: _Tables, node: Node, index: int) -> None:
+    """Insert, update or rename a node. An id belongs to one node, and a name to one id.
+
+    Raises:
+        RequestError: The name belongs to another node that lives.
+    """
+    old = next(iter(tables.nodes.by("id", folded(node.id))), None) if node.id else None
+    if old is not None and old.node != node.node:
+        label = f'"{node.id}" ({node.address})'
+        _claim_name(tables, node, f"Error while renaming Node ID: {label}", take_nameless=False)
+        _delete_node(tables, folded(old.node), index)
+    elif node.id and old is None:
+        label = f'"{node.id}"'
+        _claim_name(tables, node, f"Error while renaming Node ID: {label}", take_nameless=True)
+    old = old or tables.nodes.get(folded(node.node))
+    if old is None or not _is_same(node, old):
+        tables.nodes.put(_indexed(node, old, index), index)
+
+
+def _claim_name(tables: _Tables, node: Node, context: str, *, take_nameless: bool) -> None:
+    """Check that a node may have its name: nobody has it, or its holder is dead or has no id."""
+    holder = tables.nodes.get(folded(node.node))
+    if holder is None or holder.id.lower() == node.id.lower():
+        return
+    if not holder.id and take_nameless:
+        return
+    health = tables.checks.get(owned(folded(holder.node), folded(SERF_HEALTH)))
+    if health is not None and health.status == CRITICAL:
+        return
+    raise RequestError(
+        f"failed inserting node: {context}: Node name {node.node} is reserved by node "
+        f"{holder.id} with name {holder.node} ({holder.address})"
+    )
+
+
+def _put_service(tables: _Tables, node: str, service: NodeService, index: int) -> None:
+    if tables.nodes.get(folded(node)) is None:
+        raise RequestError(f"failed inserting service: {_MISSING_NODE}")
+    if service.weights is None:
+        service = msgspec.structs.replace(service, weights=_WEIGHTS)
+    row = tables.services.get(owned(folded(node), folded(service.id)))
+    old = row.service if row is not None else None
+    if old is None or not _is_same(service, old):
+        kept = row.node if row is not None else node
+        new = ServiceRow(node=kept, service=_indexed(service, old, index))
+        tables.services.put(new, index)
+
+
+def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
+    node = folded(check.node)
+    if tables.nodes.get(node) is None:
+        raise _check_error(_MISSING_NODE, check)
+    name, tags = "", check.service_tags
+    if check.service_id:
+        row = tables.services.get(owned(node, folded(check.service_id)))
+        if row is None:
+            raise _check_error(_MISSING_SERVICE, check)
+        name, tags = row.service.service, row.service.tags
+    check = msgspec.structs.replace(
+        check,
+        status=check.status or CRITICAL,
+        service_name=name or check.service_name,
+        service_tags=tags,
+    )
+    old = tables.checks.get(owned(node, folded(check.check_id)))
+    if old is None or not _is_same(check, old):
+        tables.checks.put(_indexed(check, old, index), index)
+
+
+def _check_error(reason: str, check: HealthCheck) -> RequestError:
+    return RequestError(f'failed inserting check: {reason} on node "{check.node}"')
+
+
+def _delete_node(tables: _Tables, node: bytes, index: int) -> None:
+    """Remove a node with its services and checks."""
+    for service in tables.services.prefix(owned(node, b"")):
+        tables.services.delete(SERVICES.key(service), index)
+    for check in tables.checks.prefix(owned(node, b"")):
+        tables.checks.delete(CHECKS.key(check), index)
+    tables.nodes.delete(node, index)
+
+
+def _is_same(new: R, old: R) -> bool:
+    """Whether both are equal but for their indexes."""
+    return new == msgspec.structs.replace(
+        old,
+        create_index=new.create_index,  # type: ignore[attr-defined]
+        modify_index=new.modify_index,  # type: ignore[attr-defined]
+    )
+
+
+def _indexed(new: R, old: R | None, index: int) -> R:
+    """The record as written at `index`, in place of `old`."""
+    created = old.create_index if old is not None else index  # type: ignore[attr-defined]
+    return msgspec.structs.replace(new, create_index=created, modify_index=index)

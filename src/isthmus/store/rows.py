@@ -1,0 +1,151 @@
+"""Stored form of a row: a version byte, then its field values in order of declaration.
+
+The values are a MessagePack array (new specification: text and bytes are told apart); a record
+inside is an array too, or nil where it equals the field's default. A field added at a record's
+end needs nothing: rows without it take the default. Any other change of a stored record needs
+a new version. Source: design of storage, §4.
+"""
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin
+
+import msgpack
+import msgspec
+
+from isthmus.model.record import Record
+from isthmus.model.timestamp import Timestamp
+from isthmus.store.engine import Corrupt
+from isthmus.units import Duration
+
+R = TypeVar("R", bound=Record)
+Convert = Callable[[Any], Any]
+
+ROW_VERSION: Final = 1
+_VERSION: Final = bytes([ROW_VERSION])
+
+
+def encode_row(row: Record) -> bytes:
+    """Encode a row."""
+    values = _record_encoder(type(row))(row)
+    return _VERSION + cast(
+        bytes, msgpack.packb(values, use_bin_type=True, unicode_errors="surrogateescape")
+    )
+
+
+def decode_row(kind: type[R], data: bytes) -> R:
+    """Decode a row of a table that holds records of type `kind`.
+
+    Raises:
+        Corrupt: Not a row of this kind, or of a version that is not known.
+    """
+    if data[:1] != _VERSION:
+        raise Corrupt(f"{kind.__name__}: unknown row version {data[:1].hex()}", operation="load")
+    try:
+        values = msgpack.unpackb(
+            memoryview(data)[1:],
+            raw=False,
+            strict_map_key=False,
+            unicode_errors="surrogateescape",
+        )
+        return cast(R, _record_decoder(kind)(values))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise Corrupt(f"{kind.__name__}: unreadable row: {error}", operation="load") from error
+
+
+@functools.cache
+def _fields(record: type[Record]) -> tuple[tuple[str, Any, object], ...]:
+    """(name, declared type, default) of each field; the default only where it is a record."""
+    kinds = typing.get_type_hints(record, include_extras=True)
+    return tuple(
+        (
+            field.name,
+            kinds[field.name],
+            field.default if isinstance(field.default, Record) else None,
+        )
+        for field in msgspec.structs.fields(record)
+    )
+
+
+@functools.cache
+def _record_encoder(record: type[Record]) -> Convert:
+    fields = [(name, _encoder(kind), default) for name, kind, default in _fields(record)]
+
+    def encode(row: Any) -> list[object]:
+        values: list[object] = []
+        for name, convert, default in fields:
+            value = getattr(row, name)
+            if convert is not None and value is not None:
+                value = None if default is not None and value == default else convert(value)
+            values.append(value)
+        return values
+
+    return encode
+
+
+def _encoder(kind: Any) -> Convert | None:
+    """Conversion of one field's values; None when they are plain already."""
+    kind = _plain_type(kind)
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return lambda value: _record_encoder(kind)(value)
+    if kind is Timestamp:
+        return lambda value: [value.seconds, value.nanoseconds, value.offset_minutes]
+    if kind is Duration:
+        return int
+    origin = get_origin(kind)
+    if origin is tuple:
+        item = _encoder(get_args(kind)[0])
+        return list if item is None else lambda value: [item(entry) for entry in value]
+    if origin is dict:
+        entry = _encoder(get_args(kind)[1])
+        if entry is None:
+            return None
+        return lambda value: {key: entry(item) for key, item in value.items()}
+    return None
+
+
+@functools.cache
+def _record_decoder(record: type[Record]) -> Convert:
+    fields = [(name, _decoder(kind), default) for name, kind, default in _fields(record)]
+
+    def decode(values: Any) -> Any:
+        if not isinstance(values, list) or len(values) > len(fields):
+            raise ValueError(f"expected at most {len(fields)} values of {record.__name__}")
+        found: dict[str, object] = {}
+        for (name, convert, default), value in zip(fields, values, strict=False):
+            if value is None:
+                found[name] = default
+            else:
+                found[name] = value if convert is None else convert(value)
+        return record(**found)
+
+    return decode
+
+
+def _decoder(kind: Any) -> Convert | None:
+    kind = _plain_type(kind)
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return lambda value: _record_decoder(kind)(value)
+    if kind is Timestamp:
+        return lambda value: Timestamp(*value)
+    if kind is Duration:
+        return Duration
+    origin = get_origin(kind)
+    if origin is tuple:
+        item = _decoder(get_args(kind)[0])
+        return tuple if item is None else lambda value: tuple([item(entry) for entry in value])
+    if origin is dict:
+        entry = _decoder(get_args(kind)[1])
+        if entry is None:
+            return None
+        return lambda value: {key: entry(item) for key, item in value.items()}
+    return None
+
+
+def _plain_type(kind: Any) -> Any:
+    """The type without ``| None`` and annotations."""
+    if get_origin(kind) in {Union, types.UnionType}:
+        (kind,) = (arg for arg in get_args(kind) if arg is not type(None))
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind

@@ -1,0 +1,142 @@
+"""The store: all tables, what is read from them, and how committed batches reach them."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
+from isthmus.store.engine import EMPTY_INDEX, Batch
+from isthmus.store.federation import FEDERATION_STATES, FederationStates
+from isthmus.store.keys import (
+    decode_index,
+    encode_index,
+    row_key,
+    split_row_key,
+    table_index_key,
+)
+from isthmus.store.kv import KV, KeyValues
+from isthmus.store.rows import decode_row, encode_row
+from isthmus.store.sharing import Sharing
+from isthmus.store.table import Overlay, Schema, Table
+from isthmus.store.watch import Topic, Watches
+
+SCHEMAS: Final[tuple[Schema[Any], ...]] = (NODES, SERVICES, CHECKS, KV, FEDERATION_STATES)
+"""Every table. The name ``coordinates`` is reserved for the network coordinates of nodes."""
+
+_CATALOG: Final = frozenset({NODES.name, SERVICES.name, CHECKS.name})
+
+
+class Store:
+    """Committed tables and the reads over them.
+
+    Attributes:
+        catalog: Nodes, services, checks.
+        kv: Keys and values.
+        federation: Federation states.
+        watches: Who waits for what.
+        index: Index of the last committed command.
+        generation: Which set of stored rows the tables hold.
+    """
+
+    def __init__(self, *, watches: Watches | None = None) -> None:
+        self.watches = watches or Watches()
+        self.index = EMPTY_INDEX
+        self.generation = 0
+        self._sharing = Sharing()
+        self._tables: dict[str, Table[Any]] = {schema.name: Table(schema) for schema in SCHEMAS}
+        self.catalog = Catalog(
+            self._tables[NODES.name], self._tables[SERVICES.name], self._tables[CHECKS.name]
+        )
+        self.kv = KeyValues(self._tables[KV.name])
+        self.federation = FederationStates(self._tables[FEDERATION_STATES.name])
+
+    def overlay(self) -> Overlay:
+        """Begin a batch of commands."""
+        return Overlay(self._tables)
+
+    def row_counts(self) -> dict[str, int]:
+        """Number of rows by table."""
+        return {name: len(table) for name, table in self._tables.items()}
+
+    # Loading ----------------------------------------------------------------------------------
+
+    def load(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Put stored rows into empty tables; call `loaded` after the last.
+
+        Raises:
+            Corrupt: A row cannot be read.
+        """
+        for key, data in pairs:
+            name, _ = split_row_key(key)
+            table = self._tables.get(name)
+            if table is None:
+                continue  # Of a release that knows more tables; kept in the engine, not read.
+            if name in _CATALOG:
+                table.put(self._sharing.row(decode_row(table.schema.record, data)))
+            else:
+                table.put(decode_row(table.schema.record, data))
+
+    def loaded(
+        self, *, index: int, generation: int, table_indexes: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Finish loading: the tables stand at `index`; no reader's index may go back behind it."""
+        self.index, self.generation = index, generation
+        for key, data in table_indexes:
+            table = self._tables.get(key.rpartition(b"/")[2].decode("ascii"))
+            if table is not None:
+                table.index = decode_index(data)
+        floor = 0 if index == EMPTY_INDEX else index
+        self.kv.floor = floor
+        self.catalog.load(floor)
+        self.federation.observe()
+
+    # Committing -------------------------------------------------------------------------------
+
+    def batch(self, overlay: Overlay, *, index: int, batch_id: bytes, commands: int) -> Batch:
+        """What an engine must commit, so that the overlay's changes are durable."""
+        puts: dict[bytes, bytes] = {}
+        deletes: set[bytes] = set()
+        for name, view in overlay.tables.items():
+            if not view.changes:
+                continue
+            for pk, change in view.changes.items():
+                key = row_key(self.generation, name, pk)
+                if change.row is None:
+                    deletes.add(key)
+                else:
+                    puts[key] = encode_row(change.row)
+            last = max(change.modify_index for change in view.changes.values())
+            puts[table_index_key(self.generation, name)] = encode_index(last)
+        return Batch(puts=puts, deletes=deletes, index=index, id=batch_id, commands=commands)
+
+    def merge(self, overlay: Overlay, *, index: int) -> int:
+        """Take over an overlay whose batch is durable; wake whom it concerns, each once.
+
+        Returns:
+            How many readers woke.
+        """
+        changes: list[RowChange] = []
+        for name, view in overlay.tables.items():
+            table = self._tables[name]
+            for pk, (row, at) in view.changes.items():
+                if row is None:
+                    old = table.delete(pk)
+                else:
+                    row = self._sharing.row(row) if name in _CATALOG else row
+                    old = table.put(row)
+                table.index = max(table.index, at)
+                changes.append(RowChange(name, pk, old, row, at))
+        assert index >= self.index
+        self.index = index
+        return self.watches.wake(self._observe(changes))
+
+    def _observe(self, changes: list[RowChange]) -> Iterable[Topic]:
+        topics = dict.fromkeys(
+            self.catalog.observe(change for change in changes if change.table in _CATALOG)
+        )
+        for change in changes:
+            if change.table == KV.name:
+                found = self.kv.observe(change.pk, change.old, change.new, change.modify_index)
+                topics.update(dict.fromkeys(found))
+            elif change.table == FEDERATION_STATES.name:
+                topics.update(dict.fromkeys(self.federation.observe()))
+        return topics
