@@ -49,6 +49,7 @@ class GatewayRoutes:
     ) -> None:
         self._dc, self._domain, self._trust_domain = dc, domain, trust_domain
         self._store, self._blocking, self._services = store, blocking, services
+        self._waiting: set[asyncio.Future[None]] = set()
 
     async def table(self, service_id: str, known_hash: str, wait: float) -> RouteTable | None:
         """Routes of a gateway, as soon as they differ from `known_hash` or `wait` is over.
@@ -66,9 +67,29 @@ class GatewayRoutes:
             left = deadline - asyncio.get_running_loop().time()
             if table.hash != known_hash or left <= 0:
                 return table
-            await self._blocking.wait_past(
-                self._read, known.changed, timeout=min(left, 1.0), found=known
-            )
+            await self._wait(known, left)
+
+    def registrations_changed(self) -> None:
+        """A local service was registered or removed: those who wait look again."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self, known: Answer[_Known], seconds: float) -> None:
+        """Until the store or our registrations change, at most so long."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(
+                    self._blocking.wait_past(
+                        self._read, known.changed, timeout=seconds, found=known
+                    )
+                )
+                await asyncio.wait({watching, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                watching.cancel()
+        finally:
+            self._waiting.discard(waiter)
 
     def _read(self) -> Answer[_Known]:
         servers = self._store.catalog.check_service_nodes(CONSUL_SERVICE)
