@@ -6,7 +6,7 @@ never wait for another datacenter. Source: protocol/mesh.md §3, protocol/federa
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from isthmus.mesh.gateways import LAN, endpoints, lan_address, remote_gateways
 from isthmus.mesh.routes import Endpoint, GatewayFacts, LocalServer, RouteTable, route_table
@@ -86,7 +86,8 @@ class GatewayRoutes:
                         self._read, known.changed, timeout=seconds, found=known
                     )
                 )
-                await asyncio.wait({watching, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                either: set[asyncio.Future[Any]] = {watching, waiter}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 watching.cancel()
         finally:
             self._waiting.discard(waiter)
