@@ -25,7 +25,6 @@ T = TypeVar("T")
 DEV_GRPC_PORT: Final = 8502
 _ANY_IPV4: Final = "0.0.0.0"
 _ANY: Final = (_ANY_IPV4, "::", "[::]")
-_DEV: Final = "-dev"
 _DEV_VALUES: Final[Mapping[str, object]] = {
     "server": True,
     "bind_addr": "127.0.0.1",
@@ -65,12 +64,12 @@ def load(
     trees, unreadable = read_sources(sources)
     for name, value in flags.items():
         if KEYS[name].kind.merge is Merge.APPEND:
-            settings.add_value(name, value, source="flag")
+            settings.add_value(name, value, source=f"-{KEYS[name].flag or name}")
     for tree in trees:
         settings.add_tree(tree)
     for name, value in flags.items():
         if KEYS[name].kind.merge is not Merge.APPEND:
-            settings.add_value(name, value, source="flag")
+            settings.add_value(name, value, source=f"-{KEYS[name].flag or name}")
     builder = _Builder(settings, surroundings or Surroundings.of_this_machine(), dev=dev)
     config = builder.build()
     mistakes = [*unreadable, *settings.mistakes, *builder.mistakes]

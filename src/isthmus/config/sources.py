@@ -89,7 +89,7 @@ def _texts(source: Source, mistakes: list[Mistake]) -> Iterator[ConfigText]:
         language = source.format or path.suffix.removeprefix(".")
         if path != source.path and (path.is_dir() or language not in FORMATS):
             continue
-        if language not in FORMATS:
+        if language not in FORMATS and path.exists():
             mistakes.append(
                 Mistake(
                     str(path),

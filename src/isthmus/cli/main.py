@@ -1,0 +1,104 @@
+"""Entry of the program: find the command, import it and nothing else, run it.
+
+Source: protocol/cli-config-dns.md §1.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "agent": ("isthmus.cli.agent:run", "Run an agent"),
+    "catalog datacenters": ("isthmus.cli.catalog:DATACENTERS", "List the known datacenters"),
+    "catalog nodes": ("isthmus.cli.catalog:NODES", "List the nodes of a datacenter"),
+    "catalog services": ("isthmus.cli.catalog:SERVICES", "List the services of a datacenter"),
+    "connect gateway": ("isthmus.cli.connect_gateway:run", "Run the built-in mesh gateway"),
+    "demo": ("isthmus.cli.demo:run", "Show three federated datacenters on this machine"),
+    "federation gateways": ("isthmus.cli.federation:GATEWAYS", "List all mesh gateways"),
+    "federation get": ("isthmus.cli.federation:GET", "Show one datacenter's federation state"),
+    "federation list": ("isthmus.cli.federation:LIST", "List the federation states"),
+    "force-leave": ("isthmus.cli.pool:FORCE_LEAVE", "Make a failed member leave"),
+    "info": ("isthmus.cli.pool:INFO", "Show an agent's figures"),
+    "join": ("isthmus.cli.pool:JOIN", "Make an agent join others"),
+    "keygen": ("isthmus.cli.keygen:KEYGEN", "Make a gossip key"),
+    "kv delete": ("isthmus.cli.kv:DELETE", "Delete from the key-value store"),
+    "kv get": ("isthmus.cli.kv:GET", "Read from the key-value store"),
+    "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
+    "leave": ("isthmus.cli.pool:LEAVE", "Make an agent leave and stop"),
+    "members": ("isthmus.cli.pool:MEMBERS", "List the members of a gossip pool"),
+    "tls ca create": ("isthmus.cli.tls:CA_CREATE", "Create a certificate authority"),
+    "tls cert create": ("isthmus.cli.tls:CERT_CREATE", "Create a certificate"),
+    "validate": ("isthmus.cli.validate:VALIDATE", "Check configuration files"),
+    "version": ("isthmus.cli.version:VERSION", "Print the version"),
+}
+"""Commands: where the code is, and what they do. Called with the arguments behind the name."""
+
+WORDS_MAX: Final = max(len(name.split()) for name in COMMANDS)
+UNKNOWN_COMMAND: Final = 127
+"""Exit code when there is no such command."""
+_HELP: Final = frozenset({"-h", "-help", "--help", "--h"})
+_VERSION: Final = frozenset({"-v", "-version", "--version"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: Arguments without the program's name; None: the process's.
+
+    Returns:
+        Exit code.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args[:1] and args[0] in _VERSION:
+        args = ["version"]
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep the interpreter from flushing into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(args: list[str]) -> int:
+    for length in range(WORDS_MAX, 0, -1):
+        name = " ".join(args[:length])
+        if name in COMMANDS:
+            code = _resolve(COMMANDS[name][0])(args[length:])
+            sys.stdout.flush()
+            return code
+    group = args[0] if args and not args[0].startswith("-") else ""
+    members = [name for name in COMMANDS if name.startswith(f"{group} ")] if group else []
+    if members:
+        deeper = " ".join(args[:2])
+        members = [name for name in members if name.startswith(f"{deeper} ")] or members
+        asked = len(args) > 1 and args[-1] in _HELP
+        _print_commands(f"isthmus {group} <subcommand> [flags]", members, asked=asked)
+        return 0 if asked else 1
+    asked = bool(args) and args[0] in _HELP
+    if group:
+        sys.stderr.write(f"isthmus: there is no command {group!r}\n\n")
+    _print_commands("isthmus <command> [flags] [arguments]", list(COMMANDS), asked=asked)
+    return 0 if asked else UNKNOWN_COMMAND
+
+
+def _resolve(place: str) -> Callable[[list[str]], int]:
+    module, _, name = place.partition(":")
+    command: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
+    return command
+
+
+def _print_commands(usage: str, names: list[str], *, asked: bool) -> None:
+    width = max(map(len, names))
+    lines = [f"    {name:{width}}  {COMMANDS[name][1]}" for name in names]
+    out = sys.stdout if asked else sys.stderr
+    out.write(f"Usage: {usage}\n\nCommands:\n" + "\n".join(lines) + "\n\n")
+    out.write("isthmus <command> -help says more about one.\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
