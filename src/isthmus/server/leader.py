@@ -7,7 +7,7 @@ Source: protocol/federation.md §10, §11.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import datetime
 from random import Random
 from typing import Any, Final, Protocol
@@ -48,16 +48,13 @@ _RETRY_JITTER: Final = 0.1
 class LocalTables(Protocol):
     """What the duties read and write of our own store."""
 
-    def states(self) -> tuple[FederationState, ...]:
-        """The federation states of our store now."""
+    async def federation_states(self, min_index: int) -> tuple[int, tuple[FederationState, ...]]:
+        """States, as soon as their index is greater than `min_index`."""
 
-    def follow_states(self) -> AsyncIterator[tuple[FederationState, ...]]:
-        """The federation states now, and again whenever one changes."""
+    async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
+        """Services of kind mesh-gateway, as soon as their index is greater than `min_index`."""
 
-    def follow_gateways(self) -> AsyncIterator[tuple[CheckServiceNode, ...]]:
-        """Our services of kind mesh-gateway now, and again whenever one changes."""
-
-    async def apply(self, request: FederationStateRequest) -> None:
+    async def apply(self, command: FederationStateRequest) -> object:
         """Commit a write of a federation state."""
 
 
@@ -145,16 +142,18 @@ class FederationDuties:
     # What we are told by our own store ---------------------------------------------------------
 
     async def _watch_states(self) -> None:
-        async for states in self._tables.follow_states():
-            self._states = states
+        index = 0
+        while True:
+            index, self._states = await self._tables.federation_states(index)
             if self._locator is not None:
-                self._locator.set_states(states)
+                self._locator.set_states(self._states)
                 self._on_locator()
             self._changed.set()
 
     async def _watch_gateways(self) -> None:
-        async for gateways in self._tables.follow_gateways():
-            self._gateways = gateways
+        index = 0
+        while True:
+            index, self._gateways = await self._tables.mesh_gateways(index)
             self._changed.set()
 
     # Announce ----------------------------------------------------------------------------------
@@ -223,7 +222,8 @@ class FederationDuties:
                 continue
             try:
                 reply = await self._fetch(index.last)
-                writes = writes_to_follow(reply.states or (), self._tables.states())
+                _, ours = await self._tables.federation_states(0)
+                writes = writes_to_follow(reply.states or (), ours)
                 for write in writes:
                     await self._tables.apply(write)
             except (RequestError, Unavailable) as error:
