@@ -51,6 +51,8 @@ class QueryMeta(Record, frozen=True, kw_only=True):
         backend: 0 for blocking queries.
     """
 
+    json_numbers = frozenset({"last_contact"})
+
     index: Uint = 0
     last_contact: Duration = Duration(0)
     known_leader: bool = False

@@ -31,6 +31,7 @@ MESSAGE_SIZE_MAX: Final = 64 * 1024 * 1024
 NESTING_MAX: Final = 100
 """Deepest nesting of a free value (``Proxy.Config``), so that every encoder can follow it."""
 
+_BUFFER_SIZE: Final = 4096  # To begin with, instead of the library's 1 MiB.
 _TIME: Final = struct.Struct(">Bqih")
 _TIME_VERSION: Final = 1
 _TIME_VERSION_LONG: Final = 2  # Adds a byte with the offset's seconds; accepted, never sent.
@@ -92,7 +93,9 @@ class Unpacker:
     """
 
     def __init__(self, *, size_max: int = MESSAGE_SIZE_MAX) -> None:
-        self._scanner = msgpack.Unpacker(raw=True, max_buffer_size=size_max)
+        self._scanner = msgpack.Unpacker(
+            raw=True, max_buffer_size=size_max, read_size=min(size_max, _BUFFER_SIZE)
+        )
         self._buffer = bytearray()
         self._offset = 0
 
