@@ -1,0 +1,151 @@
+"""The failure detector: one member is probed at a time, directly, then through helpers.
+
+Source: SWIM §3, §4.3 (round-robin over a shuffled list); Lifeguard, Local Health Aware Probe;
+protocol/gossip.md §5.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
+
+from isthmus.gossip.awareness import Awareness
+from isthmus.gossip.config import GossipConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSucceeded:
+    """The target answered.
+
+    Attributes:
+        target: Its name.
+        rtt: Seconds from the ping to the ack.
+        payload: What the ack carried; empty if it came through a helper or a stream.
+        by_stream: Only the stream got through.
+    """
+
+    target: str
+    rtt: float
+    payload: bytes
+    by_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskHelpers:
+    """The direct ping was not answered in time: ask helpers, and try a stream."""
+
+    target: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailed:
+    """Nothing answered in time: suspect the target."""
+
+    target: str
+
+
+ProbeResult: TypeAlias = ProbeSucceeded | AskHelpers | ProbeFailed
+
+
+class Prober:
+    """Times the probes and gathers their answers; the core around it sends.
+
+    Args:
+        config: Times.
+        awareness: Our health: stretches the deadline, and is moved by results.
+        rng: Chooses the first tick's phase.
+        now: Seconds on the driver's monotonic clock.
+    """
+
+    def __init__(
+        self, config: GossipConfig, awareness: Awareness, *, rng: Random, now: float
+    ) -> None:
+        self._config, self._awareness = config, awareness
+        self._tick_at = now + rng.random() * config.probe_interval
+        self.target = ""
+        self._sequence = 0
+        self._started_at = self._helpers_at = self._deadline = now
+        self._asked = self._streamed = False
+        self._nacks_expected = self._nacks = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a probe waits for its answer."""
+        return bool(self.target)
+
+    def postpone(self, *, now: float) -> None:
+        """Start over one interval from now, as after a pause."""
+        self.target = ""
+        self._tick_at = now + self._config.probe_interval
+
+    def is_due(self, *, now: float) -> bool:
+        """Whether the next probe may start; asks only between probes. Counts the tick."""
+        if self.target or now < self._tick_at:
+            return False
+        interval = self._config.probe_interval
+        self._tick_at += interval
+        if self._tick_at <= now:  # Ticks missed meanwhile are skipped, the phase stays.
+            self._tick_at += ((now - self._tick_at) // interval + 1) * interval
+        return True
+
+    def start(self, target: str, sequence: int, *, now: float) -> None:
+        """A ping with this number goes to `target` now."""
+        assert not self.target
+        self.target, self._sequence = target, sequence
+        self._started_at = now
+        self._helpers_at = now + self._config.probe_timeout
+        self._deadline = now + self._awareness.scale(self._config.probe_interval)
+        self._asked = self._streamed = False
+        self._nacks_expected = self._nacks = 0
+
+    def expect_nacks(self, count: int) -> None:
+        """So many helpers promised to tell us that they, too, got no answer."""
+        self._nacks_expected = count
+
+    def receive_ack(self, sequence: int, payload: bytes, *, now: float) -> ProbeSucceeded | None:
+        """Accept an ack, direct or through a helper; a late or unknown one changes nothing."""
+        if not self.target or sequence != self._sequence:
+            return None
+        return self._succeed(now, payload, by_stream=False)
+
+    def receive_nack(self, sequence: int) -> None:
+        """Count a helper's nack."""
+        if self.target and sequence == self._sequence:
+            self._nacks += 1
+
+    def receive_stream_ack(self, sequence: int) -> None:
+        """The stream got through; that counts if nothing else does until the deadline."""
+        if self.target and sequence == self._sequence:
+            self._streamed = True
+
+    def lost(self, sequence: int, *, now: float) -> None:
+        """The ping surely did not go out: do not wait for its answer."""
+        if self.target and sequence == self._sequence and not self._asked:
+            self._helpers_at = now
+
+    def next_timer(self) -> float:
+        """When `handle_timer` or the next probe is due."""
+        if not self.target:
+            return self._tick_at
+        return self._deadline if self._asked else min(self._helpers_at, self._deadline)
+
+    def handle_timer(self, *, now: float) -> ProbeResult | None:
+        """Go on with the running probe as far as `now` says; call until it returns None."""
+        if not self.target:
+            return None
+        if not self._asked and now >= self._helpers_at:
+            self._asked = True
+            return AskHelpers(self.target, self._sequence)
+        if now < self._deadline:
+            return None
+        if self._streamed:
+            return self._succeed(now, b"", by_stream=True)
+        missing = self._nacks_expected - self._nacks
+        self._awareness.apply(max(0, missing) if self._nacks_expected else 1)
+        target, self.target = self.target, ""
+        return ProbeFailed(target)
+
+    def _succeed(self, now: float, payload: bytes, *, by_stream: bool) -> ProbeSucceeded:
+        self._awareness.apply(-1)
+        target, self.target = self.target, ""
+        return ProbeSucceeded(target, now - self._started_at, payload, by_stream)

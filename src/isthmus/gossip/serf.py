@@ -1,0 +1,661 @@
+"""The serf core: memberlist below, tags, intents, events and queries on top. The driver runs this.
+
+Source: protocol/gossip.md §13.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
+from typing import Final, TypeAlias
+
+from isthmus.errors import InvalidRequest, ProtocolError
+from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
+from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.keyring import Keyring
+from isthmus.gossip.lamport import LamportClock
+from isthmus.gossip.memberlist import JoinTarget, Memberlist
+from isthmus.gossip.members import addr_text, normalise_addr
+from isthmus.gossip.outputs import (
+    Address,
+    CloseStream,
+    JoinFinished,
+    LeaveSent,
+    MemberlistOutput,
+    NodeConflict,
+    NodeJoined,
+    NodeLeft,
+    NodeUpdated,
+    OpenStream,
+    PingAcked,
+    SendPacket,
+    SendStream,
+    StateReceived,
+    UserMessageReceived,
+    Warned,
+)
+from isthmus.gossip.recent import RecentEvents, RecentQueries
+from isthmus.gossip.roster import Member, MemberEvent, MemberStatus, Roster, member_of
+from isthmus.wire import memberlist as packets
+from isthmus.wire import serf as wire
+
+MergeCheck: TypeAlias = Callable[[Sequence[Member]], str | None]
+"""Says why these members must not be let in, or None; a pure function."""
+
+QUEUE_CHECK_INTERVAL: Final = 30.0
+INTERNAL_QUERY_PREFIX: Final = "_serf_"
+PING_QUERY: Final = "_serf_ping"
+TAG_FILTER_SIZE_MAX: Final = 256
+"""A longer regular expression in a query filter matches nothing."""
+TAGS_TOO_LONG: Final = f"Encoded length of tags exceeds limit of {wire.TAGS_SIZE_MAX} bytes"
+
+_LEAVE_INTENT_TOKEN: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UserEventReceived:
+    """Event: a user event, ours included; `coalesce`: only the newest of its name matters."""
+
+    ltime: int
+    name: str
+    payload: bytes
+    coalesce: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReceived:
+    """Event: a question that is meant for us; answer with `Serf.respond` within its time."""
+
+    query: wire.Query
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswered:
+    """Event: a response to a query of ours, or (`ack`) a receipt."""
+
+    query_id: int
+    node: str
+    ack: bool
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveFinished:
+    """Event: our departure is known and time enough has passed; the pool may be closed."""
+
+
+SerfEvent: TypeAlias = (
+    MemberEvent | UserEventReceived | QueryReceived | QueryAnswered | LeaveFinished
+)
+SerfOutput: TypeAlias = (
+    SendPacket | OpenStream | SendStream | CloseStream | JoinFinished | Warned | SerfEvent
+)
+
+
+class _Stage(Enum):
+    """How far our own leaving is."""
+
+    MEMBER = auto()
+    INTENT = auto()
+    """The intent is being sent."""
+    DEPARTURE = auto()
+    """Memberlist says goodbye."""
+    LINGER = auto()
+    """Everything is said; we answer probes for a moment."""
+    LEFT = auto()
+
+
+class Serf:
+    """One pool, complete.
+
+    Args:
+        name: Our name, unique in the pool; in a WAN pool ``node.dc``.
+        address: Textual IP address and port that others reach us at.
+        tags: What we tell about ourselves.
+        config: Times and limits.
+        keyring: Encryption keys; an empty one: not encrypted.
+        merge_check: The pool's rule about who may be in it; None lets in everyone.
+        rng: Source of every random choice, so that a seed replays a run.
+        entropy: Gives so many unpredictable bytes, for nonces.
+        now: Seconds on the driver's monotonic clock.
+        route_by_name: Packets and streams are routed by node name (gateway federation).
+        is_remote: With routing by name: whether a name belongs to another datacenter.
+
+    Raises:
+        InvalidRequest: The encoded tags are too long.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        address: Address,
+        tags: Mapping[str, str],
+        config: GossipConfig,
+        keyring: Keyring,
+        merge_check: MergeCheck | None,
+        rng: Random,
+        entropy: Callable[[int], bytes],
+        now: float,
+        route_by_name: bool = False,
+        is_remote: Callable[[str], bool] = lambda name: False,
+    ) -> None:
+        self.name, self.config, self._rng = name, config, rng
+        self._merge_check = merge_check
+        self._outputs: list[SerfOutput] = []
+        self.clock, self.event_clock, self.query_clock = (
+            LamportClock(),
+            LamportClock(),
+            LamportClock(),
+        )
+        self._intents = BroadcastQueue(config.retransmit_mult)
+        self._queries = BroadcastQueue(config.retransmit_mult)
+        self._events = BroadcastQueue(config.retransmit_mult)
+        self._recent_events = RecentEvents(config.event_buffer)
+        self._recent_queries = RecentQueries(config.query_buffer)
+        self._roster = Roster(config, emit=self._outputs.append)
+        self._stage = _Stage.MEMBER
+        self._stage_at: float | None = None
+        self._reap_at = now + config.reap_interval
+        self._reconnect_at = now + config.reconnect_interval
+        self._queue_check_at = now + QUEUE_CHECK_INTERVAL
+        self.memberlist = Memberlist(
+            name=name,
+            address=address,
+            meta=_encode_tags(tags),
+            config=config,
+            keyring=keyring,
+            upper=self,
+            rng=rng,
+            entropy=entropy,
+            now=now,
+            route_by_name=route_by_name,
+            is_remote=is_remote,
+        )
+        self._roster.node_joined(self.memberlist.table.me.record())
+        self._absorb(now=now)
+
+    # --- Our side -------------------------------------------------------------------------------
+
+    def members(self) -> tuple[Member, ...]:
+        """All members, ourselves included; the same object until something changes."""
+        return self._roster.members()
+
+    def local_member(self) -> Member:
+        """Ourselves."""
+        me = self._roster.get(self.name)
+        assert me is not None
+        return me
+
+    def join(self, targets: Sequence[JoinTarget], *, ignore_old: bool, now: float) -> int:
+        """Exchange state with each of `targets`; JoinFinished tells how it went."""
+        number = self.memberlist.join(targets, ignore_old=ignore_old, now=now)
+        self._absorb(now=now)
+        return number
+
+    def leave(self, *, now: float) -> None:
+        """Leave the pool for good; LeaveFinished follows."""
+        if self._stage is not _Stage.MEMBER:
+            return
+        self._stage = _Stage.INTENT
+        leave = wire.Leave(ltime=self.clock.time, node=self.name)
+        self.clock.increment()
+        self._roster.receive_leave(leave, now=now)
+        if self.memberlist.has_live_peers():
+            self._intents.queue(_user(leave), token=_LEAVE_INTENT_TOKEN)
+            self._stage_at = now + self.config.broadcast_timeout
+        else:
+            self._stage_at = now
+
+    def force_leave(self, name: str, *, prune: bool, now: float) -> None:
+        """Declare that a failed member left; with `prune` it is forgotten at once."""
+        leave = wire.Leave(ltime=self.clock.time, node=name, prune=prune)
+        self.clock.increment()
+        self._receive_leave(leave, now=now)
+        if self.memberlist.has_live_peers():
+            self._intents.queue(_user(leave))
+
+    def update_tags(self, tags: Mapping[str, str], *, now: float) -> None:
+        """Change our tags; the others are told.
+
+        Raises:
+            InvalidRequest: The encoded tags are too long; nothing changed.
+        """
+        self.memberlist.update_meta(_encode_tags(tags))
+        self._absorb(now=now)
+
+    def user_event(self, name: str, payload: bytes, *, coalesce: bool) -> int:
+        """Tell all members an event; return its Lamport time.
+
+        Raises:
+            InvalidRequest: It is too long; nothing was sent.
+        """
+        ltime = self.event_clock.time
+        event = wire.UserEvent(ltime=ltime, name=name, payload=payload, cc=coalesce)
+        limit = self.config.user_event_size_max
+        data = wire.encode_message(event)
+        if len(name) + len(payload) > limit or len(data) > limit:
+            raise InvalidRequest(f"user event exceeds limit of {limit} bytes")
+        self.event_clock.increment()
+        self._receive_event(event)
+        self._events.queue(_wrap(data))
+        return ltime
+
+    def respond(self, query: wire.Query, payload: bytes) -> None:
+        """Answer a query that QueryReceived told of; its time-out is for the caller to keep.
+
+        Raises:
+            InvalidRequest: The response is too long; nothing was sent.
+        """
+        response = wire.QueryResponse(
+            ltime=query.ltime, id=query.id, from_=self.name, payload=payload
+        )
+        data = wire.encode_message(response)
+        limit = self.config.query_response_size_max
+        if len(data) > limit:
+            raise InvalidRequest(f"response exceeds limit of {limit} bytes")
+        self._send_response(query, data)
+
+    def hold(self) -> None:
+        """Start nothing by ourselves until `release`; go on answering."""
+        self.memberlist.hold()
+
+    def release(self, *, now: float) -> None:
+        """Take probes, rumours and exchanges up again."""
+        self.memberlist.release(now=now)
+
+    def stats(self) -> dict[str, str]:
+        """Figures for an operator, named as serf names them."""
+        statuses = [member.status for member in self.members()]
+        figures = {
+            "members": len(statuses),
+            "failed": statuses.count(MemberStatus.FAILED),
+            "left": statuses.count(MemberStatus.LEFT),
+            "health_score": self.memberlist.awareness.score,
+            "member_time": self.clock.time,
+            "event_time": self.event_clock.time,
+            "query_time": self.query_clock.time,
+            "intent_queue": len(self._intents),
+            "event_queue": len(self._events),
+            "query_queue": len(self._queries),
+            **dict(sorted(self.memberlist.counters.items())),
+        }
+        encrypted = str(bool(self.memberlist.keyring)).lower()
+        return {name: str(value) for name, value in figures.items()} | {"encrypted": encrypted}
+
+    def take_outputs(self) -> list[SerfOutput]:
+        """Remove and return all that is to be done, oldest first."""
+        outputs = self._outputs.copy()
+        self._outputs.clear()  # The roster holds on to the list.
+        return outputs
+
+    # --- From the network -----------------------------------------------------------------------
+
+    def receive_packet(self, data: bytes, *, source: Address | None, now: float) -> None:
+        """Take in one datagram; `source` is None where it is of no use for answers."""
+        self.memberlist.receive_packet(data, source=source, now=now)
+        self._absorb(now=now)
+
+    def packet_failed(self, packet_id: int, *, now: float) -> None:
+        """A SendPacket surely did not go out."""
+        self.memberlist.packet_failed(packet_id, now=now)
+        self._absorb(now=now)
+
+    def accept_stream(self, *, peer: Address, now: float) -> int | None:
+        """A peer opened a stream: its number, or None when there are too many; close it then."""
+        return self.memberlist.accept_stream(peer=peer, now=now)
+
+    def stream_opened(self, stream_id: int, *, now: float) -> None:
+        """The stream of an OpenStream is connected and its data written."""
+        self.memberlist.stream_opened(stream_id, now=now)
+
+    def stream_failed(self, stream_id: int, text: str, *, now: float) -> None:
+        """The stream of an OpenStream could not be connected, or broke."""
+        self.memberlist.stream_failed(stream_id, text, now=now)
+        self._absorb(now=now)
+
+    def receive_stream_data(self, stream_id: int, data: bytes, *, now: float) -> None:
+        """Take in bytes of a stream."""
+        self.memberlist.receive_stream_data(stream_id, data, now=now)
+        self._absorb(now=now)
+
+    def receive_stream_eof(self, stream_id: int, *, now: float) -> None:
+        """The peer closed a stream."""
+        self.memberlist.receive_stream_eof(stream_id, now=now)
+        self._absorb(now=now)
+
+    # --- Time -----------------------------------------------------------------------------------
+
+    def next_timer(self) -> float:
+        """Moment at which `handle_timer` is due, on the driver's clock."""
+        due = [
+            self.memberlist.next_timer(),
+            self._reap_at,
+            self._reconnect_at,
+            self._queue_check_at,
+        ]
+        prune_at = self._roster.next_prune()
+        if prune_at is not None:
+            due.append(prune_at)
+        if self._stage_at is not None:
+            due.append(self._stage_at)
+        return min(due)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Do all that is due by `now`; may be called early or late."""
+        self.memberlist.handle_timer(now=now)
+        self._absorb(now=now)
+        self._roster.prune(now=now)
+        if now >= self._reap_at:
+            self._reap_at = now + self.config.reap_interval
+            self._roster.reap(now=now)
+        if now >= self._reconnect_at:
+            self._reconnect_at = now + self.config.reconnect_interval
+            self._reconnect(now=now)
+        if now >= self._queue_check_at:
+            self._queue_check_at = now + QUEUE_CHECK_INTERVAL
+            self._prune_queues()
+        self._go_on_leaving(now=now)
+        self._absorb(now=now)
+
+    def _reconnect(self, *, now: float) -> None:
+        if self._stage is _Stage.MEMBER and not self.memberlist.held:
+            member = self._roster.pick_failed(self._rng)
+            if member is not None:
+                target = JoinTarget(member.name, (member.address, member.port))
+                self.memberlist.reconnect(target, now=now)
+
+    def _prune_queues(self) -> None:
+        depth = max(self.config.queue_depth_min, 2 * len(self._roster))
+        for queue in (self._intents, self._queries, self._events):
+            dropped = queue.prune(depth)
+            if dropped:
+                self._outputs.append(Warned(f"queue was too long, dropped {dropped} messages"))
+
+    def _go_on_leaving(self, *, now: float) -> None:
+        """Say what we intend, then goodbye, then linger."""
+        if self._stage is _Stage.INTENT and self._intents.take_finished():
+            self._stage_at = now
+        if self._stage_at is None or now < self._stage_at:
+            return
+        self._stage_at = None
+        if self._stage is _Stage.INTENT:
+            self._stage = _Stage.DEPARTURE
+            self.memberlist.leave(timeout=self.config.broadcast_timeout, now=now)
+        elif self._stage is _Stage.LINGER:
+            self._stage = _Stage.LEFT
+            self._outputs.append(LeaveFinished())
+
+    # --- From memberlist ------------------------------------------------------------------------
+
+    def _absorb(self, *, now: float) -> None:
+        """Pass memberlist's actions on and act on its events, in order, until none is left."""
+        outputs = self.memberlist.take_outputs()
+        while outputs:
+            for output in outputs:
+                self._receive(output, now=now)
+            outputs = self.memberlist.take_outputs()
+
+    def _receive(self, output: MemberlistOutput, *, now: float) -> None:
+        match output:
+            case NodeJoined(node):
+                self._roster.node_joined(node)
+            case NodeUpdated(node):
+                self._roster.node_updated(node)
+            case NodeLeft(node):
+                self._roster.node_left(node, now=now)
+            case NodeConflict(known, claimed):
+                text = (
+                    f"Name conflict for '{known.name}' both "
+                    f"{addr_text(known.addr)}:{known.port} and "
+                    f"{addr_text(claimed.addr)}:{claimed.port} are claiming"
+                )
+                self._outputs.append(Warned(text))
+            case UserMessageReceived(payload):
+                self._receive_user_message(payload, now=now)
+            case StateReceived():
+                self._receive_state(output, now=now)
+            case PingAcked():
+                pass  # Network coordinates are fed from here.
+            case JoinFinished(_, contacted):
+                if contacted:
+                    self._broadcast_join(now=now)
+                self._outputs.append(output)
+            case LeaveSent():
+                self._stage = _Stage.LINGER
+                alone = not self.memberlist.has_live_peers()
+                self._stage_at = now + (0 if alone else self.config.leave_propagate_delay)
+            case SendPacket() | OpenStream() | SendStream() | CloseStream() | Warned():
+                self._outputs.append(output)
+
+    def _receive_user_message(self, payload: bytes, *, now: float) -> None:
+        try:
+            message = wire.decode_message(payload)
+        except ProtocolError as error:
+            self._outputs.append(Warned(f"serf message dropped: {error}"))
+            return
+        match message:
+            case wire.Leave():
+                if self._receive_leave(message, now=now):
+                    self._intents.queue(_wrap(payload))
+            case wire.Join():
+                self.clock.witness(message.ltime)
+                if self._roster.receive_join(message, now=now):
+                    self._intents.queue(_wrap(payload))
+            case wire.UserEvent():
+                if self._receive_event(message):
+                    self._events.queue(_wrap(payload))
+            case wire.Query():
+                if self._receive_query(message):
+                    self._queries.queue(_wrap(payload))
+            case wire.QueryResponse():
+                ack = bool(message.flags & wire.QueryFlag.ACK)
+                answered = QueryAnswered(message.id, message.from_, ack, message.payload)
+                self._outputs.append(answered)
+            case wire.Relay():
+                self._relay(message)
+            case _:
+                self._outputs.append(
+                    Warned(f"serf message dropped: {type(message).__name__} does not travel alone")
+                )
+
+    def _receive_leave(self, leave: wire.Leave, *, now: float) -> bool:
+        self.clock.witness(leave.ltime)
+        if leave.node == self.name:
+            here = self._stage is _Stage.MEMBER
+            if here and leave.ltime > self.local_member().status_ltime:
+                self._broadcast_join(now=now)  # We mean to stay.
+            return False
+        return self._roster.receive_leave(leave, now=now)
+
+    def _broadcast_join(self, *, now: float) -> None:
+        join = wire.Join(ltime=self.clock.time, node=self.name)
+        self.clock.witness(join.ltime)
+        self._roster.receive_join(join, now=now)
+        self._intents.queue(_user(join))
+
+    def _receive_event(self, event: wire.UserEvent) -> bool:
+        """Take in a user event; return whether it was news."""
+        self.event_clock.witness(event.ltime)
+        body = wire.UserEventBody(name=event.name, payload=event.payload)
+        if not self._recent_events.add(event.ltime, body, clock=self.event_clock.time):
+            return False
+        received = UserEventReceived(event.ltime, event.name, event.payload, event.cc)
+        self._outputs.append(received)
+        return True
+
+    def _receive_query(self, query: wire.Query) -> bool:
+        """Take in a query; return whether it has to be passed on."""
+        self.query_clock.witness(query.ltime)
+        if not self._recent_queries.add(query.ltime, query.id, clock=self.query_clock.time):
+            return False
+        if self._is_meant(query):
+            if query.flags & wire.QueryFlag.ACK:
+                ack = wire.QueryResponse(
+                    ltime=query.ltime, id=query.id, from_=self.name, flags=wire.QueryFlag.ACK
+                )
+                self._send_response(query, wire.encode_message(ack))
+            if query.name != PING_QUERY:
+                self._outputs.append(QueryReceived(query))
+        return not query.flags & wire.QueryFlag.NO_BROADCAST
+
+    def _is_meant(self, query: wire.Query) -> bool:
+        """Whether all filters let us answer."""
+        tags = self.local_member().tags
+        for data in query.filters:
+            try:
+                query_filter = wire.decode_filter(data)
+            except ProtocolError:
+                return False
+            if isinstance(query_filter, wire.NodeFilter):
+                if self.name not in query_filter.nodes:
+                    return False
+            elif not _matches(query_filter.expr, tags.get(query_filter.tag, "")):
+                return False
+        return True
+
+    def _send_response(self, query: wire.Query, data: bytes) -> None:
+        """Send a response straight to who asks, and through helpers if it wants that."""
+        addr = normalise_addr(query.addr)
+        if len(addr) not in {4, 16} or not query.port:
+            return
+        self.memberlist.send_user_message(query.source_node, (addr_text(addr), query.port), data)
+        others = [
+            member
+            for member in self._roster.with_status(MemberStatus.ALIVE)
+            if member.name not in {self.name, query.source_node} and member.protocol_max >= 5
+        ]
+        if query.relay_factor and len(self._roster) >= query.relay_factor + 1:
+            relay = wire.encode_message(
+                wire.Relay(ip=addr, port=query.port, dest_name=query.source_node, message=data)
+            )
+            count = min(query.relay_factor, len(others))
+            for member in self._rng.sample(others, k=count):
+                self.memberlist.send_user_message(member.name, (member.address, member.port), relay)
+
+    def _relay(self, relay: wire.Relay) -> None:
+        """Pass a message on for another member."""
+        addr = normalise_addr(relay.ip)
+        if len(addr) in {4, 16} and relay.port and relay.message:
+            self.memberlist.send_user_message(
+                relay.dest_name, (addr_text(addr), relay.port), relay.message
+            )
+
+    def _receive_state(self, received: StateReceived, *, now: float) -> None:
+        """Take in the serf half of a push/pull."""
+        try:
+            state = wire.decode_message(received.user_state)
+        except ProtocolError as error:
+            self._outputs.append(Warned(f"push/pull state dropped: {error}"))
+            return
+        if not isinstance(state, wire.SerfPushPull):
+            self._outputs.append(Warned("push/pull state dropped: it is another message"))
+            return
+        for clock, ltime in (
+            (self.clock, state.ltime),
+            (self.event_clock, state.event_ltime),
+            (self.query_clock, state.query_ltime),
+        ):
+            if ltime > 0:
+                clock.witness(ltime - 1)
+        left = set(state.left_members)
+        for name in state.left_members:
+            # The leave itself came after the status that we are told.
+            ltime = state.status_ltimes.get(name, 0) + 1
+            self._receive_leave(wire.Leave(ltime=ltime, node=name), now=now)
+        for name, ltime in state.status_ltimes.items():
+            if name not in left:
+                self.clock.witness(ltime)
+                self._roster.receive_join(wire.Join(ltime=ltime, node=name), now=now)
+        if received.join and received.ignore_old:
+            self._recent_events.ltime_min = max(self._recent_events.ltime_min, state.event_ltime)
+        for slot in state.events:
+            if slot is None:
+                continue
+            for body in slot.events:
+                event = wire.UserEvent(ltime=slot.ltime, name=body.name, payload=body.payload)
+                self._receive_event(event)
+
+    # --- For memberlist (Upper) -----------------------------------------------------------------
+
+    def has_broadcasts(self) -> bool:
+        """Whether intents, queries or events wait."""
+        return bool(len(self._intents) or len(self._queries) or len(self._events))
+
+    def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
+        """Intents, queries, events, in this order, for one packet."""
+        chosen: list[Broadcast] = []
+        for queue in (self._intents, self._queries, self._events):
+            if len(queue):
+                taken = queue.take(budget, overhead=overhead, member_count=len(self._roster))
+                budget -= sum(overhead + len(broadcast.data) for broadcast in taken)
+                chosen += taken
+        return chosen
+
+    def user_state(self, *, join: bool) -> bytes:
+        """Clocks, everyone's status, the remembered events."""
+        members = sorted(self.members(), key=lambda member: member.name)
+        state = wire.SerfPushPull(
+            ltime=self.clock.time,
+            status_ltimes={member.name: member.status_ltime for member in members},
+            left_members=tuple(
+                [member.name for member in members if member.status is MemberStatus.LEFT]
+            ),
+            event_ltime=self.event_clock.time,
+            events=self._recent_events.slots(),
+            query_ltime=self.query_clock.time,
+        )
+        return wire.encode_message(state)
+
+    def ack_payload(self) -> bytes:
+        """Nothing yet: the place of our network coordinate."""
+        return b""
+
+    def check_merge(self, nodes: Sequence[packets.NodeState]) -> str | None:
+        """Ask the pool's rule."""
+        if self._merge_check is None:
+            return None
+        members: list[Member] = []
+        for node in nodes:
+            if len(node.meta) > wire.TAGS_SIZE_MAX:
+                return TAGS_TOO_LONG
+            if len(node.addr) not in {4, 16}:
+                return f"IP byte length is invalid: {len(node.addr)} bytes is not either 4 or 16"
+            try:
+                members.append(member_of(node, status=_STATUS_OF[node.state]))
+            except ProtocolError as error:
+                return f"tags of '{node.name}' can not be read: {error}"
+        return self._merge_check(members)
+
+
+_STATUS_OF: Final = {
+    packets.NodeStatus.ALIVE: MemberStatus.ALIVE,
+    packets.NodeStatus.SUSPECT: MemberStatus.ALIVE,
+    packets.NodeStatus.DEAD: MemberStatus.FAILED,
+    packets.NodeStatus.LEFT: MemberStatus.LEFT,
+}
+
+
+def _encode_tags(tags: Mapping[str, str]) -> bytes:
+    meta = wire.encode_tags(tags)
+    if len(meta) > wire.TAGS_SIZE_MAX:
+        raise InvalidRequest(TAGS_TOO_LONG)
+    return meta
+
+
+def _user(message: wire.SerfMessage) -> bytes:
+    return _wrap(wire.encode_message(message))
+
+
+def _wrap(data: bytes) -> bytes:
+    return packets.encode_message(packets.UserMessage(data))
+
+
+def _matches(expression: str, value: str) -> bool:
+    if len(expression) > TAG_FILTER_SIZE_MAX:
+        return False
+    try:
+        return re.search(expression, value) is not None
+    except (re.error, OverflowError, RecursionError):
+        return False
