@@ -55,14 +55,10 @@ class Backend:
 
     def __init__(self, talk: Talk) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = Endpoint(*self._listener.getsockname())
         self._talk = talk
         self.accepted = 0
         threading.Thread(target=self._serve, daemon=True).start()
-
-    @property
-    def endpoint(self) -> Endpoint:
-        host, port = self._listener.getsockname()
-        return Endpoint(host, port)
 
     def _serve(self) -> None:
         while True:

@@ -188,10 +188,11 @@ def _address(flags: _Flags, flag: str) -> tuple[str, int] | None:
         flags.wrong(flag, f"templates are not supported: {text!r}", "give the address itself")
         return None
     bare = ":" not in text or text.endswith("]") or (text.count(":") > 1 and text[0] != "[")
-    host = text.removeprefix("[").removesuffix("]")
     if bare:
-        return host, GATEWAY_PORT
+        return text.removeprefix("[").removesuffix("]"), GATEWAY_PORT
     try:
+        if flag == "address" and text.startswith(":"):
+            return "", split_host_port(f"localhost{text}")[1]
         return split_host_port(text)
     except ValueError as error:
         flags.wrong(flag, str(error), "IP or IP:PORT")

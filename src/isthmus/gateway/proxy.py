@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from isthmus.errors import ConfigError, Mistake
 from isthmus.gateway.config import GatewayConfig
 from isthmus.gateway.connection import Exchange
@@ -111,7 +113,9 @@ class Proxy:
 
     def log_counters(self) -> None:
         """Log all counters; also safe in a signal handler."""
-        self._loop.call_from_thread(lambda: _log.info("counters %s", self._count()))
+        self._loop.call_from_thread(
+            lambda: _log.info("counters %s", msgspec.json.encode(self._count()).decode())
+        )
 
     def run(self) -> None:
         """Carry traffic until `stop`; then everything is closed."""
