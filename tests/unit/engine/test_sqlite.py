@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.engine.conftest import CLUSTER, make_sqlite
-from tests.unit.engine.crash_writer import make_server
 
 from isthmus.engine.sqlite import FORMAT, SqliteEngine, _filesystem
 from isthmus.model.kv import KeyRequest
@@ -22,8 +20,10 @@ from isthmus.store.engine import (
     Locked,
     NoSpace,
 )
+from support.servers import CLUSTER, make_server, make_sqlite
 
 INFO = LeaderInfo("id", "alpha", "127.0.0.1:8300")
+TESTS = Path(__file__).parents[2]
 CRASHES = 3
 ACKNOWLEDGED_BEFORE_KILL = 1500
 
@@ -153,9 +153,11 @@ async def acknowledged_until_killed(directory: Path, round_number: int) -> set[s
     """Run the writer, kill it under load, return what it said is durable."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("crash_writer.py")),
+        "-m",
+        "support.crash_writer",
         str(directory),
         str(round_number),
+        cwd=TESTS,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -172,7 +174,7 @@ async def test_sigkill_under_load_loses_nothing_acknowledged(tmp_path: Path) -> 
     acknowledged: set[str] = set()
     for round_number in range(CRASHES):
         acknowledged |= await acknowledged_until_killed(tmp_path, round_number)
-    server = make_server(tmp_path)
+    server = make_server(make_sqlite(tmp_path))
     await server.start()
     reply = await server.call("KVS.List", KeyRequest(key=""))
     assert acknowledged <= {entry.key for entry in reply.entries}
