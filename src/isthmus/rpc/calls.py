@@ -61,10 +61,14 @@ class ServerChannel:
 
     While a call is in flight, what arrives is kept as it is and not consumed: the caller's flow
     control is what bounds it.
+
+    Args:
+        size_max: Bytes of a request; a longer one breaks the channel.
     """
 
-    def __init__(self) -> None:
-        self._unpacker = Unpacker(size_max=REQUEST_SIZE_MAX)
+    def __init__(self, *, size_max: int = REQUEST_SIZE_MAX) -> None:
+        self._size_max = size_max
+        self._unpacker = Unpacker(size_max=size_max)
         self._waiting: list[bytes] = []
         self._header: RequestHeader | None = None  # Of the request whose argument is awaited.
         self._in_flight: RequestHeader | None = None
@@ -142,8 +146,8 @@ class ServerChannel:
             for data in self._waiting:
                 self._size += len(data)
                 self._consumed += len(data)
-                if self._size > REQUEST_SIZE_MAX:
-                    raise MalformedPacket(f"RPC request is larger than {REQUEST_SIZE_MAX} bytes")
+                if self._size > self._size_max:
+                    raise MalformedPacket(f"RPC request is larger than {self._size_max} bytes")
                 self._unpacker.feed(data)
             self._waiting.clear()
             value = next(iter(self._unpacker), _MISSING)
@@ -174,10 +178,15 @@ class Reply:
 
 
 class ClientChannel:
-    """The calling side of a channel: one call at a time."""
+    """The calling side of a channel: one call at a time.
 
-    def __init__(self) -> None:
-        self._unpacker = Unpacker(size_max=REPLY_SIZE_MAX)
+    Args:
+        size_max: Bytes of an answer; a longer one is refused.
+    """
+
+    def __init__(self, *, size_max: int = REPLY_SIZE_MAX) -> None:
+        self._size_max = size_max
+        self._unpacker = Unpacker(size_max=size_max)
         self._asked: RequestHeader | None = None
         self._header: ResponseHeader | None = None
         self._size = 0
@@ -206,8 +215,8 @@ class ClientChannel:
         if self._asked is None:
             raise ProtocolError("RPC bytes that answer no call")
         self._size += len(data)
-        if self._size > REPLY_SIZE_MAX:
-            raise MalformedPacket(f"RPC reply is larger than {REPLY_SIZE_MAX} bytes")
+        if self._size > self._size_max:
+            raise MalformedPacket(f"RPC answer is larger than {self._size_max} bytes")
         self._unpacker.feed(data)
         for value in self._unpacker:
             if self._header is None:
