@@ -1,0 +1,342 @@
+"""HTTP client of the commands: talks to an isthmus agent, or to Consul's, just the same.
+
+Source: protocol/cli-config-dns.md §1.1; protocol/http-api.md §1.
+"""
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from isthmus.cli.command import CommandFailed
+from isthmus.cli.flags import Flag, Parsed, UsageError, parse_bool, switch
+from isthmus.errors import IsthmusError
+
+DEFAULT_ADDRESS: Final = "http://127.0.0.1:8500"
+TIMEOUT: Final = 75.0
+"""Seconds an answer may take; a server may hold a call for its leader."""
+CONNECT_TIMEOUT: Final = 10.0
+BODY_SIZE_MAX: Final = 256 * 1024 * 1024
+"""Longest answer that is read."""
+
+CLIENT_FLAGS: Final = (
+    Flag(
+        "http-addr",
+        f"The agent: HOST:PORT, http(s)://… or unix://PATH ({DEFAULT_ADDRESS}).",
+        env="CONSUL_HTTP_ADDR",
+        placeholder="ADDRESS",
+    ),
+    Flag("token", "Token of the request.", env="CONSUL_HTTP_TOKEN", placeholder="TOKEN"),
+    Flag("token-file", "File with it.", env="CONSUL_HTTP_TOKEN_FILE", placeholder="FILE"),
+    Flag("ca-file", "CA of an https agent.", env="CONSUL_CACERT", placeholder="FILE"),
+    Flag("ca-path", "Directory of CAs.", env="CONSUL_CAPATH", placeholder="DIR"),
+    Flag("client-cert", "Our certificate.", env="CONSUL_CLIENT_CERT", placeholder="FILE"),
+    Flag("client-key", "Its key.", env="CONSUL_CLIENT_KEY", placeholder="FILE"),
+    Flag(
+        "tls-server-name",
+        "Name that the agent's certificate carries.",
+        env="CONSUL_TLS_SERVER_NAME",
+        placeholder="NAME",
+    ),
+)
+"""Flags of every command that asks an agent."""
+
+QUERY_FLAGS: Final = (
+    Flag("datacenter", "Datacenter to ask; the agent's own by default.", placeholder="DC"),
+    switch("stale", "Any server may answer."),
+    Flag("namespace", "Refused by all but Consul's enterprise edition.", env="CONSUL_NAMESPACE"),
+)
+"""Flags of commands whose answers come from servers."""
+
+_UNIX: Final = "unix://"
+
+
+class RequestFailed(IsthmusError):
+    """The agent was not reached, or did not answer well. Its text ends a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the agent is and how to speak to it.
+
+    Attributes:
+        scheme: ``http``, ``https`` or ``unix``.
+        host: Host name or address; path of the socket for ``unix``.
+        port: TCP port; 0 for ``unix``.
+        prefix: Path before ``/v1``.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        """As the operator would write it."""
+        if self.scheme == "unix":
+            return f"{_UNIX}{self.host}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.prefix}"
+
+
+def parse_address(text: str, *, tls: bool = False) -> Endpoint:
+    """Read an agent's address.
+
+    Args:
+        text: ``HOST:PORT``, ``http://…``, ``https://…`` or ``unix://PATH``.
+        tls: What to take ``HOST:PORT`` for.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if text.startswith(_UNIX):
+        return Endpoint("unix", text.removeprefix(_UNIX), 0)
+    if "://" not in text:
+        text = f"{'https' if tls else 'http'}://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"bad agent address {text!r}: {error}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UsageError(f"bad agent address {text!r}, expected HOST:PORT, http(s)://… or unix://…")
+    default = 443 if parts.scheme == "https" else 80
+    scheme = "https" if tls else parts.scheme
+    return Endpoint(scheme, parts.hostname, port or default, parts.path.rstrip("/"))
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to an endpoint of any scheme."""
+
+    def __init__(
+        self, endpoint: Endpoint, tls: ssl.SSLContext | None, server_name: str, timeout: float
+    ) -> None:
+        host = "localhost" if endpoint.scheme == "unix" else endpoint.host
+        super().__init__(host, endpoint.port or None, timeout=timeout)
+        self._endpoint, self._tls, self._server_name = endpoint, tls, server_name
+
+    def connect(self) -> None:
+        """Connect, and do the TLS handshake if it is https."""
+        if self._endpoint.scheme == "unix":
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(CONNECT_TIMEOUT)
+            self.sock.connect(self._endpoint.host)
+        else:
+            address = (self._endpoint.host, self._endpoint.port)
+            self.sock = socket.create_connection(address, CONNECT_TIMEOUT)
+        if self._tls is not None:
+            name = self._server_name or self._endpoint.host
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=name)
+        self.sock.settimeout(self.timeout)
+
+
+class AgentClient:
+    """Asks one agent.
+
+    Args:
+        endpoint: Where it is.
+        token: Token of every request; empty for none.
+        basic_auth: ``user:password``; empty for none.
+        tls: Context for https.
+        server_name: Name in the agent's certificate; empty: its host.
+        query: Parameters of every request.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        token: str = "",
+        basic_auth: str = "",
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+        query: Mapping[str, str] | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._tls, self._server_name = tls, server_name
+        self._query = dict(query or {})
+        self._headers: dict[str, str] = {}
+        if token:
+            self._headers["X-Consul-Token"] = token
+        if basic_auth:
+            encoded = base64.b64encode(basic_auth.encode()).decode()
+            self._headers["Authorization"] = f"Basic {encoded}"
+
+    @classmethod
+    def of(cls, args: Parsed, environ: Mapping[str, str] | None = None) -> "AgentClient":
+        """Make the client that flags and environment ask for.
+
+        Raises:
+            UsageError: Address, file or certificate cannot be used.
+        """
+        environ = os.environ if environ is None else environ
+        tls = _truth(environ, "CONSUL_HTTP_SSL", default=False)
+        endpoint = parse_address(args["http-addr"] or DEFAULT_ADDRESS, tls=tls)
+        token = args["token"]
+        if args["token-file"] and "token" not in args.given:
+            token = _read(args["token-file"]).strip()
+        query = dict[str, str]()
+        for flag, parameter in (("datacenter", "dc"), ("namespace", "ns")):
+            if value := args.values.get(flag):
+                query[parameter] = value
+        if args.values.get("stale"):
+            query["stale"] = ""
+        return cls(
+            endpoint,
+            token=token,
+            basic_auth=environ.get("CONSUL_HTTP_AUTH", ""),
+            tls=_tls_context(args, environ) if endpoint.scheme == "https" else None,
+            server_name=args["tls-server-name"],
+            query=query,
+        )
+
+    def get_json(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """GET a JSON answer.
+
+        Returns:
+            What the answer holds; None if there is no such thing (404).
+
+        Raises:
+            RequestFailed: No answer, or another status than 200 and 404.
+        """
+        status, body = self.request("GET", path, query)
+        if status == 404:
+            return None
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise RequestFailed(f"{self.endpoint} did not answer with JSON: {error}") from error
+
+    def put(
+        self, path: str, query: Mapping[str, Any] | None = None, body: bytes | None = None
+    ) -> bytes:
+        """PUT; returns the answer's body.
+
+        Raises:
+            RequestFailed: No answer, or another status than 200.
+        """
+        return self._expect_ok("PUT", path, query, body)
+
+    def delete(self, path: str, query: Mapping[str, Any] | None = None) -> bytes:
+        """DELETE; returns the answer's body.
+
+        Raises:
+            RequestFailed: No answer, or another status than 200.
+        """
+        return self._expect_ok("DELETE", path, query, None)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+    ) -> tuple[int, bytes]:
+        """Ask; returns status (200 or 404) and body.
+
+        Raises:
+            RequestFailed: The agent was not reached, or answered with another status.
+        """
+        parameters = {**self._query, **(query or {})}
+        target = self.endpoint.prefix + path
+        if parameters:
+            target += "?" + urlencode(parameters, doseq=True)
+        connection = _Connection(self.endpoint, self._tls, self._server_name, TIMEOUT)
+        try:
+            connection.request(method, target, body=body, headers=self._headers)
+            answer = connection.getresponse()
+            data = answer.read(BODY_SIZE_MAX)
+        except (OSError, http.client.HTTPException) as error:
+            raise RequestFailed(self._unreachable(error)) from error
+        finally:
+            connection.close()
+        if answer.status not in {200, 404}:
+            text = data.decode(errors="replace").strip()
+            raise RequestFailed(f"Unexpected response code: {answer.status} ({text})")
+        return answer.status, data
+
+    def _expect_ok(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: bytes | None
+    ) -> bytes:
+        status, data = self.request(method, path, query, body)
+        if status != 200:
+            text = data.decode(errors="replace").strip()
+            raise RequestFailed(f"Unexpected response code: {status} ({text})")
+        return data
+
+    def _unreachable(self, error: Exception) -> str:
+        if isinstance(error, ssl.SSLError):
+            reason = getattr(error, "verify_message", "") or error.reason or str(error)
+            return (
+                f"{self.endpoint} does not speak TLS with us: {reason}\n"
+                "Give its CA with -ca-file, and with -tls-server-name the name in its certificate."
+            )
+        if isinstance(error, http.client.HTTPException):
+            return f"{self.endpoint} does not speak HTTP: {error or type(error).__name__}"
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return (
+            f"no agent answers at {self.endpoint}: {reason.lower()}\n"
+            "Start one with: isthmus agent -dev\n"
+            "or say where it is with -http-addr or CONSUL_HTTP_ADDR."
+        )
+
+
+@contextmanager
+def failing_as(text: str) -> Iterator[None]:
+    """Turn a failed request into a failed command whose message starts with `text`.
+
+    Raises:
+        CommandFailed: In place of RequestFailed.
+    """
+    try:
+        yield
+    except RequestFailed as error:
+        raise CommandFailed(f"{text}: {error}") from error
+
+
+def path_part(text: str, *, safe: str = "") -> str:
+    """Escape what stands between slashes in a path."""
+    return quote(text, safe=safe)
+
+
+def _truth(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        return parse_bool(text)
+    except ValueError as error:
+        raise UsageError(f'invalid value "{text}" for {name}: {error}') from None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _tls_context(args: Parsed, environ: Mapping[str, str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(
+            cafile=args["ca-file"] or None, capath=args["ca-path"] or None
+        )
+        if args["client-cert"]:
+            context.load_cert_chain(args["client-cert"], args["client-key"] or None)
+    except OSError as error:
+        files = " or ".join(
+            args[name] for name in ("ca-file", "ca-path", "client-cert", "client-key") if args[name]
+        )
+        raise UsageError(f"cannot use {files}: {error.strerror or error}") from error
+    if not _truth(environ, "CONSUL_HTTP_SSL_VERIFY", default=True):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
