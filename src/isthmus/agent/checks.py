@@ -15,7 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from isthmus.errors import InvalidRequest
-from isthmus.model.catalog import CRITICAL, PASSING, WARNING, HealthCheckDefinition
+from isthmus.model.agent import CheckDefinition
+from isthmus.model.catalog import CRITICAL, PASSING, WARNING
 from isthmus.names import split_host_port
 from isthmus.units import SECOND
 
@@ -29,7 +30,7 @@ Report = Callable[[str, str, str], None]
 """Takes check id, status, output."""
 
 
-def refuse_unknown_kind(definition: HealthCheckDefinition) -> None:
+def refuse_unknown_kind(definition: CheckDefinition) -> None:
     """Refuse a check that this release cannot run.
 
     Raises:
@@ -65,7 +66,7 @@ class CheckRunner:
     def __init__(
         self,
         check_id: str,
-        definition: HealthCheckDefinition,
+        definition: CheckDefinition,
         *,
         report: Report,
         deregister: Callable[[], None],
@@ -142,7 +143,7 @@ async def _probe_tcp(address: str, timeout: float) -> tuple[str, str]:
     return PASSING, f"TCP connect {address}: Success"
 
 
-def _probe_http(definition: HealthCheckDefinition, timeout: float) -> tuple[str, str]:
+def _probe_http(definition: CheckDefinition, timeout: float) -> tuple[str, str]:
     url, method = urlsplit(definition.http), definition.method or "GET"
     connection: HTTPConnection
     if url.scheme == "https":

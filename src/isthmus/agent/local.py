@@ -5,16 +5,14 @@ Source: protocol/http-api.md §9.
 """
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final
 
 import msgspec
 
-from isthmus.errors import IsthmusError, MalformedPacket, NotFound, RequestError, Unavailable
+from isthmus.errors import IsthmusError, NotFound, RequestError, Unavailable
 from isthmus.federation.pacing import Backoff
 from isthmus.model.catalog import (
     CONSUL_SERVICE,
@@ -28,13 +26,13 @@ from isthmus.model.catalog import (
     RegisterRequest,
 )
 from isthmus.model.record import Record
-from isthmus.wire import msgpack
 
 logger = logging.getLogger(__name__)
 
 Rpc = Callable[[str, Record], Awaitable[object]]
 
 FULL_SYNC_INTERVAL: Final = 60.0  # Consul's interval for up to 128 nodes.
+SYNC_WAIT_MAX: Final = 3.0  # A registration does not wait longer for the catalog.
 _RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
 _SERVICE, _CHECK = "service", "check"
 
@@ -50,32 +48,24 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, str]
 
 
-class Registration(Record, frozen=True, kw_only=True):
-    """A service with its checks as they were registered, and kept over a restart."""
-
-    service: NodeService
-    checks: tuple[HealthCheck, ...] = ()
-
-
 class LocalState:
     """Local services and checks, and which of them the catalog does not have yet.
 
     Args:
         facts: Of this node.
         rpc: Calls to the servers of our datacenter.
-        folder: Where registrations are kept; None for in memory only.
         rng: Source of jitter.
     """
 
-    def __init__(self, *, facts: NodeFacts, rpc: Rpc, folder: Path | None, rng: Random) -> None:
-        self._facts, self._rpc, self._folder = facts, rpc, folder
-        self._rng = rng
+    def __init__(self, *, facts: NodeFacts, rpc: Rpc, rng: Random) -> None:
+        self._facts, self._rpc, self._rng = facts, rpc, rng
         self._services: dict[str, NodeService] = {}
         self._checks: dict[str, HealthCheck] = {}
         self._pending: set[tuple[str, str]] = set()  # What the catalog has to be told.
         self._node_pending = True
         self._work = asyncio.Event()
         self._work.set()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def services(self) -> dict[str, NodeService]:
@@ -89,18 +79,15 @@ class LocalState:
 
     # Changes from our side ---------------------------------------------------------------------
 
-    def put_service(self, registration: Registration, *, keep: bool = True) -> None:
+    def put_service(self, service: NodeService, checks: Sequence[HealthCheck] = ()) -> None:
         """Add or replace a service with its checks; other checks of it stay.
 
         A check that is known keeps its state.
         """
-        service = registration.service
         self._services[service.id] = service
         self._mark(_SERVICE, service.id)
-        for check in registration.checks:
+        for check in checks:
             self.put_check(check)
-        if keep and self._folder is not None:
-            self._store(registration)
 
     def put_check(self, check: HealthCheck) -> None:
         """Add or replace a check.
@@ -136,8 +123,6 @@ class LocalState:
             del self._checks[check_id]
             self._pending.discard((_CHECK, check_id))
         self._mark(_SERVICE, service_id)
-        if self._folder is not None:
-            self._file(service_id).unlink(missing_ok=True)
         return gone
 
     def remove_check(self, check_id: str) -> None:
@@ -153,17 +138,23 @@ class LocalState:
         self._checks[check_id] = msgspec.structs.replace(check, status=status, output=output)
         self._mark(_CHECK, check_id)
 
-    def load(self) -> list[Registration]:
-        """Registrations kept from an earlier run; unreadable files are logged and left alone."""
-        if self._folder is None or not self._folder.is_dir():
-            return []
-        found = []
-        for path in sorted(self._folder.glob("*.registration")):
-            try:
-                found.append(msgpack.decode(Registration, path.read_bytes()))
-            except (OSError, MalformedPacket) as error:
-                logger.warning("cannot read the kept registration %s: %s", path, error)
-        return found
+    async def wait_for_change(self, seconds: float) -> None:
+        """Return at the next change from our side or of the catalog's copy, or in time."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.discard(waiter)
+
+    async def synced(self) -> None:
+        """Return once the catalog has our changes, or after some seconds without it."""
+        deadline = asyncio.get_running_loop().time() + SYNC_WAIT_MAX
+        while self._pending and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await self.wait_for_change(left)
 
     # The catalog --------------------------------------------------------------------------------
 
@@ -180,6 +171,7 @@ class LocalState:
                     await self._compare()
                     compare_at = clock.time() + FULL_SYNC_INTERVAL * (1 + self._rng.random() / 16)
                 await self._push()
+                self._wake()
                 backoff.reset()
             except (RequestError, Unavailable) as error:
                 wait = backoff.failed()
@@ -298,17 +290,12 @@ class LocalState:
     def _mark(self, kind: str, name: str) -> None:
         self._pending.add((kind, name))
         self._work.set()
+        self._wake()
 
-    def _file(self, service_id: str) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{hashlib.sha256(service_id.encode()).hexdigest()}.registration"
-
-    def _store(self, registration: Registration) -> None:
-        path = self._file(registration.service.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".new")
-        draft.write_bytes(msgpack.encode(registration))
-        draft.replace(path)
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 def _same_service(ours: NodeService, theirs: NodeService) -> bool:

@@ -1,0 +1,471 @@
+"""The agent: every part, built, connected, started and stopped in order.
+
+Only this package knows everyone. Who talks to whom::
+
+    HTTP ─┐                                   ┌─ store, engine
+          ├─ Server.call ─┬─ endpoints ───────┘
+    RPC ──┘               └─ Forwarder ── RpcPool ── gateways or servers of other datacenters
+    gossip pools ── events ── Router, catalog; what changed wakes the federation duties
+    store ── watches ── locator, announcements, gateway routes
+"""
+
+import asyncio
+import contextlib
+import datetime
+import gc
+import logging
+import os
+import random
+import secrets
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from isthmus.agent import logs, settings
+from isthmus.agent.api import AgentApi
+from isthmus.agent.federation import Federation
+from isthmus.agent.identity import identity, node_facts, node_id
+from isthmus.agent.join import JoinGaveUp, RetryJoin, discover_primary_gateways
+from isthmus.agent.local import LocalState
+from isthmus.agent.members import lan_member_problem, server_tags, wan_member_problem
+from isthmus.agent.membership import LanMembership, WanMembership, server_of
+from isthmus.agent.routes import GatewayRoutes
+from isthmus.agent.services import LocalServices
+from isthmus.config.model import OFF, AgentConfig
+from isthmus.errors import ConfigError, IsthmusError
+from isthmus.federation.router import federation_states_supported
+from isthmus.http.server import HttpServer
+from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
+from isthmus.net.gossip import GossipThread, Member, Pool, PoolConfig
+from isthmus.net.listener import ListenerConfig, ServerListener
+from isthmus.net.network import Inbound
+from isthmus.net.sockets import SocketNetwork
+from isthmus.net.tls import TlsConfigurator
+from isthmus.server.leader import FederationDuties
+from isthmus.server.server import Server, ServerConfig
+from isthmus.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STOP_TIMEOUT: Final = 8.0  # Supervisors and test suites expect an agent to be gone within 10 s.
+
+
+class Agent:
+    """A server agent.
+
+    Args:
+        config: Checked configuration.
+        entropy: Makes that many random bytes.
+        wall: Reads the calendar clock.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        entropy: Callable[[int], bytes],
+        wall: Callable[[], datetime.datetime],
+    ) -> None:
+        self.config, self._wall = config, wall
+        self._rng = random.Random(int.from_bytes(entropy(16), "big"))
+        self._entropy = entropy
+        self._tls = TlsConfigurator(settings.tls_config(config))
+        self._network = SocketNetwork(self._tls)
+        self._stopping = asyncio.Event()
+        self._leaving = False
+        self._failure: BaseException | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
+        self.lan: Pool | None = None
+        self.wan: Pool | None = None
+        self._wan_join: RetryJoin | None = None
+        self._duties: FederationDuties | None = None
+        self._feature_seen = False
+
+    # Life ----------------------------------------------------------------------------------------
+
+    async def run(self, *, reload: Callable[[], AgentConfig]) -> int:
+        """Start, run until told to stop, stop; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._receive_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, reload)
+        try:
+            await self._start()
+            logger.info("agent started", extra={"dc": self.config.datacenter})
+            await self._stopping.wait()
+        finally:
+            await self._stop()
+        if self._failure is not None:
+            logger.error("agent stops: %s", self._failure)
+            return 1
+        return 0
+
+    def stop(self, *, leave: bool) -> None:
+        """Stop soon; with `leave` tell the pools that we go for good."""
+        self._leaving = self._leaving or leave
+        self._stopping.set()
+
+    def _receive_signal(self, number: signal.Signals) -> None:
+        leave = self.config.leave
+        leaving = leave.on_terminate if number == signal.SIGTERM else not leave.skip_on_interrupt
+        logger.info("%s: stopping%s", signal.Signals(number).name, " and leaving" * leaving)
+        self.stop(leave=leaving)
+
+    async def _start(self) -> None:
+        config = self.config
+        for warning in config.warnings:
+            logger.warning("configuration: %s", warning)
+        self.node_id = node_id(config, self._entropy)
+        self._identity = identity(config, self.node_id)
+        self.federation = Federation(
+            config, self._network, rng=self._rng, changed=self._federation_changed
+        )
+        self.server = await self._start_server()
+        self._closers += [self.server.stop, self.federation.close]
+        listener = await self._start_listener()
+        self._closers.append(listener.close)
+        self.local = LocalState(
+            facts=node_facts(config, self.node_id),
+            rpc=self.server.call,
+            rng=self._rng,
+        )
+        self.routes = GatewayRoutes(
+            dc=config.datacenter,
+            domain=config.domain,
+            trust_domain=settings.trust_domain(config),
+            store=self.server.store,
+            blocking=self.server.blocking,
+            services=lambda: self.local.services,
+        )
+        self.services = LocalServices(
+            self.local,
+            node=config.node_name,
+            folder=config.data_dir / "services" if config.data_dir is not None else None,
+            rng=self._rng,
+            changed=self.routes.registrations_changed,
+        )
+        self._closers.append(self.services.close)
+        self.services.load(config.services, config.checks)
+        self._http = HttpServer(settings.http_config(config), self.server.call, AgentApi(self))
+        await self._http.start()
+        self._closers.append(self._http.stop)
+        await self._start_gossip()
+        self._start_duties()
+        gc.collect()
+        gc.freeze()
+
+    async def _stop(self) -> None:
+        if self._leaving:
+            await self._leave()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                for close in reversed(self._closers):
+                    await close()
+        except TimeoutError:
+            logger.warning("not everything stopped within %g s", STOP_TIMEOUT)
+
+    async def _leave(self) -> None:
+        for name, pool in (("WAN", self.wan), ("LAN", self.lan)):
+            if pool is not None:
+                logger.info("leaving the %s pool", name)
+                await pool.leave()
+
+    # Parts ---------------------------------------------------------------------------------------
+
+    async def _start_server(self) -> Server:
+        config = self.config
+        server = Server(
+            ServerConfig(
+                datacenter=config.datacenter,
+                primary_datacenter=config.primary_datacenter,
+                node_name=config.node_name,
+                node_id=self.node_id,
+                rpc_address=host_port(config.addresses.advertise, config.ports.server),
+                default_query_time=config.http.default_query_time,
+                max_query_time=config.http.max_query_time,
+            ),
+            Store(),
+            settings.engine(config, entropy=self._entropy, wall=self._wall),
+            forward=self.federation.forwarder,
+            rng=self._rng,
+            wall=self._wall,
+            federation_states_enabled=self._federation_states_enabled,
+        )
+        await server.start()
+        return server
+
+    async def _start_listener(self) -> ServerListener:
+        config = self.config
+        gateways = config.connect.mesh_gateway_wan_federation
+        listener = ServerListener(
+            self._network,
+            ListenerConfig.of_tls(
+                self._tls,
+                handshake_timeout=config.limits.rpc_handshake_timeout,
+                connections_per_client=config.limits.rpc_max_conns_per_client,
+            ),
+            self.server,
+            on_gossip_packets=self._accept_packets if gateways else None,
+            on_gossip_stream=self._accept_stream if gateways else None,
+            unlimited=self.federation.is_gateway,
+        )
+        await listener.start(config.addresses.bind, config.ports.server)
+        return listener
+
+    async def _start_gossip(self) -> None:
+        config, federation = self.config, self.federation
+        self._gossip = GossipThread(self._network)
+        self._gossip.start()
+        self._closers.append(self._gossip.stop)
+        lan_members = LanMembership(
+            dc=config.datacenter, own_name=config.node_name, rpc=self.server.call, rng=self._rng
+        )
+        wan_members = WanMembership(
+            federation.router, changed=self._federation_changed, departed=self._dc_departed
+        )
+        keys = settings.gossip_keys(config)
+        self.lan = await self._gossip.open_pool(
+            PoolConfig(
+                name=config.node_name,
+                bind_host=config.addresses.serf_lan,
+                bind_port=config.ports.serf_lan,
+                advertise_host=config.addresses.advertise,
+                tags=server_tags(self._identity, wan=False),
+                gossip=settings.gossip_config(config, wan=False),
+                keys=keys,
+                merge_check=self._check_lan_members,
+            ),
+            on_event=lan_members.receive,
+        )
+        if config.ports.serf_wan != OFF:
+            gateways = federation.locator is not None
+            carrier = (
+                await self._gossip.call(_made(federation.gossip_carrier)) if gateways else None
+            )
+            self.wan = await self._gossip.open_pool(
+                PoolConfig(
+                    name=wan_name(config.node_name, config.datacenter),
+                    bind_host=config.addresses.serf_wan,
+                    bind_port=config.ports.serf_wan,
+                    advertise_host=config.addresses.advertise_wan,
+                    tags=server_tags(self._identity, wan=True),
+                    gossip=settings.gossip_config(config, wan=True),
+                    keys=keys,
+                    merge_check=_check_wan_members,
+                    carrier=carrier,
+                    route_by_name=gateways,
+                ),
+                on_event=wan_members.receive,
+            )
+        lan_members.use(self.lan, self.wan)
+        self._spawn(lan_members.reconcile())
+        self._spawn(lan_members.flood())
+
+    def _start_duties(self) -> None:
+        config, join = self.config, self.config.join
+        self._duties = FederationDuties(
+            dc=config.datacenter,
+            primary_dc=config.primary_datacenter,
+            tables=self.server,
+            remote=self.federation.forwarder,
+            locator=self.federation.locator,
+            enabled=self._federation_states_enabled,
+            known_dcs=self.federation.router.datacenters,
+            wall=self._wall,
+            rng=self._rng,
+            token=config.acl.tokens.get("replication", ""),
+            on_locator=self.federation.locator_told,
+        )
+        self._spawn(self._duties.run())
+        self._spawn(self.local.run())
+        assert self.lan is not None
+        if lan := (*join.start_join, *join.retry_join):
+            self._spawn(
+                self._retry_join("LAN", self.lan, lan, join.retry_interval, join.retry_max).run()
+            )
+        self._start_wan_join()
+
+    def _start_wan_join(self) -> None:
+        config, join = self.config, self.config.join
+        if self.wan is None:
+            return
+        if not config.connect.mesh_gateway_wan_federation:
+            if wan := (*join.start_join_wan, *join.retry_join_wan):
+                self._wan_join = self._retry_join(
+                    "WAN", self.wan, wan, join.retry_interval_wan, join.retry_max_wan
+                )
+                self._spawn(self._wan_join.run())
+            return
+        if config.primary:
+            return  # The primary waits for the secondaries.
+        if config.connect.primary_gateways:
+            self._spawn(
+                discover_primary_gateways(
+                    self._resolve_primary_gateways,
+                    self.federation.refresh_primary_gateway_fallback_addresses,
+                    interval=config.connect.primary_gateways_interval,
+                )
+            )
+        any_primary = wan_name(ANY_SERVER, config.primary_datacenter)
+        placeholder = host_port(WAN_JOIN_PLACEHOLDER, config.ports.serf_wan)
+        self._wan_join = RetryJoin(
+            pool="WAN",
+            addresses=[f"{any_primary}/{placeholder}"],
+            join=self.wan.join,
+            interval=join.retry_interval_wan,
+            attempts_max=join.retry_max_wan,
+            ready=lambda: self.federation.gateway_known(config.primary_datacenter),
+        )
+        self._spawn(self._wan_join.run())
+
+    def _retry_join(
+        self, name: str, pool: Pool, addresses: Sequence[str], interval: float, attempts_max: int
+    ) -> RetryJoin:
+        return RetryJoin(
+            pool=name,
+            addresses=addresses,
+            join=pool.join,
+            interval=interval,
+            attempts_max=attempts_max,
+        )
+
+    async def _resolve_primary_gateways(self) -> Sequence[str]:
+        return self.config.connect.primary_gateways
+
+    # What changes --------------------------------------------------------------------------------
+
+    def _federation_changed(self) -> None:
+        """A member, a gateway or the locator changed: whoever waits tries again."""
+        if self._duties is not None:
+            self._duties.wake()
+        if self._wan_join is not None:
+            self._wan_join.wake()
+
+    def _dc_departed(self, dc: str) -> None:
+        if self._duties is not None:
+            self._duties.datacenter_departed()
+
+    def _federation_states_enabled(self) -> bool:
+        """Source: protocol/federation.md §9.3: true once, true until the restart."""
+        if not self._feature_seen:
+            lan = self.lan.members() if self.lan is not None else ()
+            servers = [server for member in lan if (server := server_of(member)) is not None]
+            dcs = {self.config.datacenter, self.config.primary_datacenter}
+            servers += self.federation.router.servers(self.config.primary_datacenter)
+            self._feature_seen = len(self.server.store.federation) > 0 or (
+                federation_states_supported(servers, dcs)
+            )
+        return self._feature_seen
+
+    def _accept_packets(self, inbound: Inbound) -> None:
+        if self.wan is None:
+            inbound.close()
+        else:
+            self.wan.accept_packets(inbound)
+
+    def _accept_stream(self, inbound: Inbound) -> None:
+        if self.wan is None:
+            inbound.close()
+        else:
+            self.wan.accept_stream(inbound)
+
+    def _check_lan_members(self, members: Sequence[Member]) -> str | None:
+        config = self.config
+        problems = (
+            lan_member_problem(
+                member.name,
+                member.tags,
+                own_name=config.node_name,
+                own_id=self.node_id,
+                dc=config.datacenter,
+            )
+            for member in members
+        )
+        return next(filter(None, problems), None)
+
+    def _reload(self, reload: Callable[[], AgentConfig]) -> None:
+        try:
+            fresh = reload()
+            self._tls.reload(settings.tls_config(fresh))
+        except (ConfigError, OSError) as error:
+            logger.error("reload refused, the old configuration stays: %s", error)
+            return
+        logs.set_level(fresh.log.level)
+        self.services.reload(fresh.services, fresh.checks)
+        self.config = replace(
+            self.config, log=fresh.log, services=fresh.services, checks=fresh.checks
+        )
+        logger.info("configuration reloaded")
+
+    # Tasks ---------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._receive_end)
+        self._tasks.append(task)
+
+    def _receive_end(self, task: asyncio.Task[None]) -> None:
+        """A background duty ended by itself: fine if it is done, the end if it failed."""
+        if task.cancelled() or task.exception() is None:
+            return
+        self._failure = task.exception()
+        if not isinstance(self._failure, JoinGaveUp):
+            logger.error("a background duty failed", exc_info=self._failure)
+        self._stopping.set()
+
+
+def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
+    """Run an agent until it is told to stop; the exit code.
+
+    Args:
+        config: Checked configuration.
+        reload: Reads the configuration again, on SIGHUP.
+    """
+    try:
+        logs.set_up(config.log)
+        with _pid_file(config.pid_file):
+            return asyncio.run(_run(config, reload))
+    except (IsthmusError, OSError) as error:
+        logging.getLogger(__name__).error("agent cannot start: %s", error)
+        return 1
+
+
+async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
+    agent = Agent(
+        config,
+        entropy=secrets.token_bytes,
+        wall=lambda: datetime.datetime.now(datetime.UTC),  # noqa: TID251
+    )
+    return await agent.run(reload=reload)
+
+
+async def _made(make: Callable[[], T]) -> T:
+    """Make something on the loop that this runs on."""
+    return make()
+
+
+def _check_wan_members(members: Sequence[Member]) -> str | None:
+    problems = (
+        wan_member_problem(member.name, member.tags, server_of(member)) for member in members
+    )
+    return next(filter(None, problems), None)
+
+
+@contextlib.contextmanager
+def _pid_file(path: str) -> Iterator[None]:
+    if not path:
+        yield
+        return
+    Path(path).write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        Path(path).unlink(missing_ok=True)

@@ -1,0 +1,238 @@
+"""What the HTTP door asks of its agent (`http.local_agent.LocalAgent`)."""
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from isthmus import __version__
+from isthmus.agent.local import LocalState
+from isthmus.agent.members import COMPATIBLE_BUILD
+from isthmus.agent.routes import GatewayRoutes
+from isthmus.agent.services import LocalServices
+from isthmus.config.model import AgentConfig
+from isthmus.errors import WAN_JOIN_DISABLED, RequestError
+from isthmus.gossip import roster
+from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
+from isthmus.model.catalog import HealthCheck
+from isthmus.names import wan_name
+from isthmus.net.gossip import Pool
+from isthmus.server.server import Server
+from isthmus.wire import gojson
+
+
+class Parts(Protocol):
+    """The agent's parts that its API shows or uses."""
+
+    config: AgentConfig
+    node_id: str
+    server: Server
+    local: LocalState
+    services: LocalServices
+    routes: GatewayRoutes
+    lan: Pool | None
+    wan: Pool | None
+
+    def stop(self, *, leave: bool) -> None:
+        """Stop soon."""
+
+
+class AgentApi:
+    """The agent's own state and deeds, as the HTTP API shows them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def datacenter(self) -> str:
+        """Our datacenter."""
+        return self._parts.config.datacenter
+
+    @property
+    def node_name(self) -> str:
+        """Our node."""
+        return self._parts.config.node_name
+
+    async def self_info(self) -> Mapping[str, object]:
+        """Body of ``/v1/agent/self``."""
+        parts, config = self._parts, self._parts.config
+        member = _shown(parts.lan.local_member()) if parts.lan is not None else None
+        stats: dict[str, Mapping[str, str]] = {
+            "agent": {
+                "check_monitors": "0",
+                "check_ttls": "0",
+                "checks": str(len(parts.local.checks)),
+                "services": str(len(parts.local.services)),
+            },
+            "build": {
+                "prerelease": "",
+                "revision": f"isthmus-{__version__}",
+                "version": COMPATIBLE_BUILD,
+            },
+            "consul": {
+                "acl": "disabled",
+                "bootstrap": "true",
+                "known_datacenters": str(len(parts.server.datacenters())),
+                "leader": str(parts.server.is_leader).lower(),
+                "leader_addr": parts.server.leader_address,
+                "server": "true",
+            },
+            "raft": {
+                "applied_index": str(parts.server.store.index),
+                "commit_index": str(parts.server.store.index),
+                "last_log_index": str(parts.server.store.index),
+                "num_peers": "0",
+                "state": "Leader" if parts.server.is_leader else "Follower",
+            },
+        }
+        for name, pool in (("serf_lan", parts.lan), ("serf_wan", parts.wan)):
+            if pool is not None:
+                stats[name] = await pool.stats()
+        return {
+            "Config": {
+                "Datacenter": config.datacenter,
+                "PrimaryDatacenter": config.primary_datacenter,
+                "NodeName": config.node_name,
+                "NodeID": parts.node_id,
+                "Revision": f"isthmus-{__version__}",
+                "Server": config.server,
+                "Version": COMPATIBLE_BUILD,
+            },
+            "DebugConfig": _shown_config(config),
+            "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0.0, "Height": 1e-05},
+            "Member": member,
+            "Stats": stats,
+            "Meta": {"consul-network-segment": "", **config.node_meta},
+            "xDS": {"SupportedProxies": {}},
+        }
+
+    def members(self, *, wan: bool) -> Sequence[Member] | None:
+        """Members of a pool, sorted by name."""
+        pool = self._parts.wan if wan else self._parts.lan
+        if pool is None:
+            return None if wan else ()
+        return tuple(_shown(member) for member in sorted(pool.members(), key=lambda m: m.name))
+
+    async def join(self, address: str, *, wan: bool) -> None:
+        """Join a pool through a member at `address`."""
+        config = self._parts.config
+        if wan and config.connect.mesh_gateway_wan_federation:
+            raise RequestError(WAN_JOIN_DISABLED)
+        pool = self._parts.wan if wan else self._parts.lan
+        if pool is None:
+            raise RequestError("this agent is in no WAN pool (ports.serf_wan is -1)")
+        await pool.join([address])
+
+    async def leave(self) -> None:
+        """Begin to leave and to stop."""
+        self._parts.stop(leave=True)
+
+    async def force_leave(self, node: str, *, prune: bool, wan: bool) -> None:
+        """Declare a failed member as having left."""
+        parts = self._parts
+        names = {wan_name(node, self.datacenter), node}
+        found = False
+        pools = [parts.wan] if wan else [parts.lan, parts.wan]
+        for pool in pools:
+            if pool is None:
+                continue
+            for member in pool.members():
+                if member.name in names:
+                    found = True
+                    await pool.force_leave(member.name, prune)
+        if not found:
+            raise RequestError(f"agent: No node found with name '{node}'")
+
+    def services(self) -> Mapping[str, AgentService]:
+        """Services of this agent by id."""
+        return {
+            service_id: AgentService.of(service, datacenter=self.datacenter)
+            for service_id, service in sorted(self._parts.local.services.items())
+        }
+
+    async def service_changed(
+        self, service_id: str, *, content_hash: str, wait: float
+    ) -> AgentService | None:
+        """A service once its content hash differs from the one given."""
+        deadline = asyncio.get_running_loop().time() + wait
+        while True:
+            service = self._parts.local.services.get(service_id)
+            if service is None:
+                return None
+            shown = AgentService.of(service, datacenter=self.datacenter)
+            digest = hashlib.blake2b(gojson.encode(shown), digest_size=8).hexdigest().lstrip("0")
+            left = deadline - asyncio.get_running_loop().time()
+            if digest != content_hash or left <= 0:
+                return msgspec.structs.replace(shown, content_hash=digest)
+            await self._parts.local.wait_for_change(left)
+
+    async def register_service(
+        self, definition: ServiceDefinition, *, replace_existing_checks: bool
+    ) -> None:
+        """Register a service with its checks."""
+        self._parts.services.register(definition, replace_checks=replace_existing_checks)
+        await self._parts.local.synced()
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Remove a service and its checks."""
+        self._parts.services.deregister(service_id)
+        await self._parts.local.synced()
+
+    def checks(self) -> Mapping[str, HealthCheck]:
+        """Checks of this agent by id."""
+        return dict(sorted(self._parts.local.checks.items()))
+
+    async def register_check(self, definition: CheckDefinition) -> None:
+        """Register a check of the node or of a service."""
+        self._parts.services.register_check(definition)
+        await self._parts.local.synced()
+
+    async def deregister_check(self, check_id: str) -> None:
+        """Remove a check."""
+        self._parts.services.deregister_check(check_id)
+        await self._parts.local.synced()
+
+    async def update_check(self, check_id: str, *, status: str, output: str) -> None:
+        """Set the state of a TTL check and restart its time."""
+        self._parts.services.update_check(check_id, status, output)
+        await self._parts.local.synced()
+
+    async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
+        """The route table of a mesh gateway as JSON."""
+        table = await self._parts.routes.table(service_id, content_hash, wait)
+        return None if table is None else table.to_json()
+
+
+def _shown(member: roster.Member) -> Member:
+    return Member(
+        name=member.name,
+        addr=member.address,
+        port=member.port,
+        tags=dict(sorted(member.tags.items())),
+        status=int(member.status),
+        protocol_min=member.protocol_min,
+        protocol_max=member.protocol_max,
+        protocol_cur=member.protocol_cur,
+        delegate_min=member.delegate_min,
+        delegate_max=member.delegate_max,
+        delegate_cur=member.delegate_cur,
+    )
+
+
+def _shown_config(config: AgentConfig) -> dict[str, object]:
+    """The configuration without its secrets."""
+    shown = dataclasses.asdict(
+        dataclasses.replace(
+            config,
+            gossip=dataclasses.replace(
+                config.gossip, encrypt="hidden" * bool(config.gossip.encrypt)
+            ),
+            acl=dataclasses.replace(config.acl, tokens=dict.fromkeys(config.acl.tokens, "hidden")),
+            origins={},
+        )
+    )
+    return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}

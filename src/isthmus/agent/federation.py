@@ -1,0 +1,149 @@
+"""All that reaches other datacenters: router, locator, gateway dialling, calls.
+
+The locator is a table on the main loop; the gossip thread reads it and reports its dials through
+the main loop. Source: protocol/federation.md §5, §6, §12.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from random import Random
+
+from isthmus.config.model import AgentConfig
+from isthmus.federation.locator import (
+    GatewayLocator,
+    GatewaysChanged,
+    LocatorPopulated,
+    WayToPrimaryChanged,
+)
+from isthmus.federation.router import Router
+from isthmus.names import host_port, split_host_port
+from isthmus.net.pool import DirectDialer, RpcPool
+from isthmus.net.sockets import SocketNetwork
+from isthmus.net.wan import FederatedDialer, GatewayDialer, GatewayOutcome, GossipCarrier
+from isthmus.server.forward import Forwarder
+
+logger = logging.getLogger(__name__)
+
+
+class Federation:
+    """The ways to other datacenters. Create it on the main loop.
+
+    Args:
+        config: The agent's.
+        network: Where to dial.
+        rng: Source of chance.
+        changed: Called when gateways became known or changed.
+
+    Attributes:
+        locator: None when gateways are not in use.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        network: SocketNetwork,
+        *,
+        rng: Random,
+        changed: Callable[[], None],
+    ) -> None:
+        self._config, self._network, self._changed = config, network, changed
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self.router = Router()
+        self.locator: GatewayLocator | None = None
+        gateways: GatewayDialer | None = None
+        if config.connect.mesh_gateway_wan_federation:
+            self.locator = GatewayLocator(
+                dc=config.datacenter, primary_dc=config.primary_datacenter, rng=rng
+            )
+            gateways = self._dialer(self._receive_outcome)
+        direct = DirectDialer(
+            network,
+            tls=config.tls.verify_outgoing,
+            check_name=config.tls.verify_server_hostname,
+            domain=config.domain,
+        )
+        self.pool = RpcPool(FederatedDialer(direct, gateways, config.datacenter))
+        self.forwarder = Forwarder(self.router, self.pool)
+
+    def gossip_carrier(self) -> GossipCarrier:
+        """What carries gossip through gateways; to be called on the gossip thread's loop."""
+        assert self.locator is not None
+        return GossipCarrier(self._dialer(self._receive_from_gossip), self._config.datacenter)
+
+    def refresh_primary_gateway_fallback_addresses(self, addresses: Sequence[str]) -> None:
+        """Take the addresses that retry-join found in `primary_gateways`."""
+        if self.locator is not None:
+            self.locator.set_primary_gateways(addresses)
+            self.locator_told()
+
+    def locator_told(self) -> None:
+        """The locator was told something: log what it says, wake who waits for it."""
+        if self.locator is None:
+            return
+        for event in self.locator.take_outputs():
+            match event:
+                case LocatorPopulated():
+                    logger.info("gateway locator is populated")
+                case GatewaysChanged(local, primary, fallback):
+                    logger.info(
+                        "gateways changed: local %s, primary %s, configured %s",
+                        _listed(local),
+                        _listed(primary),
+                        _listed(fallback),
+                    )
+                case WayToPrimaryChanged(through_local):
+                    logger.info(
+                        "will dial the primary datacenter through %s gateways",
+                        "our own" if through_local else "its",
+                    )
+            self._news.set()
+            self._changed()
+
+    async def gateway_known(self, dc: str) -> None:
+        """Return as soon as there is a gateway to dial for a datacenter."""
+        assert self.locator is not None
+        while not self.locator.candidates(dc):
+            self._news.clear()
+            await self._news.wait()
+
+    def is_gateway(self, host: str) -> bool:
+        """Whether an address is one of our gateways', behind which whole datacenters come."""
+        if self.locator is None:
+            return False
+        return any(address.startswith(host_port(host, 0)[:-1]) for address in self.locator.local)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.pool.close()
+
+    def _dialer(self, report: Callable[[GatewayOutcome], None]) -> GatewayDialer:
+        return GatewayDialer(self._network, self._pick, report, domain=self._config.domain)
+
+    def _pick(self, dc: str) -> Sequence[tuple[str, int]]:
+        assert self.locator is not None
+        return [split_host_port(address) for address in self.locator.candidates(dc)]
+
+    def _receive_from_gossip(self, outcome: GatewayOutcome) -> None:
+        self._loop.call_soon_threadsafe(self._receive_outcome, outcome)
+
+    def _receive_outcome(self, outcome: GatewayOutcome) -> None:
+        assert self.locator is not None
+        address = host_port(outcome.host, outcome.port)
+        if outcome.ok:
+            self.locator.gateway_worked(address)
+        else:
+            self.locator.gateway_failed(address)
+            logger.debug(
+                "gateway %s did not lead to server %s: %s: %s",
+                address,
+                outcome.node,
+                outcome.step,
+                outcome.text,
+                extra={"dc": outcome.dc},
+            )
+
+
+def _listed(addresses: Sequence[str]) -> str:
+    return ", ".join(addresses) or "none"

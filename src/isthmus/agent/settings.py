@@ -1,0 +1,83 @@
+"""From the agent's configuration to the record of each component."""
+
+import base64
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from isthmus.config.model import AgentConfig, GossipTimers
+from isthmus.engine.memory import MemoryEngine
+from isthmus.gossip.config import GossipConfig
+from isthmus.net.tls import TlsConfig
+from isthmus.store.engine import Engine
+
+_STORE_FOLDER = "store"
+
+
+def tls_config(config: AgentConfig) -> TlsConfig:
+    """TLS of the server port and of what we dial."""
+    tls = config.tls
+    return TlsConfig(
+        ca_file=tls.ca_file,
+        ca_path=tls.ca_path,
+        cert_file=tls.cert_file,
+        key_file=tls.key_file,
+        verify_incoming=tls.verify_incoming,
+        verify_incoming_rpc=tls.verify_incoming_rpc,
+        verify_outgoing=tls.verify_outgoing,
+        verify_server_hostname=tls.verify_server_hostname,
+        server_name=tls.server_name,
+        tls_min_version=tls.min_version,
+        node_name=config.node_name,
+        dc=config.datacenter,
+        domain=config.domain,
+    )
+
+
+def engine(
+    config: AgentConfig, *, entropy: Callable[[int], bytes], wall: Callable[[], datetime]
+) -> Engine:
+    """Where this server's data is durable: SQLite in `data_dir`, or nowhere with ``-dev``."""
+    cluster = str(
+        uuid.UUID(bytes=entropy(16), version=4)
+    )  # Of a new store; an old one has its own.
+    if config.data_dir is None:
+        return MemoryEngine(cluster=cluster)
+    from isthmus.engine.sqlite import SqliteEngine  # -dev does without.
+
+    return SqliteEngine(
+        config.data_dir / _STORE_FOLDER,
+        datacenter=config.datacenter,
+        cluster=cluster,
+        wall=wall,
+    )
+
+
+def gossip_config(config: AgentConfig, *, wan: bool) -> GossipConfig:
+    """Times of a pool."""
+    gossip = config.gossip
+    timers: GossipTimers = gossip.wan if wan else gossip.lan
+    return replace(
+        GossipConfig.wan() if wan else GossipConfig.lan(),
+        gossip_interval=timers.gossip_interval,
+        gossip_nodes=timers.gossip_nodes,
+        probe_interval=timers.probe_interval,
+        probe_timeout=timers.probe_timeout,
+        suspicion_mult=timers.suspicion_mult,
+        retransmit_mult=timers.retransmit_mult,
+        verify_incoming=gossip.encrypt_verify_incoming,
+        verify_outgoing=gossip.encrypt_verify_outgoing,
+        reconnect_timeout=gossip.reconnect_timeout_wan if wan else gossip.reconnect_timeout_lan,
+    )
+
+
+def gossip_keys(config: AgentConfig) -> tuple[bytes, ...]:
+    """Encryption keys of both pools, primary first."""
+    return (base64.b64decode(config.gossip.encrypt),) if config.gossip.encrypt else ()
+
+
+def trust_domain(config: AgentConfig) -> str | None:
+    """Trust domain of the mesh: known only when the operator set the cluster id."""
+    cluster_id = config.connect.ca_config.get("cluster_id")
+    return f"{cluster_id}.consul" if isinstance(cluster_id, str) and cluster_id else None
