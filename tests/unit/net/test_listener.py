@@ -1,0 +1,443 @@
+"""The server port on loopback: Consul's recorded behaviour case by case, and RPC itself."""
+
+import asyncio
+import json
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.errors import MalformedPacket
+from isthmus.model.query import DatacenterRequest
+from isthmus.names import Alpn
+from isthmus.net.listener import ListenerConfig, ServerListener
+from isthmus.net.network import Inbound, TlsAccept
+from isthmus.net.sockets import SocketNetwork
+from isthmus.net.tls import TlsConfig, TlsConfigurator
+from isthmus.rpc.packets import PACKET_SIZE_MAX, PacketReader, frame_packet
+from isthmus.wire.msgpack import Unpacker, encode
+from isthmus.wire.netrpc import RequestHeader, encode_request
+from isthmus.wire.yamux import Flag, FrameType, Header, decode_header, encode_header
+from support.certificates import Certificate
+from support.rpc_server import SteeredDispatcher
+
+VECTORS = Path(__file__).parents[2] / "vectors"
+CASES: list[dict[str, Any]] = json.loads(
+    (VECTORS / "federation" / "port_behaviour.json").read_text()
+)["cases"]
+DEADLINE = 10.0
+QUICK = 0.2  # The handshake timeout of these tests.
+LEADER_CALL = encode_request(
+    RequestHeader(7, "Status.Leader"), encode(DatacenterRequest(datacenter="dc1"))
+)
+SYN, ACK, FIN, RST = Flag
+
+
+class GossipReceiver(asyncio.Protocol):
+    """What the gossip thread would run on a handed-over connection."""
+
+    def __init__(self, packets: asyncio.Queue[bytes], *, stream: bool) -> None:
+        self._packets, self._stream = packets, stream
+        self._reader = PacketReader()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._stream:
+            self._transport.close()  # The unknown type byte of the recorded case.
+            return
+        try:
+            self._reader.receive_data(data)
+        except MalformedPacket:
+            self._transport.close()
+        for packet in self._reader.take_packets():
+            self._packets.put_nowait(packet)
+
+
+@dataclass
+class Port:
+    """A listener with what it hands on."""
+
+    listener: ServerListener
+    dispatcher: SteeredDispatcher
+    packets: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    handed: asyncio.Queue[tuple[str, int]] = field(default_factory=asyncio.Queue)
+
+    @property
+    def number(self) -> int:
+        return self.listener.address[1]
+
+
+PortMaker = Callable[..., Any]
+
+
+@asynccontextmanager
+async def open_port(
+    certificate: Certificate | None = None, *, unlimited: bool = False, **limits: Any
+) -> AsyncIterator[Port]:
+    """Open a server port of dc1; with a certificate, as with ``verify_incoming_rpc``."""
+    tls = None
+    if certificate is not None:
+        tls = TlsConfigurator(
+            TlsConfig(
+                ca_file=str(certificate.ca_file),
+                cert_file=str(certificate.cert_file),
+                key_file=str(certificate.key_file),
+            )
+        )
+        limits = {"native_tls": True, "demand_tls": True, "demand_certificate": True, **limits}
+    limits.setdefault("handshake_timeout", QUICK)
+    config = ListenerConfig(**limits)
+    dispatcher = SteeredDispatcher()
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def take(*, stream: bool) -> Callable[[Inbound], None]:
+        def taken(inbound: Inbound) -> None:
+            async def start() -> None:
+                port.handed.put_nowait(inbound.peer)
+                receiver = GossipReceiver(port.packets, stream=stream)
+                try:
+                    await inbound.start(receiver, tls=TlsAccept(require_client=True, alpn=True))
+                except OSError:
+                    return
+
+            tasks.add(asyncio.get_running_loop().create_task(start()))
+
+        return taken
+
+    listener = ServerListener(
+        SocketNetwork(tls),
+        config,
+        dispatcher,
+        on_gossip_packets=take(stream=False),
+        on_gossip_stream=take(stream=True),
+        unlimited=lambda host: unlimited,
+    )
+    port = Port(listener, dispatcher)
+    await listener.start("127.0.0.1", 0)
+    try:
+        yield port
+    finally:
+        await listener.close()
+        await asyncio.gather(*tasks)
+
+
+@dataclass
+class Client:
+    """A raw connection to the port."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @property
+    def alpn(self) -> str | None:
+        engine = self.writer.get_extra_info("ssl_object")
+        assert engine is not None
+        name: str | None = engine.selected_alpn_protocol()
+        return name
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def receive(self, size: int) -> bytes:
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.readexactly(size)
+
+    async def ended(self) -> bytes:
+        """What is left until the server ends the connection, which it must."""
+        async with asyncio.timeout(DEADLINE):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+    async def frame(self) -> tuple[Header, bytes]:
+        header = decode_header(await self.receive(12))
+        return header, await self.receive(header.length) if header.kind == 0 else b""
+
+
+@asynccontextmanager
+async def connected(
+    port: Port, context: ssl.SSLContext | None = None, *, sni: str = "server.dc1.consul"
+) -> AsyncIterator[Client]:
+    async with asyncio.timeout(DEADLINE):
+        name = sni if context else None
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port.number, ssl=context, server_hostname=name
+        )
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.fixture
+async def port(certificates: Any) -> AsyncIterator[Port]:
+    """A port as the recorded one: certificates demanded, gossip taken."""
+    async with open_port(certificates.alpha) as port:
+        yield port
+
+
+async def assert_multi_open(client: Client) -> None:
+    await client.send(encode_header(FrameType.PING, SYN, 0, 5))
+    assert await client.frame() == (Header(FrameType.PING, ACK, 0, 5), b"")
+
+
+async def assert_single_open(client: Client) -> None:
+    await client.send(LEADER_CALL)
+    await assert_leader_answer(client)
+
+
+async def assert_leader_answer(client: Client) -> None:
+    unpacker, values = Unpacker(), []
+    while len(values) < 2:
+        unpacker.feed(await client.receive(1))
+        values += list(unpacker)
+    assert values == [
+        {"Error": "", "Seq": 7, "ServiceMethod": "Status.Leader"},
+        "127.0.0.1:8300",
+    ]
+
+
+async def assert_packets_open(client: Client, port: Port, *before: bytes) -> None:
+    """The connection takes packets: those sent before, and another one."""
+    await client.send(frame_packet(b"proof"))
+    async with asyncio.timeout(DEADLINE):
+        for packet in (*before, b"proof"):
+            assert await port.packets.get() == packet
+
+
+# Consul's recorded behaviour ---------------------------------------------------------------------
+
+Case = Callable[[Port, Any], Awaitable[None]]
+BEHAVIOUR: dict[str, Case] = {}
+
+
+def case(name: str) -> Callable[[Case], Case]:
+    """Register the check of one recorded case."""
+
+    def register(check: Case) -> Case:
+        BEHAVIOUR[name] = check
+        return check
+
+    return register
+
+
+def alpn_case(name: str, *offered: str, chosen: str, sni: str = "server.dc1.consul") -> None:
+    async def check(port: Port, certificates: Any) -> None:
+        async with connected(port, certificates.beta.context(*offered), sni=sni) as client:
+            assert client.alpn == chosen
+            if chosen == Alpn.RPC_SINGLE:
+                await assert_single_open(client)
+            elif chosen == Alpn.RPC_MULTI:
+                await assert_multi_open(client)
+            elif chosen == Alpn.WAN_GOSSIP_PACKET:
+                await assert_packets_open(client, port)
+            elif chosen == Alpn.WAN_GOSSIP_STREAM:
+                async with asyncio.timeout(DEADLINE):
+                    assert await port.handed.get()
+            else:
+                assert await client.ended() == b""
+
+    BEHAVIOUR[name] = check
+
+
+for _name in Alpn:
+    alpn_case(f"ALPN {_name}", _name, chosen=_name)
+# Consul keeps raft, snapshot and gRPC open: nothing of ours serves them yet, so they are closed.
+_PACKET, _STREAM = Alpn.WAN_GOSSIP_PACKET, Alpn.WAN_GOSSIP_STREAM
+alpn_case("two ALPN offered: foo + packet", "foo", _PACKET, chosen=_PACKET)
+alpn_case("two ALPN offered: stream + packet (client order)", _STREAM, _PACKET, chosen=_PACKET)
+alpn_case("SNI unrelated", _PACKET, chosen=_PACKET, sni="unrelated.example")
+alpn_case("SNI of another DC", _PACKET, chosen=_PACKET, sni="server.dc9.consul")
+alpn_case("server certificate of another DC, packet", _PACKET, chosen=_PACKET)
+alpn_case("server certificate of another DC, raft", Alpn.RAFT, chosen=Alpn.RAFT)
+
+
+@case("unknown ALPN foo")
+async def unknown_alpn(port: Port, certificates: Any) -> None:
+    with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+        async with connected(port, certificates.beta.context("foo")):
+            pass
+
+
+@case("no ALPN")
+async def no_alpn(port: Port, certificates: Any) -> None:
+    async with connected(port, certificates.beta.context()) as client:
+        assert client.alpn is None
+        assert await client.ended() == b""
+
+
+async def assert_refused(port: Port, context: ssl.SSLContext, alert: str) -> None:
+    """With TLS 1.3 the client's handshake is over before the server judges its certificate."""
+    async with connected(port, context) as client:
+        with pytest.raises(ssl.SSLError, match=alert):
+            await client.ended()
+    assert port.packets.empty()
+
+
+@case("no client certificate, packet")
+async def no_certificate(port: Port, certificates: Any) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(certificates.alpha.ca_file)
+    context.set_alpn_protocols([_PACKET])
+    await assert_refused(port, context, "(?i)certificate.required")  # Go says: bad certificate.
+
+
+@case("self-signed client certificate, packet")
+async def stranger(port: Port, certificates: Any) -> None:
+    context = certificates.stranger.context(_PACKET, verify=False)
+    await assert_refused(port, context, "(?i)unknown.ca")  # Go says: bad certificate.
+
+
+@case("client-role certificate of the same CA (client.dc1.consul), packet")
+async def client_role(port: Port, certificates: Any) -> None:
+    """Stricter than Consul, which accepts it: a client's certificate cannot act as a server."""
+    async with connected(port, certificates.client.context(_PACKET)) as client:
+        assert await client.ended() == b""
+    assert port.packets.empty()
+
+
+@case("TLS 1.2 only")
+async def tls12(port: Port, certificates: Any) -> None:
+    context = certificates.beta.context(_PACKET)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with connected(port, context) as client:
+        assert client.writer.get_extra_info("ssl_object").version() == "TLSv1.2"
+        await assert_packets_open(client, port)
+
+
+@case("TCP connect, send nothing")
+async def nothing(port: Port, certificates: Any) -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with connected(port) as client:
+        assert await client.ended() == b""
+    assert QUICK <= loop.time() - started < QUICK + 5
+
+
+@case("half a ClientHello then silence")
+async def half_a_hello(port: Port, certificates: Any) -> None:
+    hellos = json.loads((VECTORS / "federation" / "client_hello.json").read_text())["hellos"]
+    hello = bytes.fromhex(hellos[0]["record_hex"])
+    async with connected(port) as client:
+        await client.send(hello[: len(hello) // 2])
+        assert await client.ended() == b""
+
+
+def first_byte_case(first: int, answer: bytes = b"") -> None:
+    async def check(port: Port, certificates: Any) -> None:
+        async with connected(port) as client:
+            await client.send(bytes([first]) + bytes(50))
+            assert await client.ended() == answer
+
+    BEHAVIOUR[f"first byte {first:#x}"] = check
+
+
+for _first in (0x08, 0x09, 0x13, 0x14, 0x17, 0x47, 0xFF):
+    first_byte_case(_first)
+first_byte_case(0x15, b"\x15\x03\x01\x00\x02\x02\x0a")
+first_byte_case(0x16, b"\x15\x03\x01\x00\x02\x02\x0a")
+
+
+def frames_case(name: str, *writes: bytes, packets: tuple[bytes, ...] = (), ends: bool) -> None:
+    async def check(port: Port, certificates: Any) -> None:
+        async with connected(port, certificates.beta.context(_PACKET)) as client:
+            for write in writes:
+                await client.send(write)
+            if ends:
+                assert await client.ended() == b""
+            else:
+                await assert_packets_open(client, port, *packets)
+
+    BEHAVIOUR[f"packet: {name}"] = check
+
+
+_LARGEST = b"\xff" * PACKET_SIZE_MAX
+_FE, _FD = b"\xfe", b"\xfd" * 20
+frames_case("length 0", bytes(4), ends=True)
+frames_case("length 4 MiB + 1", struct.pack(">I", PACKET_SIZE_MAX + 1), ends=True)
+frames_case(
+    "length 4 MiB exactly, body sent", frame_packet(_LARGEST), packets=(_LARGEST,), ends=False
+)
+frames_case("body of one unknown type byte 0xfe", frame_packet(_FE), packets=(_FE,), ends=False)
+frames_case(
+    "garbage body then a second frame",
+    frame_packet(_FE),
+    frame_packet(_FD),
+    packets=(_FE, _FD),
+    ends=False,
+)
+frames_case(
+    "two frames in one write",
+    frame_packet(_FE) + frame_packet(_FD),
+    packets=(_FE, _FD),
+    ends=False,
+)
+frames_case(
+    "length split in two TLS records", b"\x00\x00", b"\x00\x01\xfe", packets=(_FE,), ends=False
+)
+
+
+@case("packet: truncated body then client closes")
+async def truncated(port: Port, certificates: Any) -> None:
+    async with connected(port, certificates.beta.context(_PACKET)) as client:
+        await client.send(b"\x00\x00\x00\x10half")
+        client.writer.close()
+        assert await client.ended() == b""
+    assert port.packets.empty()
+
+
+async def silent(port: Port, certificates: Any, sent: bytes, *, then: bytes = b"") -> None:
+    """The port sets no limit once a connection speaks: the gossip thread has its own."""
+    async with connected(port, certificates.beta.context(_PACKET)) as client:
+        await client.send(sent)
+        await nothing(port, certificates)  # Meanwhile a whole handshake timeout passes.
+        await client.send(then)
+        await assert_packets_open(client, port, *([_FE] if then else []))
+
+
+@case("packet: body promised but silent 15 s")
+async def silent_body(port: Port, certificates: Any) -> None:
+    await silent(port, certificates, b"\x00\x00\x00\x01", then=_FE)
+
+
+@case("packet: idle connection")
+async def idle_packets(port: Port, certificates: Any) -> None:
+    await silent(port, certificates, b"")
+
+
+@case("stream: unknown type byte")
+async def stream_garbage(port: Port, certificates: Any) -> None:
+    async with connected(port, certificates.beta.context(_STREAM)) as client:
+        await client.send(b"\xfe")
+        assert await client.ended() == b""
+
+
+@case("stream: silence (memberlist TCP timeout)")
+async def stream_silence(port: Port, certificates: Any) -> None:
+    async with connected(port, certificates.beta.context(_STREAM)) as client:
+        await nothing(port, certificates)
+        await client.send(b"\xfe")
+        assert await client.ended() == b""
+
+
+def test_every_recorded_case_is_checked() -> None:
+    assert {case["case"] for case in CASES} == set(BEHAVIOUR)
+    assert len(CASES) == 43
+
+
+@pytest.mark.parametrize("recorded", CASES, ids=lambda recorded: recorded["case"])
+async def test_the_port_behaves_as_recorded_from_consul(
+    recorded: dict[str, Any], port: Port, certificates: Any
+) -> None:
+    await BEHAVIOUR[recorded["case"]](port, certificates)
