@@ -7,15 +7,13 @@ a new version. Source: design of storage, §4.
 """
 
 import functools
-import types
-import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import msgpack
 import msgspec
 
-from isthmus.model.record import Record
+from isthmus.model.record import Record, fields_of, split_optional
 from isthmus.model.timestamp import Timestamp
 from isthmus.store.engine import Corrupt
 from isthmus.units import Duration
@@ -58,14 +56,11 @@ def decode_row(kind: type[R], data: bytes) -> R:
 @functools.cache
 def _fields(record: type[Record]) -> tuple[tuple[str, Any, object], ...]:
     """(name, declared type, default) of each field; the default only where it is a record."""
-    kinds = typing.get_type_hints(record, include_extras=True)
+    defaults = {field.name: field.default for field in msgspec.structs.fields(record)}
     return tuple(
-        (
-            field.name,
-            kinds[field.name],
-            field.default if isinstance(field.default, Record) else None,
-        )
-        for field in msgspec.structs.fields(record)
+        (field.name, field.kind, default if isinstance(default, Record) else None)
+        for field in fields_of(record)
+        for default in (defaults[field.name],)
     )
 
 
@@ -87,7 +82,7 @@ def _record_encoder(record: type[Record]) -> Convert:
 
 def _encoder(kind: Any) -> Convert | None:
     """Conversion of one field's values; None when they are plain already."""
-    kind = _plain_type(kind)
+    kind, _ = split_optional(kind)
     if isinstance(kind, type) and issubclass(kind, Record):
         return lambda value: _record_encoder(kind)(value)
     if kind is Timestamp:
@@ -125,7 +120,7 @@ def _record_decoder(record: type[Record]) -> Convert:
 
 
 def _decoder(kind: Any) -> Convert | None:
-    kind = _plain_type(kind)
+    kind, _ = split_optional(kind)
     if isinstance(kind, type) and issubclass(kind, Record):
         return lambda value: _record_decoder(kind)(value)
     if kind is Timestamp:
@@ -142,10 +137,3 @@ def _decoder(kind: Any) -> Convert | None:
             return None
         return lambda value: {key: entry(item) for key, item in value.items()}
     return None
-
-
-def _plain_type(kind: Any) -> Any:
-    """The type without ``| None`` and annotations."""
-    if get_origin(kind) in {Union, types.UnionType}:
-        (kind,) = (arg for arg in get_args(kind) if arg is not type(None))
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind

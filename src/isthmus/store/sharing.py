@@ -58,6 +58,8 @@ class Sharing:
 
     def _share_dict(self, value: dict[str, Any]) -> dict[str, Any]:
         shared = {self._share(key): self._share(item) for key, item in value.items()}
+        if not all(isinstance(item, str | Record) for item in shared.values()):
+            return shared  # Free values: 1, 1.0 and true are equal, but not the same.
         try:
             found: dict[str, Any] = self._pool.setdefault((dict, tuple(shared.items())), shared)
         except TypeError:
