@@ -3,6 +3,7 @@
 import functools
 import importlib
 import pkgutil
+import struct
 from typing import Any, Final, get_args, get_origin
 
 from hypothesis import strategies as st
@@ -15,6 +16,13 @@ from isthmus.units import Duration
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**63 - 1
 UINT_MAX: Final = 2**64 - 1
+
+
+# JSON has no infinities, and the reader does not see the sign of ``-0``.
+_FLOATS: Final = st.floats(allow_nan=False, allow_infinity=False).map(lambda value: value or 0.0)
+_SINGLES: Final = _FLOATS.filter(lambda value: abs(value) < 3e38).map(
+    lambda value: float(struct.unpack("f", struct.pack("f", value))[0]) or 0.0
+)
 
 
 def record_types() -> list[type[Record]]:
@@ -41,13 +49,9 @@ def timestamps() -> st.SearchStrategy[Timestamp]:
 
 
 def free_values() -> st.SearchStrategy[Any]:
-    """Values of any shape, as ``Proxy.Config`` holds them."""
+    """Values of any shape, as ``Proxy.Config`` holds them; JSON reads numbers as floats."""
     scalars = (
-        st.none()
-        | st.booleans()
-        | st.integers(INT_MIN, UINT_MAX)
-        | st.floats(allow_nan=False)
-        | st.text(max_size=3)
+        st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _FLOATS | st.text(max_size=3)
     )
     return st.recursive(
         scalars,
@@ -63,8 +67,8 @@ _SCALARS: Final[dict[Any, st.SearchStrategy[Any]]] = {
     bool: st.booleans(),
     int: st.integers(INT_MIN, INT_MAX),
     Uint: st.integers(0, UINT_MAX),
-    float: st.floats(allow_nan=False),
-    Float32: st.floats(allow_nan=False, width=32),
+    float: _FLOATS,
+    Float32: _SINGLES,
     bytes: st.binary(max_size=40),
     Duration: st.integers(INT_MIN, INT_MAX).map(Duration),
     Timestamp: timestamps(),

@@ -194,8 +194,10 @@ def _number(value: float) -> float | int | msgspec.Raw:
     return msgspec.Raw(_digits(repr(value), size).encode("ascii"))
 
 
-def _single(value: float) -> msgspec.Raw:
+def _single(value: float) -> float | msgspec.Raw:
     """A float of single precision, with the fewest digits that tell it from its neighbours."""
+    if not math.isfinite(value):
+        return value
     near = _SINGLE.pack(value)
     text = next(
         (
@@ -248,7 +250,7 @@ def _printable(value: object) -> object:
     """The same with replacement characters where text was not UTF-8."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_printable(item) for item in value]
     if isinstance(value, dict):
         return {_printable(key): _printable(item) for key, item in value.items()}

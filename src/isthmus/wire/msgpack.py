@@ -344,6 +344,15 @@ def _float(value: object, where: str) -> float:
     raise _mismatch(where, "a number", value)
 
 
+def _single(value: object, where: str) -> float:
+    """A float rounded to single precision; one that is too large is refused, as in Go."""
+    number = value if type(value) is float else _float(value, where)
+    try:
+        return cast(float, _SINGLE.unpack(_SINGLE.pack(_SINGLE_BYTE, number))[1])
+    except OverflowError:
+        raise MalformedPacket(f"{where}: {number} overflows single precision") from None
+
+
 def _duration(value: object, where: str) -> Duration:
     return Duration(_integer(value, where)) if value else Duration(0)
 
@@ -410,7 +419,7 @@ _SCALARS: Final[dict[Any, tuple[str, Callable[[object, str], object]]]] = {
     int: (f"type({{0}}) is int and {_INT_MIN} <= {{0}} <= {_INT_MAX}", _integer),
     Uint: ("type({0}) is int and {0} >= 0", _unsigned),
     float: ("type({0}) is float", _float),
-    Float32: ("type({0}) is float", _float),
+    Float32: ("", _single),
     Duration: ("", _duration),
     bytes: ("", _raw),
     Timestamp: ("", _time),

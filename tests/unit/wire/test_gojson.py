@@ -16,6 +16,7 @@ from isthmus.errors import MalformedPacket
 from isthmus.model.catalog import (
     CheckServiceNode,
     ConnectProxyConfig,
+    ExposePath,
     HealthCheck,
     HealthCheckDefinition,
     IndexedCheckServiceNodes,
@@ -27,6 +28,7 @@ from isthmus.model.catalog import (
 from isthmus.model.config_entry import (
     CookieConfig,
     MeshConfigEntry,
+    OpaqueUpstreamConfig,
     ServiceConfigEntry,
     ServiceResolverConfigEntry,
     ServiceSplit,
@@ -68,6 +70,12 @@ BODIES: dict[str, Any] = {
     "catalog_datacenters": tuple[str, ...],
     "coordinate_datacenters": tuple[DatacenterMap, ...],
 }
+
+
+class PartialList(Record, frozen=True, kw_only=True):
+    """A list of text, which stays a tuple on its way to the encoder."""
+
+    names: tuple[str, ...] = ()
 
 
 # Captured bodies --------------------------------------------------------------------------------
@@ -150,6 +158,7 @@ def test_message_from_the_wire_shows_as_the_captured_json_does() -> None:
             '"CreateIndex":0,"ModifyIndex":0}',
         ),
         (ServiceSplit(weight=33.3), '{"Weight":33.3}'),
+        (ServiceSplit(weight=math.inf), '{"Weight":null}'),
         (UpstreamLimits(max_connections=0), '{"MaxConnections":0}'),
         (CookieConfig(ttl=Duration.of(1)), '{"TTL":1000000000}'),
         (
@@ -158,6 +167,12 @@ def test_message_from_the_wire_shows_as_the_captured_json_does() -> None:
             '"NodeChecks":["serfHealth"],"ServiceChecks":null,"CreateIndex":0,"ModifyIndex":0}',
         ),
         (TxnResult(kv=None), "{}"),
+        (ExposePath(path="\udc80"), '{"Path":"\ufffd","ParsedFromCheck":false}'),
+        (
+            OpaqueUpstreamConfig(config={"k": ["\udc80"]}),
+            '{"Upstream":{"ID":""},"Config":{"k":["\ufffd"]}}',
+        ),
+        (PartialList(names=("\udc80",)), '{"Names":["\ufffd"]}'),
         (
             FederationState(datacenter="dc1"),
             '{"Datacenter":"dc1","UpdatedAt":"0001-01-01T00:00:00Z","PrimaryModifyIndex":0,'
@@ -353,6 +368,18 @@ def test_any_value_in_any_field_is_taken_or_refused(
         plain[data.draw(st.sampled_from(sorted(plain)))] = other
     with suppress(MalformedPacket):
         gojson.decode(type(record), gojson.encode(plain), ignore_unknown=True)
+
+
+@given(value=ANY_RECORD, data=st.data())
+@settings(deadline=None)
+def test_whatever_the_wire_brings_can_be_shown(value: Record, data: st.DataObject) -> None:
+    message = bytearray(msgpack.encode(value))
+    for _ in range(3):
+        at = data.draw(st.integers(0, len(message) - 1))
+        message[at] = data.draw(st.integers(0, 255))
+    with suppress(MalformedPacket):
+        damaged = msgpack.decode(type(value), bytes(message))
+        assert msgspec.json.decode(gojson.encode(damaged)) is not None
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])

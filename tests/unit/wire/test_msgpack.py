@@ -186,6 +186,7 @@ def test_stream_may_be_chopped_anywhere(chunks: list[int], stream: list[Any]) ->
         (-1, "ff"),
         (-33, "d0df"),
         (1.5, "cb3ff8000000000000"),
+        (float("inf"), "cb7ff0000000000000"),
         (Duration.of(1), "ce3b9aca00"),
         (None, "c0"),
         ((), "90"),
@@ -212,6 +213,13 @@ def test_weight_of_a_split_has_single_precision_and_nothing_else_has() -> None:
     data = msgpack.encode(entry)
     assert b"\xa6Weight\xca\x42\x05\x33\x33" in data
     assert msgpack.encode(msgpack.decode(ServiceSplitterConfigEntry, data)) == data
+
+
+def test_weight_that_single_precision_cannot_hold_is_refused() -> None:
+    assert msgpack.from_plain(ServiceSplit, {"Weight": 0.1}).weight == 0.10000000149011612
+    assert msgpack.from_plain(ServiceSplit, {"Weight": 7}).weight == 7.0
+    with pytest.raises(MalformedPacket, match=r"ServiceSplit\.Weight: 1e\+39 overflows"):
+        msgpack.from_plain(ServiceSplit, {"Weight": 1e39})
 
 
 def test_field_that_go_tags_omitempty_stays_away_when_zero() -> None:
