@@ -70,7 +70,7 @@ class Peer:
 
     async def sees(self, name: str, status: str, *, within: float) -> None:
         async def seen() -> bool:
-            return (await self.members()).get(name, {}).get("status") == status
+            return bool((await self.members()).get(name, {}).get("status") == status)
 
         await eventually(seen, within=within)
 
@@ -148,7 +148,7 @@ async def live_together(pool: Pool, observer: Observer, tmp_path: Path, *options
         await pool.update_tags({"dc": "dc2"})
 
         async def retagged() -> bool:
-            return (await peer.members())["ours"]["tags"] == {"dc": "dc2"}
+            return bool((await peer.members())["ours"]["tags"] == {"dc": "dc2"})
 
         await eventually(retagged, within=5)
         await pool.leave()
