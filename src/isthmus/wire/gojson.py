@@ -10,6 +10,7 @@ floats. Source: protocol/http-api.md §1.
 
 import base64
 import binascii
+import contextlib
 import functools
 import math
 import re
@@ -353,11 +354,9 @@ def _read_unsigned(value: object, where: str) -> int:
 
 
 def _read_float(value: object, where: str) -> float:
-    try:
+    with contextlib.suppress(OverflowError):
         if type(value) is int or type(value) is float:
             return float(value)
-    except OverflowError:
-        pass
     raise _refused(value, where, "float64")
 
 

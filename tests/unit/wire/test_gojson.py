@@ -218,6 +218,8 @@ def test_pretty_text_has_four_spaces_and_ends_with_a_newline() -> None:
         ({"\udcff": "\udcff"}, '{"\ufffd":"\ufffd"}'),
         ({"b": 1, "a": 2}, '{"a":2,"b":1}'),
         (b"\x00\xff", '"AP8="'),
+        (bytearray(b"\x00\xff"), '"AP8="'),
+        ((Upstream(), {"a": Duration(1)}), '[{"DestinationName":"","MeshGateway":{}},{"a":"1ns"}]'),
         (None, "null"),
         (Duration.of(90), '"1m30s"'),
         (Timestamp.parse("2020-03-09T20:59:02.12+02:00"), '"2020-03-09T20:59:02.12+02:00"'),
@@ -319,6 +321,8 @@ def test_requests_are_read_as_go_reads_them(kind: Any, text: str, value: object)
         (FederationState, '{"UpdatedAt":"yesterday"}', "RFC 3339"),
         (ConnectProxyConfig, '{"Config":' + '{"a":' * 102 + "1" + "}" * 103, "nested deeper"),
         (ServiceSplit, '{"Weight":1e39}', "of type float32"),
+        (float, "1" + "0" * 400, "number .* of type float64"),
+        (float, '"x"', "string .* of type float64"),
         (dict[str, str], "7", "of type map"),
     ],
 )  # fmt: skip

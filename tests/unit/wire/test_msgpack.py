@@ -18,7 +18,7 @@ from isthmus.model.federation import (
 from isthmus.model.kv import DirEntry
 from isthmus.model.methods import METHODS
 from isthmus.model.query import QueryOptions
-from isthmus.model.record import Record
+from isthmus.model.record import Float32, Record, Uint
 from isthmus.model.timestamp import Timestamp
 from isthmus.units import Duration
 from isthmus.wire import msgpack
@@ -203,6 +203,11 @@ def test_values_take_the_forms_of_the_old_specification(value: object, hexadecim
     assert msgpack.encode(value).hex() == hexadecimal
 
 
+def test_what_has_no_form_is_our_mistake() -> None:
+    with pytest.raises(TypeError, match="no MessagePack form for object"):
+        msgpack.pack([object()])
+
+
 def test_records_have_every_field_sorted_by_its_wire_name() -> None:
     plain: Any = msgpack.to_plain(ServiceAddress(address="10.0.0.1"))
     assert list(plain.items()) == [("Address", "10.0.0.1"), ("Port", 0)]
@@ -279,8 +284,36 @@ def test_what_consul_accepts_is_accepted(kind: Any, data: bytes, value: object) 
 
 
 @pytest.mark.parametrize(
+    ("kind", "zero"),
+    [
+        (str, ""),
+        (bytes, b""),
+        (bool, False),
+        (int, 0),
+        (Uint, 0),
+        (float, 0.0),
+        (Float32, 0.0),
+        (Duration, Duration(0)),
+        (Timestamp, Timestamp()),
+        (Node, Node()),
+        (tuple[str, ...], ()),
+        (dict[str, str], {}),
+        (object, None),
+        (Node | None, None),
+        (tuple[Node, ...] | None, None),
+        (int | None, None),
+    ],
+    ids=repr,
+)
+def test_nil_is_the_zero_value(kind: Any, zero: object) -> None:
+    assert msgpack.decode(kind, b"\xc0") == zero
+
+
+@pytest.mark.parametrize(
     ("kind", "data"),
     [
+        pytest.param(float, b"\xa0", id="string for a float"),
+        pytest.param(object, b"\x91\xd4\x01\x00", id="extension deep in a free value"),
         pytest.param(Node, b"\x92\xa0\xa0", id="struct as a list"),
         pytest.param(str, b"\xc4\x01a", id="bin for a string"),
         pytest.param(dict[str, str], b"\x81\xc4\x01a\xa0", id="bin for a key of a map"),
