@@ -118,7 +118,8 @@ class Connection:
 
     def read_hello(self, mask: int = READABLE) -> None:
         """Take what the client sent; when its hello is complete, find a route and dial."""
-        del mask
+        if mask & HANGUP:
+            self._spoke_on = True  # Its end came with these bytes, and is not reported again.
         room = self._exchange.config.hello_size_max - len(self._hello)
         try:
             data = self._client.recv(room)
@@ -184,7 +185,6 @@ class Connection:
         """
         counters = self._exchange.counters
         setattr(counters, why, getattr(counters, why) + 1)
-        self._exchange.hellos.stop(self)
         self.abort()
 
     # Dial.
@@ -200,8 +200,8 @@ class Connection:
     def dial_won(self, sock: Socket, data: bytes, *, more: bool) -> None:
         """See `dial.Caller`."""
         up, down = self._forward(sock)
-        up.readable = self._spoke_on
-        down.readable = more
+        up.readable = up.hangup = self._spoke_on
+        down.readable = down.hangup = more
         try:
             down.push(data)
         except OSError:
@@ -226,8 +226,8 @@ class Connection:
         assert self._dial is not None
         sock = self._dial.commit()
         if sock is not None:
-            up, _ = self._forward(sock)
-            up.readable = up.hangup = True
+            for flow in self._forward(sock):
+                flow.readable = flow.hangup = True
             self._pump()
 
     def _forward(self, endpoint: Socket) -> tuple[Flow, Flow]:
@@ -323,7 +323,9 @@ class Connection:
         )
 
     def abort(self) -> None:
-        """End it with a reset to both sides."""
+        """End it with a reset to both sides; nothing happens when it has ended already."""
+        if self not in self._exchange.connections:
+            return
         reset_on_close(self._client)
         if self._up is not None:
             reset_on_close(self._up.sink)
@@ -331,6 +333,7 @@ class Connection:
 
     def _close(self) -> None:
         exchange = self._exchange
+        exchange.hellos.stop(self)
         if self._dial is not None:
             self._dial.abandon()
             self._dial = None

@@ -43,7 +43,7 @@ class Caller(Protocol):
         Args:
             sock: Its socket, whose events still need a handler.
             data: The first bytes that came from it.
-            more: There may be further bytes, or its end, that will not be reported again.
+            more: Further bytes or its end may be there already, and go unreported.
         """
 
     def dial_failed(self) -> None:

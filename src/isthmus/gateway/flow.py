@@ -47,7 +47,8 @@ class Flow:
     Attributes:
         readable: The source may have bytes, or its end.
         writable: The sink may take bytes.
-        hangup: The source reported its end, or an error, behind the bytes it still has.
+        hangup: The source's end, or an error, may lie behind the bytes it still has, and will
+            not be reported again: it has to be read until it says so.
         ended: The end of the source was passed on to the sink; nothing will follow.
         moved: Bytes that left the source.
     """

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,7 @@ from support.gateway import (
     DEADLINE,
     BackendMaker,
     GatewayMaker,
+    Talk,
     client_hello,
     read_exactly,
     read_to_end,
@@ -41,8 +43,12 @@ def unreachable(held: list[socket.socket]) -> Endpoint:
 
 
 @pytest.fixture
-def held() -> list[socket.socket]:
-    return []
+def held() -> Iterator[list[socket.socket]]:
+    """Sockets to keep open during the test."""
+    socks: list[socket.socket] = []
+    yield socks
+    for sock in socks:
+        sock.close()
 
 
 def ask(gateway_client: socket.socket) -> tuple[bytes, float]:
@@ -95,8 +101,6 @@ def test_unreachable_endpoint_costs_one_stagger(
         answer, took = ask(gateway.connect())
         assert answer == b"two"
         assert took < 2.0
-    for sock in held:
-        sock.close()
 
 
 @pytest.mark.parametrize("talk", [reset, close_unanswered])
@@ -194,8 +198,6 @@ def test_client_is_reset_when_no_endpoint_is_reached_in_time(
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert gateway.proxy.counters().attempts_failed == 2
-    for sock in held:
-        sock.close()
 
 
 def test_two_lost_answers_end_a_dial(
@@ -224,3 +226,39 @@ def test_host_name_that_does_not_resolve_is_passed_over(
     endpoints = (Endpoint("no-such-name.invalid", 1), make_backend(b"two").endpoint)
     gateway = make_gateway(routes(web=endpoints))
     assert [ask(gateway.connect())[0] for _ in range(2)] == [b"two", b"two"]
+
+
+@pytest.mark.parametrize("size", [1, 16 * 1024, 16 * 1024 + 100, 200_000])
+def test_answer_that_ends_at_once_arrives_whole_with_its_end(
+    size: int, make_backend: BackendMaker, make_gateway: GatewayMaker
+) -> None:
+    def answer(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(bytes(size))
+
+    gateway = make_gateway(routes(web=(make_backend(answer).endpoint,)))
+    for _ in range(5):
+        with gateway.connect() as client:
+            client.sendall(HELLO)
+            client.shutdown(socket.SHUT_WR)
+            assert len(read_to_end(client)) == size
+
+
+@pytest.mark.parametrize("talk", [b"two", lambda sock: sock.sendall(read_to_end(sock))])
+def test_client_that_said_all_before_anyone_was_reached_is_heard_to_the_end(
+    talk: bytes | Talk,
+    make_backend: BackendMaker,
+    make_gateway: GatewayMaker,
+    held: list[socket.socket],
+) -> None:
+    endpoints = (unreachable(held), make_backend(talk).endpoint)
+    gateway = make_gateway(routes(web=endpoints), stagger=0.02)
+    for _ in range(4):
+        with gateway.connect() as client:
+            client.sendall(HELLO[:10])
+            gateway.until(lambda counters: counters.open == 1)
+            client.sendall(HELLO[10:])
+            client.sendall(b"more")
+            client.shutdown(socket.SHUT_WR)
+            assert read_to_end(client).endswith(HELLO + b"more")
+        gateway.until(lambda counters: counters.open == 0)
