@@ -350,7 +350,6 @@ ALIASES: Final[Mapping[str, str]] = {
     "ui": "ui_config.enabled",
     "ui_dir": "ui_config.dir",
     "ui_content_path": "ui_config.content_path",
-    "acl.tokens.initial_management": "acl.tokens.master",
     "tls.defaults.ca_file": "ca_file",
     "tls.defaults.ca_path": "ca_path",
     "tls.defaults.cert_file": "cert_file",

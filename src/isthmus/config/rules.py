@@ -203,7 +203,7 @@ def _primary_gateways(config: AgentConfig) -> _Rule:
 
 
 def _addresses(config: AgentConfig) -> _Rule:
-    addresses = config.addresses
+    addresses, reported = config.addresses, set[str]()
     for key, value in (
         ("bind_addr", addresses.bind),
         ("serf_lan", addresses.serf_lan),
@@ -211,9 +211,13 @@ def _addresses(config: AgentConfig) -> _Rule:
         ("advertise_addr", addresses.advertise),
         ("advertise_addr_wan", addresses.advertise_wan),
     ):
+        if value in reported:
+            continue  # It follows from the key that was reported.
         if value and not _is_ip(value):
+            reported.add(value)
             yield key, f'{key} must be an IP address, not "{value}"', ""
         elif key.startswith("advertise") and value in {"0.0.0.0", "::", "[::]"}:
+            reported.add(value)
             kind = "Advertise WAN" if key.endswith("wan") else "Advertise"
             text = f"{kind} address cannot be 0.0.0.0, :: or [::]"
             yield key, text, "set it to what other servers of this datacenter can dial"
@@ -243,7 +247,7 @@ def _is_ip(text: str) -> bool:
 
 
 def _ports(config: AgentConfig) -> _Rule:
-    used: dict[str, str] = {}
+    used: dict[str, tuple[str, str]] = {}
     addresses, ports = config.addresses, config.ports
     for door, key, hosts, port in (
         ("DNS", "ports.dns", addresses.dns, ports.dns),
@@ -261,9 +265,11 @@ def _ports(config: AgentConfig) -> _Rule:
         for host in hosts:
             address = host if host.startswith(_UNIX) else names.host_port(host, port)
             if address in used:
-                text = f"{door} address {address} already configured for {used[address]}"
-                yield key, text, "give each its own port"
-            used.setdefault(address, door)
+                other, other_key = used[address]
+                text = f"{door} address {address} already configured for {other}"
+                written = key if key in config.origins else other_key
+                yield written, text, "give each its own port"
+            used.setdefault(address, (door, key))
 
 
 def _gossip(config: AgentConfig) -> _Rule:

@@ -1,0 +1,179 @@
+"""What a whole configuration must keep, with Consul's own texts.
+
+The vector holds what Consul 1.10.11 answered to ``consul validate``; it names its cases, and the
+table below says what each one changes in the vector's baseline.
+"""
+
+# ruff: noqa: E501 -- a table is read by its rows.
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.config import AgentConfig
+from isthmus.errors import Mistake
+
+Load = Callable[..., AgentConfig]
+Refuse = Callable[..., tuple[Mistake, ...]]
+
+VECTOR = json.loads(
+    (Path(__file__).parents[2] / "vectors/federation/config_validation.json").read_text()
+)
+FLAG = "connect.enable_mesh_gateway_wan_federation = true"
+TLS = {"ca_file": "ca.pem", "cert_file": "c.pem", "key_file": "k.pem"}
+GONE = object()
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "baseline secondary": {},
+    "flag without connect": {"connect": {"enable_mesh_gateway_wan_federation": True}},
+    "flag on client": {"server": False, "primary_gateways": GONE},
+    "primary_gateways on client": {"server": False, "connect": {"enabled": True}},
+    "slash in node name": {"node_name": "a/b"},
+    "dot in node name": {"node_name": "a.b"},
+    "star node name": {"node_name": "*"},
+    "underscore node name": {"node_name": "a_b"},
+    "start_join_wan": {"start_join_wan": ["10.0.0.1"]},
+    "retry_join_wan": {"retry_join_wan": ["10.0.0.1"]},
+    "primary_gateways in primary": {"primary_datacenter": "dc2"},
+    "primary_gateways without federation flag": {"connect": {"enabled": True}},
+    "no primary_datacenter": {"primary_datacenter": GONE},
+    "no tls at all": dict.fromkeys(TLS, GONE),
+    "verify_* all on without certs": {
+        **dict.fromkeys(TLS, GONE),
+        "verify_incoming": True,
+        "verify_outgoing": True,
+        "verify_server_hostname": True,
+    },
+    "serf_wan -1": {"ports": {"serf_wan": -1}},
+    "bad interval": {"primary_gateways_interval": "abc"},
+    "interval 0": {"primary_gateways_interval": "0s"},
+    "primary gateway without port": {"primary_gateways": ["10.0.0.1"]},
+    "primary gateway provider": {"primary_gateways": ["provider=aws tag_key=x"]},
+    "primary gateway hostname": {"primary_gateways": ["gateway.example.com:443"]},
+    "primary gateway template": {"primary_gateways": ["{{ GetPrivateIP }}:8443"]},
+    "bad primary_datacenter": {"primary_datacenter": "d c"},
+    "upper case dc": {"datacenter": "DC2"},
+    "dc with dot": {"datacenter": "dc.2"},
+}
+STRICTER = {
+    "dot in node name": f"'{FLAG}' requires that 'node_name' not contain '.' characters",
+    "star node name": f"'{FLAG}' requires that 'node_name' is not '*', which stands for any server",
+    "no tls at all": f"'{FLAG}' requires TLS: ca_file, cert_file, key_file missing",
+    "verify_* all on without certs": f"'{FLAG}' requires TLS: ca_file, cert_file, key_file missing",
+    "interval 0": "primary_gateways_interval must be greater than zero",
+    "primary gateway without port": "primary_gateways: missing port in address '10.0.0.1', "
+    "expected HOST:PORT",
+}
+"""Consul accepts these, and they cannot work; we refuse them."""
+
+
+def values_of(case: str) -> dict[str, Any]:
+    values = {**VECTOR["baseline"], **TLS, **CHANGES[case]}
+    return {key: value for key, value in values.items() if value is not GONE}
+
+
+def test_every_case_of_the_vector_is_known() -> None:
+    assert [one["case"] for one in VECTOR["cases"]] == list(CHANGES)
+    assert {one["case"] for one in VECTOR["cases"] if one["rc"] == 0} >= set(STRICTER)
+
+
+@pytest.mark.parametrize("case", [one for one in VECTOR["cases"] if one["rc"] != 0], ids=lambda c: c["case"])  # fmt: skip
+def test_what_consul_refuses_is_refused_in_its_words(case: dict[str, Any], refuse: Refuse) -> None:
+    expected = case["message"].removeprefix("Config validation failed: ")
+    expected = expected.removeprefix("1 error occurred: \t* ").strip()
+    mistakes = refuse(values_of(case["case"]))
+    assert [mistake.text for mistake in mistakes] == [expected]
+    assert all(mistake.source in {"a.json", ""} for mistake in mistakes)
+
+
+@pytest.mark.parametrize("case", [one for one in VECTOR["cases"] if one["rc"] == 0], ids=lambda c: c["case"])  # fmt: skip
+def test_what_consul_accepts_is_accepted_unless_it_cannot_work(
+    case: dict[str, Any], load_values: Load, refuse: Refuse
+) -> None:
+    name = case["case"]
+    if name in STRICTER:
+        assert STRICTER[name] in [mistake.text for mistake in refuse(values_of(name))]
+        return
+    config = load_values(values_of(name))
+    warning = case["message"].removeprefix("Configuration is valid!").strip()
+    assert warning in " ".join(config.warnings)
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "text"),
+    [
+        ({"data_dir": ""}, "data_dir", "data_dir cannot be empty"),
+        ({"bootstrap": True}, "bootstrap", "'bootstrap = true' requires 'server = true'"),
+        ({"bootstrap_expect": 3}, "bootstrap_expect", "'bootstrap_expect > 0' requires 'server = true'"),
+        ({"bootstrap_expect": -1}, "bootstrap_expect", "bootstrap_expect cannot be -1. Must be greater than or equal to zero"),
+        ({"server": True, "bootstrap": True, "bootstrap_expect": 1}, "bootstrap_expect", "'bootstrap_expect > 0' and 'bootstrap = true' are mutually exclusive"),
+        ({"datacenter": "dc one"}, "datacenter", 'datacenter can only contain lowercase alphanumeric, - or _ characters. received: "dc one"'),
+        ({"encrypt": "AAAA"}, "encrypt", "encrypt has invalid key: it has 3 bytes, not 16, 24 or 32"),
+        ({"encrypt": "?"}, "encrypt", "encrypt has invalid key: illegal base64 data"),
+        ({"ports": {"dns": 8500}}, "ports.dns", "HTTP address 127.0.0.1:8500 already configured for DNS"),
+        ({"ports": {"http": 70000}}, "ports.http", "ports.http must be a port from 1 to 65535, or -1 for none, not 70000"),
+        ({"ports": {"server": -1}}, "ports.server", "ports.server cannot be turned off"),
+        ({"advertise_addr": "0.0.0.0"}, "advertise_addr", "Advertise address cannot be 0.0.0.0, :: or [::]"),
+        ({"advertise_addr_wan": "::"}, "advertise_addr_wan", "Advertise WAN address cannot be 0.0.0.0, :: or [::]"),
+        ({"bind_addr": "nowhere"}, "bind_addr", 'bind_addr must be an IP address, not "nowhere"'),
+        ({"addresses": {"dns": "unix:///x"}}, "addresses.dns", "DNS address cannot be a unix socket"),
+        ({"node_id": "7"}, "node_id", 'node_id must be a UUID, not "7"'),
+        ({"node_meta": {"consul-x": "1"}}, "node_meta", 'Couldn\'t load metadata pair ("consul-x"): Key prefix \'consul-\' is reserved for internal use'),
+        ({"cert_file": "c.pem"}, "cert_file", "cert_file is given without key_file"),
+        ({"verify_outgoing": True}, "verify_outgoing", "verify_outgoing is set, and no CA certificate is given"),
+        ({"ports": {"https": 8501}}, "ports.https", "ports.https is open, and no certificate is given"),
+        ({"tls_min_version": "ssl3"}, "tls_min_version", 'tls_min_version must be one of tls10, tls11, tls12, tls13, not "ssl3"'),
+        ({"log_level": "loud"}, "log_level", 'log_level must be trace, debug, info, warn or err, not "LOUD"'),
+        ({"reconnect_timeout": "1h"}, "reconnect_timeout", "reconnect_timeout must be at least 8h"),
+        ({"gossip_lan": {"probe_timeout": "2s"}}, "gossip_lan.probe_timeout", "gossip_lan.probe_timeout must not be longer than gossip_lan.probe_interval"),
+        ({"acl": {"enabled": True}}, "acl.enabled", "acl.enabled = true is not supported by this release"),
+        ({"acl": {"default_policy": "deny"}}, "acl.default_policy", "acl.default_policy is not supported by this release"),
+        ({"acl_datacenter": "dc1"}, "acl_datacenter", "acl_datacenter turns access control on, which this release does not support"),
+        ({"acl_default_policy": "deny"}, "acl_default_policy", "acl_default_policy is not supported by this release"),
+    ],
+)  # fmt: skip
+def test_broken_rule_names_file_key_and_text(
+    values: dict[str, Any], key: str, text: str, refuse: Refuse
+) -> None:
+    (mistake,) = refuse(values)
+    assert (mistake.source, mistake.key, mistake.text) == ("a.json", key, text)
+
+
+def test_bootstrap_expect_is_refused_in_dev_mode(refuse: Refuse) -> None:
+    (mistake,) = refuse({"bootstrap_expect": 3}, dev=True)
+    assert mistake == Mistake(
+        "a.json",
+        "bootstrap_expect",
+        "'bootstrap_expect > 0' not allowed in dev mode",
+        "leave one of them out",
+    )
+
+
+def test_the_gossip_key_is_in_no_message(refuse: Refuse, load_values: Load) -> None:
+    secret = "c2VjcmV0"
+    assert all(secret not in str(mistake) for mistake in refuse({"encrypt": secret}))
+    config = load_values({"encrypt": "MDEyMzQ1Njc4OWFiY2RlZg=="})
+    assert config.gossip.encrypt == "MDEyMzQ1Njc4OWFiY2RlZg=="
+    assert "MDEy" not in repr(config)
+
+
+def test_missing_primary_text_is_once_only(refuse: Refuse) -> None:
+    """A datacenter's bad name is reported for the datacenter, not again as the primary's."""
+    assert len(refuse({"datacenter": "dc.2"})) == 1
+
+
+def warnings_of(config: AgentConfig) -> str:
+    return "\n".join(config.warnings)
+
+
+def test_two_servers_are_warned_about(load_values: Load) -> None:
+    config = load_values({"server": True, "bootstrap_expect": 2})
+    assert "does not survive the loss of one" in warnings_of(config)
+
+
+def test_gateways_without_the_flag_are_warned_about(load_values: Load) -> None:
+    config = load_values(values_of("primary_gateways without federation flag"))
+    assert "primary_gateways has no effect" in warnings_of(config)

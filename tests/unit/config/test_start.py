@@ -1,0 +1,60 @@
+"""What is right and yet keeps this release from starting."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.config import AgentConfig, unreadable, unsupported
+
+Load = Callable[..., AgentConfig]
+
+
+def test_one_server_can_start(load_values: Load) -> None:
+    assert unsupported(load_values({"server": True, "bootstrap": True})) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"server": False}, "server", "needs client agents, not in this release"),
+        (
+            {"server": True, "bootstrap_expect": 3},
+            "bootstrap_expect",
+            "needs several servers in one datacenter, not in this release",
+        ),
+        (
+            {"server": True, "retry_join": ["provider=aws secret=s"]},
+            "retry_join",
+            "discovery by provider is not in this release: provider=aws",
+        ),
+        (
+            {"server": True, "http_config": {"block_endpoints": ["/v1/kv"]}},
+            "http_config.block_endpoints",
+            "this release would not enforce it (paths that are refused)",
+        ),
+        (
+            {"server": True, "serf_wan_allowed_cidrs": ["10.0.0.0/8"]},
+            "serf_wan_allowed_cidrs",
+            "this release would not enforce it (the same for the wan pool)",
+        ),
+    ],
+)
+def test_what_is_not_in_this_release_is_named(
+    values: dict[str, Any], key: str, words: str, load_values: Load
+) -> None:
+    (mistake,) = unsupported(load_values(values))
+    assert (mistake.source, mistake.key, mistake.text) == ("a.json", key, words)
+    assert mistake.remedy
+
+
+def test_missing_files_are_named(tmp_path: Path, load_values: Load) -> None:
+    there, missing = tmp_path / "c.pem", tmp_path / "k.pem"
+    there.touch()
+    config = load_values(
+        {"cert_file": str(there), "key_file": str(missing), "ca_path": str(tmp_path)}
+    )
+    (mistake,) = unreadable(config)
+    assert mistake.key == "key_file"
+    assert mistake.text == f"{missing} cannot be read: No such file or directory"
