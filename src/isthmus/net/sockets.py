@@ -128,6 +128,8 @@ class _SocketListening:
         tls: TlsConfigurator | None,
     ) -> None:
         self._sock, self._accept, self._tls = sock, accept, tls
+        host, port = sock.getsockname()[:2]
+        self._address = (host, port)
         self._accepting = TaskScope()  # Goes on after `close`.
         self._loop_scope = TaskScope()
         self._loop_scope.spawn(self._run())
@@ -135,8 +137,7 @@ class _SocketListening:
     @property
     def address(self) -> tuple[str, int]:
         """See `Listening.address`."""
-        host, port = self._sock.getsockname()[:2]
-        return host, port
+        return self._address
 
     async def close(self) -> None:
         """See `Listening.close`."""

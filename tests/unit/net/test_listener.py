@@ -2,25 +2,27 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from isthmus.errors import MalformedPacket
+from isthmus.errors import MalformedPacket, NoLeader, RequestError
 from isthmus.model.query import DatacenterRequest
 from isthmus.names import Alpn
-from isthmus.net.listener import ListenerConfig, ServerListener
+from isthmus.net.listener import ListenerConfig, PeerInfo, ServerListener
 from isthmus.net.network import Inbound, TlsAccept
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfig, TlsConfigurator
 from isthmus.rpc.packets import PACKET_SIZE_MAX, PacketReader, frame_packet
-from isthmus.wire.msgpack import Unpacker, encode
+from isthmus.rpc.yamux import SessionConfig
+from isthmus.wire.msgpack import Unpacker, encode, pack
 from isthmus.wire.netrpc import RequestHeader, encode_request
 from isthmus.wire.yamux import Flag, FrameType, Header, decode_header, encode_header
 from support.certificates import Certificate
@@ -75,9 +77,6 @@ class Port:
         return self.listener.address[1]
 
 
-PortMaker = Callable[..., Any]
-
-
 @asynccontextmanager
 async def open_port(
     certificate: Certificate | None = None, *, unlimited: bool = False, **limits: Any
@@ -96,13 +95,14 @@ async def open_port(
     limits.setdefault("handshake_timeout", QUICK)
     config = ListenerConfig(**limits)
     dispatcher = SteeredDispatcher()
+    opened: list[Port] = []
     tasks: set[asyncio.Task[Any]] = set()
 
     def take(*, stream: bool) -> Callable[[Inbound], None]:
         def taken(inbound: Inbound) -> None:
             async def start() -> None:
-                port.handed.put_nowait(inbound.peer)
-                receiver = GossipReceiver(port.packets, stream=stream)
+                opened[0].handed.put_nowait(inbound.peer)
+                receiver = GossipReceiver(opened[0].packets, stream=stream)
                 try:
                     await inbound.start(receiver, tls=TlsAccept(require_client=True, alpn=True))
                 except OSError:
@@ -120,10 +120,10 @@ async def open_port(
         on_gossip_stream=take(stream=True),
         unlimited=lambda host: unlimited,
     )
-    port = Port(listener, dispatcher)
+    opened.append(Port(listener, dispatcher))
     await listener.start("127.0.0.1", 0)
     try:
-        yield port
+        yield opened[0]
     finally:
         await listener.close()
         await asyncio.gather(*tasks)
@@ -197,7 +197,7 @@ async def assert_single_open(client: Client) -> None:
 
 
 async def assert_leader_answer(client: Client) -> None:
-    unpacker, values = Unpacker(), []
+    unpacker, values = Unpacker(), list[object]()
     while len(values) < 2:
         unpacker.feed(await client.receive(1))
         values += list(unpacker)
@@ -441,3 +441,360 @@ async def test_the_port_behaves_as_recorded_from_consul(
     recorded: dict[str, Any], port: Port, certificates: Any
 ) -> None:
     await BEHAVIOUR[recorded["case"]](port, certificates)
+
+
+# Calls in clear ----------------------------------------------------------------------------------
+
+
+def call(sequence: int, method: str, body: bytes = b"\x80") -> bytes:
+    return encode_request(RequestHeader(sequence, method), body)
+
+
+async def open_stream(client: Client, stream: int, data: bytes, *, flags: int = 0) -> None:
+    await client.send(encode_header(FrameType.DATA, SYN | flags, stream, len(data)) + data)
+    assert await client.frame() == (Header(FrameType.WINDOW_UPDATE, ACK, stream, 0), b"")
+
+
+async def answer(client: Client, stream: int) -> list[Any]:
+    """The next whole answer, which must be on `stream`."""
+    unpacker, values = Unpacker(), list[Any]()
+    while len(values) < 2:
+        header, data = await client.frame()
+        assert (header.kind, header.stream) == (FrameType.DATA, stream)
+        unpacker.feed(data)
+        values += list(unpacker)
+    return values
+
+
+def fin(stream: int) -> tuple[Header, bytes]:
+    return Header(FrameType.WINDOW_UPDATE, FIN, stream, 0), b""
+
+
+@asynccontextmanager
+async def multi(port: Port) -> AsyncIterator[Client]:
+    """A yamux connection in clear."""
+    async with connected(port) as client:
+        await client.send(b"\x04")
+        yield client
+
+
+@pytest.fixture
+async def clear() -> AsyncIterator[Port]:
+    """A port without TLS."""
+    async with open_port() as port:
+        yield port
+
+
+async def test_calls_on_streams_are_answered(clear: Port) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(7, "Status.Leader"))
+        assert await answer(client, 1) == [
+            {"Error": "", "Seq": 7, "ServiceMethod": "Status.Leader"},
+            "127.0.0.1:8300",
+        ]
+    assert clear.dispatcher.calls == [("Status.Leader", DatacenterRequest())]
+    assert clear.dispatcher.peers[0].dcs == frozenset()
+
+
+async def test_a_captured_consul_connection_is_answered(clear: Port) -> None:
+    """The method is not served yet: its caller is told so, and the stream is ended."""
+    vector = json.loads((VECTORS / "rpc" / "conn-plain-multiplex-open.json").read_text())
+    async with connected(clear) as client:
+        await client.send(bytes.fromhex(vector["hex"]))
+        assert await client.frame() == (Header(FrameType.WINDOW_UPDATE, ACK, 1, 0), b"")
+        error = "rpc: can't find method ACL.RoleList"
+        expected = {"Error": error, "Seq": 1, "ServiceMethod": "ACL.RoleList"}
+        assert await answer(client, 1) == [expected, {}]
+        assert await client.frame() == fin(1)
+
+
+async def test_a_slow_call_holds_up_no_other_stream(clear: Port) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Peers"))
+        await open_stream(client, 3, call(2, "Status.Ping"))
+        assert (await answer(client, 3))[0]["Seq"] == 2
+        clear.dispatcher.release.set()
+        assert (await answer(client, 1))[0]["Seq"] == 1
+
+
+async def test_calls_on_one_stream_are_answered_in_order(clear: Port) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Peers") + call(2, "Status.Ping"))
+        async with asyncio.timeout(DEADLINE):
+            await clear.dispatcher.held.wait()
+        assert [method for method, _ in clear.dispatcher.calls] == ["Status.Peers"]
+        clear.dispatcher.release.set()
+        assert (await answer(client, 1))[0]["Seq"] == 1
+        assert (await answer(client, 1))[0]["Seq"] == 2
+
+
+async def test_a_call_is_answered_after_its_callers_fin(clear: Port) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Peers"), flags=FIN)
+        clear.dispatcher.release.set()
+        assert (await answer(client, 1))[0]["Seq"] == 1
+        assert await client.frame() == fin(1)
+
+
+async def test_an_empty_stream_ends_alone(clear: Port) -> None:
+    async with multi(clear) as client:
+        await client.send(encode_header(FrameType.WINDOW_UPDATE, SYN | FIN, 1, 0))
+        assert await client.frame() == (Header(FrameType.WINDOW_UPDATE, ACK, 1, 0), b"")
+        assert await client.frame() == fin(1)
+        await open_stream(client, 3, call(1, "Status.Ping"))
+        assert (await answer(client, 3))[0]["Seq"] == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [NoLeader(), RequestError("Permission denied"), RequestError("")]
+)
+async def test_an_error_of_a_call_leaves_its_stream_open(clear: Port, failure: Exception) -> None:
+    clear.dispatcher.failure = failure
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Leader"))
+        header, body = await answer(client, 1)
+        assert (header["Error"], body) == (str(failure) or "RequestError", {})
+        clear.dispatcher.failure = None
+        data = call(2, "Status.Ping")
+        await client.send(encode_header(FrameType.DATA, 0, 1, len(data)) + data)
+        assert (await answer(client, 1))[0] == {
+            "Error": "",
+            "Seq": 2,
+            "ServiceMethod": "Status.Ping",
+        }
+
+
+async def test_a_bug_in_a_call_is_told_without_its_details(
+    clear: Port, caplog: pytest.LogCaptureFixture
+) -> None:
+    clear.dispatcher.failure = KeyError("secret")
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Leader"))
+        assert (await answer(client, 1))[0]["Error"] == "internal error"
+    assert "a call failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [(pack({"Datacenter": 1}), "Datacenter"), (b"\xc1", "codec.decoder"), (b"\x01", "a map")],
+)
+async def test_an_argument_of_another_shape_ends_the_stream(
+    clear: Port, body: bytes, error: str
+) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Leader", body))
+        header, _ = await answer(client, 1)
+        assert header["Error"].startswith("codec.decoder: ")
+        assert error in header["Error"]
+        assert await client.frame() == fin(1)
+        await open_stream(client, 3, call(2, "Status.Ping"))
+        assert (await answer(client, 3))[0]["Seq"] == 2
+
+
+async def test_a_reset_cancels_its_call(clear: Port) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Peers"))
+        async with asyncio.timeout(DEADLINE):
+            await clear.dispatcher.held.wait()
+            await client.send(encode_header(FrameType.WINDOW_UPDATE, RST, 1, 0))
+            await clear.dispatcher.cancelled.wait()
+
+
+@pytest.mark.parametrize("first", [b"\x04", b"\x00"])
+async def test_the_end_of_a_connection_cancels_its_calls(clear: Port, first: bytes) -> None:
+    async with connected(clear) as client:
+        data = call(1, "Status.Peers")
+        if first == b"\x04":
+            data = encode_header(FrameType.DATA, SYN, 1, len(data)) + data
+        await client.send(first + data)
+        async with asyncio.timeout(DEADLINE):
+            await clear.dispatcher.held.wait()
+        # Without yamux a mere end could be half a close, after which an answer is still wanted.
+        sock = client.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    async with asyncio.timeout(DEADLINE):
+        await clear.dispatcher.cancelled.wait()
+
+
+async def test_an_answer_above_the_window_waits_for_its_reader(clear: Port) -> None:
+    clear.dispatcher.leader = "x" * 1_000_000
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Leader") + call(2, "Status.Ping"))
+        received = b""
+        while len(received) < 262_144:
+            received += (await client.frame())[1]
+        assert len(received) == 262_144
+        assert len(clear.dispatcher.calls) == 1  # The next call waits too.
+        await client.send(encode_header(FrameType.WINDOW_UPDATE, 0, 1, 900_000))
+        unpacker = Unpacker()
+        unpacker.feed(received)
+        values = list(unpacker)
+        while len(values) < 4:
+            unpacker.feed((await client.frame())[1])
+            values += list(unpacker)
+        assert values[1] == "x" * 1_000_000
+        assert len(clear.dispatcher.calls) == 2
+
+
+async def test_streams_above_the_limit_are_reset() -> None:
+    async with open_port(session=SessionConfig(streams_max=1)) as port, multi(port) as client:
+        await open_stream(client, 1, call(1, "Status.Peers"))
+        data = call(2, "Status.Ping")
+        await client.send(encode_header(FrameType.DATA, SYN, 3, len(data)) + data)
+        assert await client.frame() == (Header(FrameType.WINDOW_UPDATE, RST, 3, 0), b"")
+
+
+async def test_a_broken_session_ends_its_connection(clear: Port) -> None:
+    async with multi(clear) as client:
+        await client.send(b"\xff" * 12)
+        assert await client.ended() == encode_header(FrameType.GO_AWAY, 0, 0, 1)
+
+
+async def test_a_single_channel_is_served_until_its_callers_end(clear: Port) -> None:
+    async with connected(clear) as client:
+        await client.send(b"\x00" + call(1, "Status.Peers") + LEADER_CALL)
+        client.writer.write_eof()
+        clear.dispatcher.release.set()
+        values = Unpacker()
+        values.feed(await client.ended())
+        headers = [value for value in values if isinstance(value, dict)]
+        assert [header["Seq"] for header in headers] == [1, 7]
+
+
+async def test_a_single_channel_ends_with_what_it_cannot_read(clear: Port) -> None:
+    async with connected(clear) as client:
+        await client.send(b"\x00" + call(1, "Status.Leader", b"\xc1"))
+        assert b"codec.decoder" in await client.ended()
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 5, 6, 7, 8, 9, 0x16, 0xFF])
+async def test_what_is_not_served_is_closed(clear: Port, first: int) -> None:
+    async with connected(clear) as client:
+        await client.send(bytes([first]) + b"hello")
+        assert await client.ended() == b""
+
+
+# TLS behind the type byte ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def announced_tls(port: Port, context: ssl.SSLContext) -> AsyncIterator[Client]:
+    """Type byte 3, then TLS."""
+    async with connected(port) as client:
+        await client.send(b"\x03")
+        async with asyncio.timeout(DEADLINE):
+            await client.writer.start_tls(context, server_hostname="server.dc1.consul")
+        yield client
+
+
+@pytest.mark.parametrize("first", [b"\x04", b"\x00"])
+async def test_a_second_type_byte_is_served_inside_tls(
+    port: Port, certificates: Any, first: bytes
+) -> None:
+    async with announced_tls(port, certificates.client.context()) as client:
+        await client.send(first)
+        if first == b"\x04":
+            await assert_multi_open(client)
+        else:
+            await assert_single_open(client)
+
+
+async def test_nothing_behind_the_second_type_byte_is_lost(port: Port, certificates: Any) -> None:
+    async with announced_tls(port, certificates.client.context()) as client:
+        await client.send(b"\x00" + LEADER_CALL)
+        await assert_leader_answer(client)
+
+
+@pytest.mark.parametrize("first", [b"\x03", b"\x07", b"\x05", b"\x16"])
+async def test_other_second_bytes_are_refused(port: Port, certificates: Any, first: bytes) -> None:
+    async with announced_tls(port, certificates.alpha.context()) as client:
+        await client.send(first)
+        assert await client.ended() == b""
+
+
+async def test_a_missing_second_byte_is_not_waited_for(port: Port, certificates: Any) -> None:
+    async with announced_tls(port, certificates.alpha.context()) as client:
+        assert await client.ended() == b""
+
+
+async def test_announced_tls_demands_a_certificate_of_the_ca(port: Port, certificates: Any) -> None:
+    async with announced_tls(port, certificates.stranger.context(verify=False)) as client:
+        with pytest.raises(ssl.SSLError, match=r"(?i)unknown.ca"):
+            await client.ended()
+
+
+async def test_callers_are_known_by_their_certificate(port: Port, certificates: Any) -> None:
+    async with connected(port, certificates.beta.context(Alpn.RPC_SINGLE)) as client:
+        await assert_single_open(client)
+        host, number = client.writer.get_extra_info("sockname")
+    assert port.dispatcher.peers == [
+        PeerInfo(
+            host,
+            number,
+            ("beta.server.dc2.consul", "server.dc2.consul", "localhost"),
+            frozenset({"dc2"}),
+            Alpn.RPC_SINGLE,
+        )
+    ]
+
+
+# Limits ------------------------------------------------------------------------------------------
+
+
+async def test_connections_of_one_address_are_limited_and_given_back() -> None:
+    async with open_port(connections_per_client=2, handshake_timeout=DEADLINE) as port:
+        async with connected(port) as first, connected(port) as second:
+            await first.send(b"\x04")
+            await assert_multi_open(first)
+            await second.send(b"\x04")
+            await assert_multi_open(second)
+            async with connected(port) as third:
+                assert await third.ended() == b""
+            assert port.listener.refused_count == 1
+            first.writer.close()
+            await first.ended()
+        async with connected(port) as fourth:
+            await fourth.send(b"\x04")
+            await assert_multi_open(fourth)
+            assert port.listener.connection_count == 1
+
+
+async def test_a_gateways_address_is_not_limited() -> None:
+    async with (
+        open_port(connections_per_client=1, unlimited=True) as port,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(connected(port)) for _ in range(3)]
+        for client in clients:
+            await client.send(b"\x04")
+            await assert_multi_open(client)
+
+
+async def test_handed_over_connections_count_until_they_are_lost(certificates: Any) -> None:
+    async with open_port(certificates.alpha, connections_per_client=1) as port:
+        context = certificates.beta.context(_PACKET)
+        async with connected(port, context) as client:
+            await assert_packets_open(client, port)
+            async with connected(port) as second:
+                assert await second.ended() == b""
+            await client.send(bytes(4))
+            assert await client.ended() == b""
+        async with asyncio.timeout(DEADLINE):
+            while port.listener.connection_count:  # noqa: ASYNC110
+                await asyncio.sleep(0)  # Its end passes through both loops.
+        async with connected(port, context) as client:
+            await assert_packets_open(client, port)
+
+
+async def test_closing_cancels_calls_and_closes_connections(clear: Port) -> None:
+    async with multi(clear) as client:
+        await open_stream(client, 1, call(1, "Status.Peers"))
+        async with asyncio.timeout(DEADLINE):
+            await clear.dispatcher.held.wait()
+            await clear.listener.close()
+            assert clear.dispatcher.cancelled.is_set()
+        assert await client.ended() == b""
+        assert clear.listener.connection_count == 0
+        with pytest.raises(ConnectionRefusedError):
+            async with connected(clear):
+                pass
