@@ -1,0 +1,205 @@
+"""``/v1/catalog``: nodes and services as registered. Source: protocol/http-api.md §6.1."""
+
+from typing import Final
+
+import msgspec
+
+from isthmus.errors import InvalidRequest
+from isthmus.http import shapes
+from isthmus.http.context import Context
+from isthmus.http.decode import decode
+from isthmus.http.options import read_node_meta, read_options, read_source
+from isthmus.http.request import Request
+from isthmus.http.response import JSON, TRUE, Response
+from isthmus.http.routing import Route
+from isthmus.model.catalog import (
+    DatacentersRequest,
+    DeregisterRequest,
+    IndexedNodes,
+    IndexedNodeServiceList,
+    IndexedNodeServices,
+    IndexedServiceNodes,
+    IndexedServices,
+    NodeRequest,
+    NodeServices,
+    RegisterRequest,
+    ServiceRequest,
+)
+from isthmus.model.query import DatacenterRequest, Empty
+from isthmus.model.record import Record
+
+
+class _DeregisterBody(Record, frozen=True, kw_only=True):
+    """Body of a deregistration; the address is accepted and ignored."""
+
+    datacenter: str = ""
+    node: str = ""
+    address: str = ""
+    service_id: str = ""
+    check_id: str = ""
+    token: str = ""
+
+
+async def register(context: Context, request: Request) -> Response:
+    """Put a node, a service, checks into the catalog."""
+    body = decode(RegisterRequest, request.body, snake_case=True)
+    body = msgspec.structs.replace(
+        body,
+        datacenter=body.datacenter or context.local.datacenter,
+        token=request.token or body.token,
+    )
+    await context.call("Catalog.Register", body, Empty)
+    return Response(200, [JSON], TRUE)
+
+
+async def deregister(context: Context, request: Request) -> Response:
+    """Take a node, a service or a check out of the catalog."""
+    body = decode(_DeregisterBody, request.body, snake_case=True)
+    deregistration = DeregisterRequest(
+        datacenter=body.datacenter or context.local.datacenter,
+        node=body.node,
+        service_id=body.service_id,
+        check_id=body.check_id,
+        token=request.token or body.token,
+    )
+    await context.call("Catalog.Deregister", deregistration, Empty)
+    return Response(200, [JSON], TRUE)
+
+
+async def datacenters(context: Context, request: Request) -> Response:
+    """Names of the known datacenters, nearest first."""
+    found = await context.call("Catalog.ListDatacenters", DatacentersRequest(), tuple)
+    return context.json(request, found or ())
+
+
+async def nodes(context: Context, request: Request) -> Response:
+    """All nodes."""
+    options = read_options(request, context.local.datacenter)
+    reply = await context.call(
+        "Catalog.ListNodes",
+        DatacenterRequest(
+            **options.fields(),  # type: ignore[arg-type]
+            source=read_source(request, options.datacenter, context.local.node_name),
+            node_meta_filters=read_node_meta(request),
+        ),
+        IndexedNodes,
+    )
+    found = reply.nodes
+    return context.cached(
+        request, found, "nodes", lambda: found or (), meta=reply, level=options.level
+    )
+
+
+async def services(context: Context, request: Request) -> Response:
+    """Names of all services with the tags of their instances."""
+    options = read_options(request, context.local.datacenter)
+    reply = await context.call(
+        "Catalog.ListServices",
+        DatacenterRequest(
+            **options.fields(),  # type: ignore[arg-type]
+            node_meta_filters=read_node_meta(request),
+        ),
+        IndexedServices,
+    )
+    found = reply.services
+
+    def view() -> object:
+        return {name: tags or () for name, tags in (found or {}).items()}
+
+    return context.cached(request, found, "services", view, meta=reply, level=options.level)
+
+
+async def service(context: Context, request: Request) -> Response:
+    """Instances of a service."""
+    return await _service_nodes(context, request, connect=False)
+
+
+async def connect(context: Context, request: Request) -> Response:
+    """Instances that speak the mesh's TLS for a service."""
+    return await _service_nodes(context, request, connect=True)
+
+
+async def _service_nodes(context: Context, request: Request, *, connect: bool) -> Response:
+    options = read_options(request, context.local.datacenter)
+    if not request.argument:
+        raise InvalidRequest("Missing service name")
+    tags = request.query.all("tag")
+    reply = await context.call(
+        "Catalog.ServiceNodes",
+        ServiceRequest(
+            **options.fields(),  # type: ignore[arg-type]
+            service_name=request.argument,
+            service_tags=tuple(tags) if tags else None,
+            tag_filter=bool(tags),
+            connect=connect,
+            source=read_source(request, options.datacenter, context.local.node_name),
+            node_meta_filters=read_node_meta(request),
+        ),
+        IndexedServiceNodes,
+    )
+    found = reply.service_nodes
+    return context.cached(
+        request,
+        found,
+        "service",
+        lambda: shapes.service_nodes(found),
+        meta=reply,
+        level=options.level,
+    )
+
+
+async def node(context: Context, request: Request) -> Response:
+    """A node with its services by id."""
+    options = read_options(request, context.local.datacenter)
+    reply = await context.call(
+        "Catalog.NodeServices",
+        _node_request(request, options.fields()),
+        IndexedNodeServices,
+    )
+    found = reply.node_services
+
+    def view() -> object:
+        if found is None or found.node is None:
+            return None
+        by_id = {key: shapes.service(one) for key, one in (found.services or {}).items()}
+        return NodeServices(node=found.node, services=by_id)
+
+    return context.cached(request, found, "node", view, meta=reply, level=options.level)
+
+
+async def node_services(context: Context, request: Request) -> Response:
+    """A node with its services as a list."""
+    options = read_options(request, context.local.datacenter)
+    reply = await context.call(
+        "Catalog.NodeServiceList",
+        _node_request(request, options.fields()),
+        IndexedNodeServiceList,
+    )
+    found = reply.node_services
+
+    def view() -> object:
+        if found.services is None:
+            return found
+        listed = tuple(shapes.service(one) for one in found.services)
+        return msgspec.structs.replace(found, services=listed)
+
+    return context.cached(request, found, "list", view, meta=reply, level=options.level)
+
+
+def _node_request(request: Request, fields: dict[str, object]) -> NodeRequest:
+    if not request.argument:
+        raise InvalidRequest("Missing node name")
+    return NodeRequest(**fields, node=request.argument)  # type: ignore[arg-type]
+
+
+ROUTES: Final = (
+    Route("/v1/catalog/register", {"PUT": register}),
+    Route("/v1/catalog/deregister", {"PUT": deregister}),
+    Route("/v1/catalog/datacenters", {"GET": datacenters}),
+    Route("/v1/catalog/nodes", {"GET": nodes}, tells_state=True),
+    Route("/v1/catalog/services", {"GET": services}, tells_state=True),
+    Route("/v1/catalog/service/", {"GET": service}, tells_state=True),
+    Route("/v1/catalog/connect/", {"GET": connect}, tells_state=True),
+    Route("/v1/catalog/node/", {"GET": node}, tells_state=True),
+    Route("/v1/catalog/node-services/", {"GET": node_services}, tells_state=True),
+)

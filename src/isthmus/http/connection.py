@@ -1,0 +1,297 @@
+"""One HTTP/1.1 connection: bytes to requests, responses to bytes. Parsing is httptools' (llhttp).
+
+Requests of one connection are answered in order, one at a time. A client that goes away takes
+its request with it: the task is cancelled, so a blocking query frees its watch.
+"""
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from time import gmtime, strftime
+from typing import Final
+
+import httptools
+
+from isthmus.http.connections import Admission, Connections
+from isthmus.http.door import Door
+from isthmus.http.request import Request
+from isthmus.http.response import PLAIN, Response
+
+HEAD_SIZE_MAX: Final = 1024 * 1024
+"""Bytes of a request's line and headers; Go's default."""
+PIPELINE_MAX: Final = 32
+"""Requests that may wait for an earlier one of their connection; then reading pauses."""
+HALF_CLOSED_GRACE: Final = 1.0
+"""Seconds that a request may run on after its client has ended its sending side."""
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
+}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TOO_MANY: Final = (
+    "Your IP is issuing too many concurrent connections, please rate limit your calls\n"
+)
+
+
+class Connection(asyncio.Protocol):
+    """Serves one client.
+
+    Args:
+        door: Who answers.
+        connections: The table of all connections.
+        peer: Address of the client; empty on a unix socket.
+    """
+
+    def __init__(self, door: Door, connections: Connections, peer: str) -> None:
+        self._door, self._connections, self._peer = door, connections, peer
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Request] = deque()
+        self._writable = True
+        self._reading = True
+        self._closing = False  # No further request is taken.
+        self._keep_alive = True
+        # The request that is arriving.
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body = bytearray()
+        self._request: Request | None = None
+        self._in_head, self._head_size = True, 0
+        self._limit = 0
+        self._receiving_since: float | None = None
+
+    # From the transport ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Serve the client, unless there are too many already."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        admission = self._connections.admit(self, self._peer)
+        if admission is not Admission.WELCOME:
+            crowded = admission is Admission.CLIENT_FULL
+            self._refuse(429 if crowded else 503, _TOO_MANY if crowded else "")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Give up the request that is running: nobody waits for it."""
+        self._closing = True
+        self._connections.remove(self, self._peer)
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        if self._closing:
+            return
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > HEAD_SIZE_MAX:
+                self._refuse(431, "431 Request Header Fields Too Large")
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._closing = True  # We speak nothing else; the request is answered, then we part.
+        except httptools.HttpParserError:
+            self._refuse(400, "400 Bad Request")
+
+    def eof_received(self) -> bool:
+        """Let a running request end, if it ends soon; the client may still read."""
+        self._closing = True
+        transport = self._transport
+        if self._task is None or transport is None or transport.get_extra_info("ssl_object"):
+            return False
+        self._loop.call_later(HALF_CLOSED_GRACE, self._abandon)
+        return True
+
+    def pause_writing(self) -> None:
+        """Start no further request while the client does not read its answers."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._writable = True
+        self._next()
+
+    # From the parser ------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """First byte of a request."""
+        self._receiving_since = self._loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Decide how large the body may be."""
+        self._in_head = False
+        self._head_size = 0
+        self._keep_alive = self._parser.should_keep_alive()
+        request = Request(
+            self._parser.get_method().decode("ascii"),
+            self._target.decode("latin-1"),
+            self._headers,
+            peer=self._peer,
+        )
+        self._request = request
+        length = self._headers.get(b"content-length", b"0")
+        if length != b"0" or b"transfer-encoding" in self._headers:
+            self._limit = self._door.body_limit(request)
+            if int(length) > self._limit:
+                request.oversize = int(length)
+                self._submit()
+            elif self._headers.get(b"expect", b"").lower() == b"100-continue":
+                assert self._transport is not None
+                if self._task is None:  # Else the answer before would come after it.
+                    self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body; more than the limit is not kept, and ends the connection."""
+        if self._closing:
+            return
+        self._body += body
+        if len(self._body) > self._limit:
+            assert self._request is not None
+            self._request.oversize = len(self._body)
+            self._submit()
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        if not self._closing:
+            self._submit()
+
+    # Answering ------------------------------------------------------------------------------
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Take no further request; close now if none is running, else return its task."""
+        self._closing = True
+        if self._task is None and self._transport is not None:
+            self._transport.close()
+        return self._task
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expire(self, deadline: float) -> None:
+        """Close if a request began to arrive before `deadline` and has not arrived yet."""
+        if self._receiving_since is not None and self._receiving_since < deadline:
+            self.abort()
+
+    def _begin(self) -> None:
+        """Expect a new request."""
+        self._target, self._headers = b"", {}
+        self._body = bytearray()
+        self._request = None
+        self._in_head, self._head_size = True, 0
+        self._limit = 0
+        self._receiving_since = None
+
+    def _submit(self) -> None:
+        """Have the request answered, after those before it."""
+        request = self._request
+        assert request is not None
+        if request.oversize:
+            self._closing = True  # The rest of its body would be taken for a request.
+        elif self._body:
+            request.body = bytes(self._body)
+        if not self._keep_alive:
+            self._closing = True
+        self._begin()
+        if self._task is None and self._writable and not self._waiting:
+            self._start(request)
+            return
+        self._waiting.append(request)
+        if len(self._waiting) >= PIPELINE_MAX and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _start(self, request: Request) -> None:
+        self._task = self._connections.tasks.spawn(self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            response = await self._door.handle(request)
+        except BaseException:
+            self._task = None
+            self.abort()
+            raise
+        self._task = None
+        self._send(request, response)
+        self._next()
+
+    def _next(self) -> None:
+        """Start the next request that waits, or close if there will be none."""
+        if self._transport is None or self._task is not None:
+            return
+        if self._waiting:
+            if self._writable:
+                self._start(self._waiting.popleft())
+        elif self._closing:
+            self._transport.close()
+        if not self._reading and len(self._waiting) < PIPELINE_MAX // 2:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _send(self, request: Request, response: Response) -> None:
+        if self._transport is None:
+            return
+        if response.close:
+            self._closing = True
+        last = self._closing and not self._waiting
+        self._transport.write(
+            encode_response(
+                response,
+                date=self._connections.date(self._loop.time()),
+                close=last,
+                body=request.method != "HEAD",
+            )
+        )
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer something that is no request of ours, and close."""
+        self._closing = True
+        if self._task is not None:
+            self.abort()  # The answers before would come after this one.
+        elif self._transport is not None:
+            response = Response(status, [PLAIN], text.encode())
+            date = self._connections.date(self._loop.time())
+            self._transport.write(encode_response(response, date=date, close=True))
+            self._transport.close()
+
+    def _abandon(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+def encode_response(
+    response: Response, *, date: str, close: bool = False, body: bool = True
+) -> bytes:
+    """Bytes of a response.
+
+    Args:
+        response: With headers as they are to be spelled.
+        date: Value of the ``Date`` header.
+        close: Whether the connection ends after it.
+        body: Whether the body is sent; its length is told anyway.
+    """
+    parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n"]
+    parts += [f"{name}: {value}\r\n" for name, value in response.headers]
+    parts.append(f"Date: {date}\r\nContent-Length: {len(response.body)}\r\n")
+    parts.append("Connection: close\r\n\r\n" if close else "\r\n")
+    head = "".join(parts).encode("latin-1", "replace")
+    return head + response.body if body else head
+
+
+def http_date() -> str:
+    """The wall clock as HTTP writes it."""
+    return strftime("%a, %d %b %Y %H:%M:%S GMT", gmtime())

@@ -1,0 +1,86 @@
+"""The table of open connections: how many each client has, and what they share."""
+
+import asyncio
+import enum
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from isthmus.net.tasks import TaskScope
+
+CONNECTIONS_MAX: Final = 16_384
+"""Connections of all clients together."""
+
+
+class Closable(Protocol):
+    """What the table needs of a connection."""
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Take no further request; close now if none is running, else return its task."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def expire(self, deadline: float) -> None:
+        """Close if a request began to arrive before `deadline` and has not arrived yet."""
+
+
+class Admission(enum.Enum):
+    """Whether a connection may stay."""
+
+    WELCOME = enum.auto()
+    CLIENT_FULL = enum.auto()
+    """Its client has as many as it may."""
+    FULL = enum.auto()
+    """There are as many as there may be."""
+
+
+class Connections:
+    """All open connections.
+
+    Args:
+        per_client_max: Connections that one address may have; unix sockets do not count.
+        clock: The wall clock as HTTP writes it.
+        tasks: Owns the tasks that answer.
+    """
+
+    def __init__(self, *, per_client_max: int, clock: Callable[[], str], tasks: TaskScope) -> None:
+        self.per_client_max = per_client_max
+        self.tasks = tasks
+        self._clock = clock
+        self._open: set[Closable] = set()
+        self._clients: dict[str, int] = {}
+        self._date, self._date_until = "", float("-inf")
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def admit(self, connection: Closable, peer: str) -> Admission:
+        """Enter a connection, unless there are too many."""
+        if len(self._open) >= CONNECTIONS_MAX:
+            return Admission.FULL
+        count = self._clients.get(peer, 0)
+        if peer and count >= self.per_client_max:
+            return Admission.CLIENT_FULL
+        self._open.add(connection)
+        self._clients[peer] = count + 1
+        return Admission.WELCOME
+
+    def remove(self, connection: Closable, peer: str) -> None:
+        """Strike out a connection; one that was not admitted is not there."""
+        if connection not in self._open:
+            return
+        self._open.discard(connection)
+        self._clients[peer] -= 1
+        if not self._clients[peer]:
+            del self._clients[peer]
+
+    def each(self) -> list[Closable]:
+        """All that are open now."""
+        return list(self._open)
+
+    def date(self, now: float) -> str:
+        """Value of the ``Date`` header, formatted once a second."""
+        if now >= self._date_until:
+            self._date, self._date_until = self._clock(), now + 1.0
+        return self._date

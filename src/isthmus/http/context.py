@@ -1,0 +1,123 @@
+"""What handlers work with: the one callable to the data, the local agent, the way to answer."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+import msgspec
+
+from isthmus.errors import (
+    ACL_NOT_FOUND,
+    PERMISSION_DENIED,
+    EngineError,
+    ProtocolError,
+    RequestError,
+    Unavailable,
+)
+from isthmus.http.bodies import Bodies
+from isthmus.http.local_agent import LocalAgent
+from isthmus.http.request import Request
+from isthmus.http.response import JSON, Response, meta_headers
+from isthmus.model.query import QueryMeta
+from isthmus.model.record import Record
+from isthmus.wire import gojson
+
+R = TypeVar("R")
+
+Rpc = Callable[[str, Record], Awaitable[object]]
+"""Carries out a method of `model.methods.METHODS`, wherever the datacenter in the request is."""
+
+
+class CallFailed(RequestError):
+    """An `rpc` call failed. Only the text tells what clients may know: 403 or 500."""
+
+    def __init__(self, text: str) -> None:
+        denied = PERMISSION_DENIED in text or ACL_NOT_FOUND in text
+        super().__init__(text, status=403 if denied else 500)
+
+
+class Context:
+    """Injected into every handler.
+
+    Args:
+        rpc: The way to the data.
+        local: The agent whose door this is.
+        pretty: Whether JSON is indented without being asked.
+        kv_value_size_max: Largest body of a key's write, in bytes.
+    """
+
+    def __init__(
+        self, rpc: Rpc, local: LocalAgent, *, pretty: bool = False, kv_value_size_max: int
+    ) -> None:
+        self._rpc, self.local, self._pretty = rpc, local, pretty
+        self.kv_value_size_max = kv_value_size_max
+        self._bodies = Bodies()
+
+    async def call(self, method: str, request: Record, reply: type[R]) -> R:
+        """Call a method.
+
+        Args:
+            method: Name in `model.methods.METHODS`.
+            request: Its argument.
+            reply: Type of its reply, for the type checker.
+
+        Raises:
+            CallFailed: Whatever the reason.
+        """
+        try:
+            return cast(R, await self._rpc(method, request))
+        except (RequestError, Unavailable, EngineError, ProtocolError) as error:
+            raise CallFailed(str(error)) from error
+
+    def encode(self, request: Request, value: object) -> bytes:
+        """JSON of a value, indented if the request asks for it."""
+        return gojson.encode(value, pretty=self.is_pretty(request))
+
+    def is_pretty(self, request: Request) -> bool:
+        """Whether JSON is indented."""
+        return self._pretty or "pretty" in request.query
+
+    def json(self, request: Request, value: object, *, meta: QueryMeta | None = None) -> Response:
+        """Answer a value."""
+        headers = [JSON] if meta is None else [JSON, *meta_headers(meta)]
+        return Response(200, headers, self.encode(request, value))
+
+    def cached(
+        self,
+        request: Request,
+        source: object,
+        variant: str,
+        view: Callable[[], object],
+        *,
+        meta: QueryMeta,
+        level: str = "",
+    ) -> Response:
+        """Answer a view of a part of a reply, encoded once as long as that part is the same.
+
+        Args:
+            request: Which is answered.
+            source: The part of the reply: an immutable object.
+            variant: Names the view.
+            view: Makes it.
+            meta: The reply.
+            level: Consistency that was asked for; empty for endpoints that do not tell.
+        """
+        pretty = self.is_pretty(request)
+
+        def encode() -> bytes:
+            return gojson.encode(view(), pretty=pretty)
+
+        if source:
+            body = self._bodies.get(source, f"{variant}+pretty" if pretty else variant, encode)
+        else:
+            body = encode()
+        headers = [JSON, *meta_headers(meta)]
+        if level:
+            level = meta.consistency_level or level
+            headers.append(("X-Consul-Effective-Consistency", level))
+        return Response(200, headers, body)
+
+
+def plain_json(value: object, *, pretty: bool = False) -> bytes:
+    """JSON of plain values whose keys keep their order."""
+    text = msgspec.json.encode(gojson.to_plain(value))
+    return msgspec.json.format(text, indent=4) + b"\n" if pretty else text

@@ -1,0 +1,167 @@
+"""From a request to a response: path rules, method rules, errors, common headers.
+
+Source: protocol/http-api.md §1, §3.
+"""
+
+import logging
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+from isthmus.errors import IsthmusError, RequestError
+from isthmus.http import agent, catalog, federation, gateway, health, kv, status
+from isthmus.http.context import CallFailed, Context
+from isthmus.http.request import NO_QUERY, Query, Request, unescape
+from isthmus.http.response import Header, Response, meta_headers
+from isthmus.http.routing import BODY_SIZE_MAX, Route, Routes, clean_path
+from isthmus.model.query import QueryMeta
+
+GZIP_SIZE_MIN: Final = 1400  # Consul's.
+_GZIP_LEVEL: Final = 5
+_GZIP_WINDOW: Final = 31  # zlib's number for the gzip container.
+_NO_META: Final = meta_headers(QueryMeta())
+_TOO_LARGE: Final = (
+    "Request body({size} bytes) too large, max size: {limit} bytes. "
+    "See https://www.consul.io/docs/agent/options.html#kv_max_value_size."
+)
+
+_logger = logging.getLogger(__name__)
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *status.ROUTES,
+    *catalog.ROUTES,
+    *health.ROUTES,
+    *kv.ROUTES,
+    *agent.ROUTES,
+    *federation.ROUTES,
+    *gateway.ROUTES,
+)
+"""Every endpoint."""
+
+
+class Door:
+    """Answers requests; knows no sockets.
+
+    Args:
+        context: What handlers work with.
+        response_headers: Configured headers, set on every answer.
+        default_policy: ``allow`` or ``deny``: what ACLs do without a rule.
+        allow_unprintable: Whether paths may hold unprintable characters.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        response_headers: Mapping[str, str] | None = None,
+        default_policy: str = "allow",
+        allow_unprintable: bool = False,
+    ) -> None:
+        self._context, self._allow_unprintable = context, allow_unprintable
+        self._routes = Routes(ROUTES)
+        self._configured: list[Header] = list((response_headers or {}).items())
+        self._common: list[Header] = [
+            ("Vary", "Accept-Encoding"),
+            ("X-Consul-Default-Acl-Policy", default_policy),
+            *self._configured,
+        ]
+
+    def body_limit(self, request: Request) -> int:
+        """Largest body in bytes that a request, of which only the head is known, may have."""
+        try:
+            route = self._routes.find(unescape(request.raw_path))
+        except ValueError:
+            return 0
+        if route is None:
+            return 0
+        return self._context.kv_value_size_max if route.kv_limit else BODY_SIZE_MAX
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request; only a failed assertion and a cancellation leave as exceptions."""
+        try:
+            path = unescape(request.raw_path)
+        except ValueError:
+            return self._finish(Response.text(400, "400 Bad Request"))
+        if not (self._allow_unprintable or _is_printable(path)):
+            return self._finish(Response(400))
+        cleaned = clean_path(path)
+        if cleaned != path:
+            return self._finish(_moved(request, clean_path(request.raw_path)))
+        route = self._routes.find(path)
+        if route is None:
+            return self._finish(self._unknown(request, path))
+        response = await self._answer(route, request, path)
+        response.headers.extend(self._common)
+        if request.accepts_gzip and len(response.body) >= GZIP_SIZE_MIN:
+            _compress(response)
+        return response
+
+    async def _answer(self, route: Route, request: Request, path: str) -> Response:
+        handler = route.handlers.get(request.method)
+        if handler is None:
+            return _other_method(route, request)
+        if request.oversize:
+            limit = self.body_limit(request)
+            text = _TOO_LARGE.format(size=request.oversize, limit=limit)
+            response = Response.text(413, text)
+            response.close = True
+            return response
+        try:
+            request.query = Query.parse(request.raw_query) if request.raw_query else NO_QUERY
+        except ValueError:
+            return Response(500)
+        request.argument = path[len(route.path) :]
+        try:
+            return await handler(self._context, request)
+        except CallFailed as error:
+            response = Response.text(error.status, str(error))
+            if route.tells_state:
+                response.headers.extend(_NO_META)
+            return response
+        except RequestError as error:
+            return Response.text(error.status, str(error))
+        except IsthmusError as error:
+            return Response.text(500, str(error))
+        except AssertionError:
+            raise
+        except Exception:
+            _logger.exception("a request failed", extra={"path": path})
+            return Response.text(500, "Internal error")
+
+    def _unknown(self, request: Request, path: str) -> Response:
+        """Answer a path that is no endpoint."""
+        if path == "/":
+            return Response.text(200, "Consul Agent")
+        if self._routes.find(f"{path}/") is not None:
+            return _moved(request, f"{request.raw_path}/")
+        return Response(404)
+
+    def _finish(self, response: Response) -> Response:
+        response.headers.extend(self._configured)
+        return response
+
+
+def _is_printable(path: str) -> bool:
+    if path.isprintable():
+        return True
+    # Bytes that are not UTF-8 count as replacement characters, which are printable.
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace").isprintable()
+
+
+def _moved(request: Request, path: str) -> Response:
+    target = f"{path}?{request.raw_query}" if request.raw_query else path
+    return Response(301, [("Location", target)])
+
+
+def _other_method(route: Route, request: Request) -> Response:
+    if request.method == "OPTIONS":
+        return Response(200, [("Allow", route.allow)])
+    response = Response.text(405, f"method {request.method} not allowed")
+    response.headers.append(("Allow", route.allow))
+    return response
+
+
+def _compress(response: Response) -> None:
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    response.body = packer.compress(response.body) + packer.flush()
+    response.headers.append(("Content-Encoding", "gzip"))

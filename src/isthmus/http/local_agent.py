@@ -1,0 +1,87 @@
+"""What the door needs of the agent it belongs to; `agent/` implements it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
+from isthmus.model.catalog import HealthCheck
+
+
+class LocalAgent(Protocol):
+    """The agent's own state and deeds.
+
+    Every method may raise a `RequestError`, whose status and text are answered, or an
+    `Unavailable`, answered as 500.
+    """
+
+    @property
+    def datacenter(self) -> str:
+        """Our datacenter."""
+
+    @property
+    def node_name(self) -> str:
+        """Our node."""
+
+    async def self_info(self) -> Mapping[str, object]:
+        """Body of ``/v1/agent/self``: Config, DebugConfig, Coord, Member, Stats, Meta, xDS."""
+
+    def members(self, *, wan: bool) -> Sequence[Member] | None:
+        """Members of the LAN or WAN pool; None on an agent that is not in the WAN pool."""
+
+    async def join(self, address: str, *, wan: bool) -> None:
+        """Join the pool through a member at `address`."""
+
+    async def leave(self) -> None:
+        """Begin to leave and to stop; returns before the HTTP door is closed."""
+
+    async def force_leave(self, node: str, *, prune: bool, wan: bool) -> None:
+        """Declare a failed member as having left; with `prune`, forget it."""
+
+    def services(self) -> Mapping[str, AgentService]:
+        """Services of this agent by id."""
+
+    async def service_changed(
+        self, service_id: str, *, content_hash: str, wait: float
+    ) -> AgentService | None:
+        """A service once its content hash differs from the one given.
+
+        Args:
+            service_id: Of the service.
+            content_hash: What the caller has; empty: the answer comes at once.
+            wait: Longest wait in seconds; then the service is returned as it is.
+
+        Returns:
+            The service, or None when there is none (any more).
+        """
+
+    async def register_service(
+        self, definition: ServiceDefinition, *, replace_existing_checks: bool
+    ) -> None:
+        """Register a service with its checks (see `model.registration`)."""
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Remove a service and its checks; an unknown one is no error."""
+
+    def checks(self) -> Mapping[str, HealthCheck]:
+        """Checks of this agent by id, with the node filled in."""
+
+    async def register_check(self, definition: CheckDefinition) -> None:
+        """Register a check of the node or of a service."""
+
+    async def deregister_check(self, check_id: str) -> None:
+        """Remove a check; an unknown one is no error."""
+
+    async def update_check(self, check_id: str, *, status: str, output: str) -> None:
+        """Set the state of a TTL check and restart its time."""
+
+    async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
+        """The route table of a mesh gateway as JSON, once its hash differs from the one given.
+
+        Args:
+            service_id: Of the gateway.
+            content_hash: Hash of the table that the gateway has; empty: answer at once.
+            wait: Longest wait in seconds; then the table is returned as it is.
+
+        Returns:
+            The table; None when no mesh gateway of that id is registered here.
+        """

@@ -1,0 +1,152 @@
+"""Query parameters that all reads share.
+
+Source: protocol/http-api.md §2.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from isthmus.errors import InvalidRequest
+from isthmus.http.request import Query, Request
+from isthmus.model.query import QuerySource
+from isthmus.units import Duration, parse_duration
+
+UINT64_MAX: Final = 2**64 - 1
+_CONFLICT_STALE: Final = "Cannot specify ?stale with ?consistent, conflicting semantics."
+_CONFLICT_CACHED: Final = "Cannot specify ?cached with ?consistent, conflicting semantics."
+_NAMESPACE: Final = (
+    'Bad request: Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature'
+)
+_ZERO: Final = Duration(0)
+
+
+@dataclass(slots=True)
+class ReadOptions:
+    """What the common parameters ask for; the fields are those of `model.query.QueryOptions`.
+
+    Attributes:
+        datacenter: Who shall answer.
+    """
+
+    datacenter: str
+    token: str = ""
+    min_query_index: int = 0
+    max_query_time: Duration = _ZERO
+    allow_stale: bool = False
+    require_consistent: bool = False
+    max_stale_duration: Duration = _ZERO
+    filter: str = ""
+
+    @property
+    def level(self) -> str:
+        """The consistency that was asked for, as a header says it."""
+        if self.require_consistent:
+            return "consistent"
+        return "stale" if self.allow_stale else "leader"
+
+    def fields(self) -> dict[str, object]:
+        """Keyword arguments of a read request; those that are zero are left out."""
+        found: dict[str, object] = {"datacenter": self.datacenter}
+        if self.token:
+            found["token"] = self.token
+        if self.min_query_index:
+            found["min_query_index"] = self.min_query_index
+        if self.max_query_time:
+            found["max_query_time"] = self.max_query_time
+        if self.allow_stale:
+            found["allow_stale"] = True
+        if self.require_consistent:
+            found["require_consistent"] = True
+        if self.max_stale_duration:
+            found["max_stale_duration"] = self.max_stale_duration
+        if self.filter:
+            found["filter"] = self.filter
+        return found
+
+
+def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> ReadOptions:
+    """Read the parameters common to all reads.
+
+    Args:
+        request: With its query.
+        own_dc: Datacenter of a request that names none.
+        namespaced: Whether the endpoint refuses namespaces instead of ignoring them.
+
+    Raises:
+        InvalidRequest: A value is malformed, or two contradict each other.
+    """
+    query = request.query
+    options = ReadOptions(own_dc, token=request.token)
+    if namespaced:
+        refuse_namespace(request)
+    if not query:
+        return options
+    options.datacenter = query.first("dc") or own_dc
+    options.min_query_index, options.max_query_time = read_blocking(query)
+    options.allow_stale = "stale" in query
+    options.require_consistent = "consistent" in query
+    options.filter = query.first("filter")
+    if max_stale := query.first("max_stale"):
+        try:
+            options.max_stale_duration = parse_duration(max_stale)
+        except ValueError:
+            raise InvalidRequest(f'Invalid max_stale value "{max_stale}"') from None
+        if options.max_stale_duration > 0 and "leader" not in query:
+            options.allow_stale = True
+    if options.allow_stale and options.require_consistent:
+        raise InvalidRequest(_CONFLICT_STALE)
+    if options.require_consistent and "cached" in query:
+        raise InvalidRequest(_CONFLICT_CACHED)
+    return options
+
+
+def read_blocking(query: Query) -> tuple[int, Duration]:
+    """Read ``index`` and ``wait``.
+
+    Raises:
+        InvalidRequest: One is malformed.
+    """
+    index, wait = 0, _ZERO
+    if text := query.first("wait"):
+        try:
+            wait = parse_duration(text)
+        except ValueError:
+            raise InvalidRequest("Invalid wait time") from None
+    if text := query.first("index"):
+        found = parse_uint(text)
+        if found is None:
+            raise InvalidRequest("Invalid index")
+        index = found
+    return index, wait
+
+
+def refuse_namespace(request: Request) -> None:
+    """Refuse a request that names a namespace.
+
+    Raises:
+        InvalidRequest: It does.
+    """
+    if request.query.first("ns") or request.headers.get(b"x-consul-namespace"):
+        raise InvalidRequest(_NAMESPACE)
+
+
+def read_source(request: Request, dc: str, own_node: str) -> QuerySource:
+    """Where to sort from: ``near``; an empty node when the order does not matter."""
+    near = request.query.first("near")
+    return QuerySource(datacenter=dc, node=own_node if near == "_agent" else near)
+
+
+def read_node_meta(request: Request) -> dict[str, str] | None:
+    """The pairs of ``node-meta``; None when there are none."""
+    pairs = request.query.all("node-meta")
+    if not pairs:
+        return None
+    return {key: value for key, _, value in (pair.partition(":") for pair in pairs)}
+
+
+def parse_uint(text: str) -> int | None:
+    """Parse an unsigned number of 64 bits; None when it is none."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    number = int(text) if len(text) <= 20 else UINT64_MAX + 1
+    return number if number <= UINT64_MAX else None

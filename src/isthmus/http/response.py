@@ -1,0 +1,73 @@
+"""A response as handlers make it.
+
+Source: protocol/http-api.md §1, "Response headers", §3.
+"""
+
+from typing import Final
+
+from isthmus.model.query import QueryMeta
+from isthmus.units import MILLISECOND
+
+JSON: Final = ("Content-Type", "application/json")
+PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
+TRUE: Final = b"true"
+FALSE: Final = b"false"
+
+_BACKENDS: Final = ("blocking-query", "streaming")
+
+Header = tuple[str, str]
+
+
+class Response:
+    """Status, headers and body; ``Content-Length`` is the connection's business.
+
+    Attributes:
+        status: HTTP status.
+        headers: Names spelled as Consul spells them, in order of sending.
+        body: Complete.
+        close: Whether the connection ends after it.
+    """
+
+    __slots__ = ("body", "close", "headers", "status")
+
+    def __init__(
+        self,
+        status: int = 200,
+        headers: list[Header] | None = None,
+        body: bytes = b"",
+        *,
+        close: bool = False,
+    ) -> None:
+        self.status = status
+        self.headers = [] if headers is None else headers
+        self.body = body
+        self.close = close
+
+    @classmethod
+    def text(cls, status: int, text: str) -> "Response":
+        """A plain text, as errors are; without Content-Type when empty."""
+        body = text.encode("utf-8", "replace")
+        return cls(status, [PLAIN] if body else [], body)
+
+    def header(self, name: str) -> str | None:
+        """Value of a header, in whichever case it is spelled; None when absent."""
+        wanted = name.lower()
+        return next((value for name, value in self.headers if name.lower() == wanted), None)
+
+
+def meta_headers(meta: QueryMeta, *, consistency: bool = False) -> list[Header]:
+    """What a reply says about itself, as headers.
+
+    Args:
+        meta: Of the reply. An index of 0 is sent as 1.
+        consistency: Whether the endpoint tells its effective consistency.
+    """
+    headers = [
+        ("X-Consul-Index", str(meta.index or 1)),
+        ("X-Consul-Knownleader", "true" if meta.known_leader else "false"),
+        ("X-Consul-Lastcontact", str(int(meta.last_contact) // MILLISECOND)),
+        ("X-Consul-Query-Backend", _BACKENDS[1 if meta.backend == 1 else 0]),
+    ]
+    if consistency and meta.consistency_level:
+        headers.append(("X-Consul-Effective-Consistency", meta.consistency_level))
+    return headers

@@ -1,0 +1,198 @@
+"""The door's listening ports: HTTP, HTTPS, unix sockets."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from isthmus.http.connection import Connection, http_date
+from isthmus.http.connections import Connections
+from isthmus.http.context import Context, Rpc
+from isthmus.http.door import Door
+from isthmus.http.local_agent import LocalAgent
+from isthmus.names import HTTP_PORT, host_port
+from isthmus.net.network import Inbound, Listening, Network, TlsAccept
+from isthmus.net.tasks import TaskScope
+
+OFF: Final = -1
+"""Port number of a listener that is not wanted."""
+UNIX: Final = "unix://"
+STOP_GRACE: Final = 0.5
+"""Seconds that running requests have to end when the server stops."""
+RECEIVE_TIMEOUT: Final = 60.0
+"""Seconds that a request may take to arrive, give or take `_SWEEP_INTERVAL`."""
+
+_SWEEP_INTERVAL: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """What the operator configures.
+
+    Attributes:
+        addresses: Where HTTP listens: addresses, and ``unix://PATH``.
+        port: HTTP port; 0 for any free one, `OFF` for none (unix sockets listen nevertheless).
+        https_addresses: Where HTTPS listens.
+        https_port: HTTPS port; `OFF` for none.
+        https_verify_incoming: Whether HTTPS demands a client certificate of the agents' CA.
+        https_handshake_timeout: Seconds for a TLS handshake.
+        max_conns_per_client: Connections that one address may have.
+        kv_value_size_max: Largest value of a key in bytes.
+        response_headers: Set on every answer.
+        pretty: Whether JSON is indented without being asked (``-dev``).
+        default_policy: What ACLs do without a rule: ``allow`` or ``deny``.
+        allow_unprintable: Whether paths may hold unprintable characters.
+        unix_socket_mode: Permissions of unix sockets; None for the umask's.
+    """
+
+    addresses: tuple[str, ...] = ("127.0.0.1",)
+    port: int = HTTP_PORT
+    https_addresses: tuple[str, ...] = ("127.0.0.1",)
+    https_port: int = OFF
+    https_verify_incoming: bool = False
+    https_handshake_timeout: float = 5.0  # Consul's default.
+    max_conns_per_client: int = 200  # Consul's default.
+    kv_value_size_max: int = 512 * 1024  # Consul's default.
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    pretty: bool = False
+    default_policy: str = "allow"
+    allow_unprintable: bool = False
+    unix_socket_mode: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.max_conns_per_client > 0
+        assert self.kv_value_size_max > 0
+        assert self.https_handshake_timeout > 0
+
+
+class HttpServer:
+    """Consul's API on this agent's addresses.
+
+    Args:
+        config: Addresses and limits.
+        rpc: The way to the data.
+        local: The agent whose door this is.
+        network: Where TCP ports are opened; it holds the certificates for HTTPS.
+    """
+
+    def __init__(
+        self, config: HttpConfig, rpc: Rpc, local: LocalAgent, *, network: Network
+    ) -> None:
+        self._config, self._network = config, network
+        context = Context(
+            rpc, local, pretty=config.pretty, kv_value_size_max=config.kv_value_size_max
+        )
+        self._door = Door(
+            context,
+            response_headers=config.response_headers,
+            default_policy=config.default_policy,
+            allow_unprintable=config.allow_unprintable,
+        )
+        self._tasks = TaskScope()
+        self._connections = Connections(
+            per_client_max=config.max_conns_per_client, clock=http_date, tasks=self._tasks
+        )
+        self._listening: list[Listening] = []
+        self._unix: list[tuple[asyncio.Server, str]] = []
+        self._sweep: asyncio.TimerHandle | None = None
+
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def start(self) -> list[str]:
+        """Open all ports.
+
+        Returns:
+            What is listened on, in order of the configuration: ``127.0.0.1:8500``,
+            ``unix:///run/isthmus.sock``, those of HTTPS after those of HTTP.
+
+        Raises:
+            OSError: One cannot be opened; those before it have been closed again.
+        """
+        bound: list[str] = []
+        config = self._config
+        try:
+            for host in config.addresses:
+                if host.startswith(UNIX):
+                    bound.append(await self._listen_unix(host.removeprefix(UNIX)))
+                elif config.port != OFF:
+                    bound.append(await self._listen(host, config.port, tls=None))
+            if config.https_port != OFF:
+                tls = TlsAccept(require_client=config.https_verify_incoming, alpn=False)
+                for host in config.https_addresses:
+                    bound.append(await self._listen(host, config.https_port, tls=tls))  # noqa: PERF401
+        except BaseException:
+            await self.stop()
+            raise
+        self._schedule_sweep()
+        return bound
+
+    async def stop(self) -> None:
+        """Close all ports and connections; requests that are running get `STOP_GRACE` seconds."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for listening in self._listening:
+            await listening.close()
+        for server, path in self._unix:
+            server.close()
+            _remove_socket(path)
+        self._listening, self._unix = [], []
+        stopping = [connection.stop() for connection in self._connections.each()]
+        running = [task for task in stopping if task is not None]
+        if running:
+            await asyncio.wait(running, timeout=STOP_GRACE)
+        for connection in self._connections.each():
+            connection.abort()
+        await self._tasks.close()
+
+    async def _listen(self, host: str, port: int, *, tls: TlsAccept | None) -> str:
+        listening = await self._network.listen(host, port, partial(self._accept, tls))
+        self._listening.append(listening)
+        return host_port(*listening.address)
+
+    async def _accept(self, tls: TlsAccept | None, inbound: Inbound) -> None:
+        connection = Connection(self._door, self._connections, inbound.peer[0])
+        if tls is None:
+            await inbound.start(connection, tls=None)
+            return
+        try:
+            async with asyncio.timeout(self._config.https_handshake_timeout):
+                await inbound.start(connection, tls=tls)
+        except OSError:  # Also TLS errors and the timeout: the client's business.
+            inbound.close()
+
+    async def _listen_unix(self, path: str) -> str:
+        _remove_socket(path)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(
+            lambda: Connection(self._door, self._connections, ""), path
+        )
+        self._unix.append((server, path))
+        if self._config.unix_socket_mode is not None:
+            os.chmod(path, self._config.unix_socket_mode)
+        return UNIX + path
+
+    def _schedule_sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = loop.call_later(_SWEEP_INTERVAL, self._on_sweep)
+
+    def _on_sweep(self) -> None:
+        """Close connections whose request does not come to an end."""
+        deadline = asyncio.get_running_loop().time() - RECEIVE_TIMEOUT
+        for connection in self._connections.each():
+            connection.expire(deadline)
+        self._schedule_sweep()
+
+
+def _remove_socket(path: str) -> None:
+    """Remove the socket of an earlier run; anything else at that path stays."""
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        return

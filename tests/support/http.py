@@ -1,0 +1,168 @@
+"""A door without sockets: a fake rpc, a fake agent, a client that calls the door directly."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from isthmus.errors import IsthmusError, NotFound
+from isthmus.http.context import Context
+from isthmus.http.door import Door
+from isthmus.http.request import Request
+from isthmus.http.response import Response
+from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
+from isthmus.model.catalog import HealthCheck
+from isthmus.model.methods import METHODS
+from isthmus.model.record import Record
+
+Answer = object | IsthmusError | Callable[[Any], object]
+
+
+class FakeRpc:
+    """Answers methods with what a test puts in; remembers what was asked."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers: dict[str, Answer] = {
+            name.replace("_", "."): answer for name, answer in answers.items()
+        }
+        self.calls: list[tuple[str, Record]] = []
+        self.blocked = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.block = False
+
+    async def __call__(self, method: str, request: Record) -> object:
+        assert isinstance(request, METHODS[method].request)
+        self.calls.append((method, request))
+        if self.block:
+            self.blocked.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        answer = self.answers[method]
+        if isinstance(answer, IsthmusError):
+            raise answer
+        return answer(request) if callable(answer) and not isinstance(answer, type) else answer
+
+    @property
+    def last(self) -> Any:
+        """Argument of the last call."""
+        return self.calls[-1][1]
+
+
+class FakeLocal:
+    """Implements `LocalAgent` with plain dicts; writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.datacenter, self.node_name = "dc1", "alpha"
+        self.told: list[tuple[object, ...]] = []
+        self.fault: IsthmusError | None = None
+        self.lan: list[Member] | None = []
+        self.wan: list[Member] | None = []
+        self.known: dict[str, AgentService] = {}
+        self.known_checks: dict[str, HealthCheck] = {}
+        self.routes: dict[str, bytes] = {}
+
+    def _tell(self, *words: object) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.told.append(words)
+
+    def self_info(self) -> Mapping[str, object]:
+        return {"Config": {"Datacenter": self.datacenter, "NodeName": self.node_name}}
+
+    def members(self, *, wan: bool) -> Sequence[Member] | None:
+        return self.wan if wan else self.lan
+
+    async def join(self, address: str, *, wan: bool) -> None:
+        self._tell("join", address, wan)
+
+    async def leave(self) -> None:
+        self._tell("leave")
+
+    async def force_leave(self, node: str, *, prune: bool, wan: bool) -> None:
+        self._tell("force_leave", node, prune, wan)
+
+    def services(self) -> Mapping[str, AgentService]:
+        return self.known
+
+    async def service_changed(
+        self, service_id: str, *, content_hash: str, wait: float
+    ) -> AgentService | None:
+        self._tell("service_changed", service_id, content_hash, wait)
+        return self.known.get(service_id)
+
+    async def register_service(
+        self, definition: ServiceDefinition, *, replace_existing_checks: bool
+    ) -> None:
+        self._tell("register_service", definition, replace_existing_checks)
+
+    async def deregister_service(self, service_id: str) -> None:
+        self._tell("deregister_service", service_id)
+
+    def checks(self) -> Mapping[str, HealthCheck]:
+        return self.known_checks
+
+    async def register_check(self, definition: CheckDefinition) -> None:
+        self._tell("register_check", definition)
+
+    async def deregister_check(self, check_id: str) -> None:
+        self._tell("deregister_check", check_id)
+
+    async def update_check(self, check_id: str, *, status: str, output: str) -> None:
+        if check_id not in self.known_checks:
+            raise NotFound(f'CheckID "{check_id}" does not have associated TTL', status=500)
+        self._tell("update_check", check_id, status, output)
+
+    async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
+        self._tell("gateway_routes", service_id, content_hash, wait)
+        return self.routes.get(service_id)
+
+
+class Client:
+    """Calls a door as a connection would."""
+
+    def __init__(self, rpc: FakeRpc, local: FakeLocal, door: Door) -> None:
+        self.rpc, self.local, self.door = rpc, local, door
+
+    async def request(
+        self, method: str, target: str, body: bytes | object = b"", **headers: str
+    ) -> Response:
+        """Send a request; a body that is no bytes is sent as JSON; headers in snake_case."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        encoded = {
+            name.replace("_", "-").encode(): value.encode() for name, value in headers.items()
+        }
+        return await self.door.handle(Request(method, target, encoded, data, peer="127.0.0.1"))
+
+    def get(self, target: str, **headers: str) -> Coroutine[Any, Any, Response]:
+        """GET."""
+        return self.request("GET", target, **headers)
+
+    def put(self, target: str, body: bytes | object = b"") -> Coroutine[Any, Any, Response]:
+        """PUT."""
+        return self.request("PUT", target, body)
+
+
+def make_client(
+    rpc: FakeRpc | None = None,
+    local: FakeLocal | None = None,
+    *,
+    pretty: bool = False,
+    response_headers: Mapping[str, str] | None = None,
+) -> Client:
+    """A door with fakes behind it."""
+    rpc, local = rpc or FakeRpc(), local or FakeLocal()
+    context = Context(rpc, local, pretty=pretty, kv_value_size_max=512 * 1024)
+    return Client(rpc, local, Door(context, response_headers=response_headers))
+
+
+def as_dict(response: Response) -> dict[str, str]:
+    """Headers of a response."""
+    return dict(response.headers)
+
+
+def as_json(response: Response) -> Any:
+    """Body of a response."""
+    return json.loads(response.body)
