@@ -151,7 +151,9 @@ class Agent:
         )
         self._closers.append(self.services.close)
         self.services.load(config.services, config.checks)
-        self._http = HttpServer(settings.http_config(config), self.server.call, AgentApi(self))
+        self._http = HttpServer(
+            settings.http_config(config), self.server.call, AgentApi(self), network=self._network
+        )
         await self._http.start()
         self._closers.append(self._http.stop)
         await self._start_gossip()

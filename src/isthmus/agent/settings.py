@@ -9,6 +9,7 @@ from datetime import datetime
 from isthmus.config.model import AgentConfig, GossipTimers
 from isthmus.engine.memory import MemoryEngine
 from isthmus.gossip.config import GossipConfig
+from isthmus.http.server import HttpConfig
 from isthmus.net.tls import TlsConfig
 from isthmus.store.engine import Engine
 
@@ -51,6 +52,24 @@ def engine(
         datacenter=config.datacenter,
         cluster=cluster,
         wall=wall,
+    )
+
+
+def http_config(config: AgentConfig) -> HttpConfig:
+    """The HTTP door."""
+    mode = config.http.unix_socket_mode
+    return HttpConfig(
+        addresses=config.addresses.http,
+        port=config.ports.http,
+        https_addresses=config.addresses.https,
+        https_port=config.ports.https,
+        https_verify_incoming=config.tls.requires_https_client_certificate,
+        https_handshake_timeout=config.limits.https_handshake_timeout,
+        max_conns_per_client=config.limits.http_max_conns_per_client,
+        kv_value_size_max=config.limits.kv_max_value_size,
+        response_headers=config.http.response_headers,
+        pretty=config.http.pretty,
+        unix_socket_mode=int(mode, 8) if mode else None,
     )
 
 

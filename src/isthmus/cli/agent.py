@@ -85,7 +85,7 @@ def _run(args: Parsed) -> int:
         return 1
     from isthmus.agent.agent import run
 
-    return run(config)
+    return run(config, lambda: agent_config(args))
 
 
 COMMAND = Command(
