@@ -160,7 +160,8 @@ def _encoding(source: Source, kind: Any, *, depth: int) -> str | None:
         inner = _encoding(source, get_args(kind)[1], depth=depth + 1) or item
         text = f"{{key: {inner} for key, {item} in sorted({value}.items())}}"
     elif isinstance(kind, type) and issubclass(kind, Record):
-        text = f"{source.bind(_encoder(kind))}({value})"
+        # A base, such as that of the config entries, stands for whichever record it is.
+        text = f"{source.bind(to_plain if kind.__subclasses__() else _encoder(kind))}({value})"
     else:
         convert = _CONVERT_KIND.get(kind)
         text = f"{source.bind(convert)}({value})" if convert else None

@@ -27,6 +27,7 @@ from isthmus.model.catalog import (
 )
 from isthmus.model.config_entry import (
     CookieConfig,
+    IndexedGenericConfigEntries,
     MeshConfigEntry,
     OpaqueUpstreamConfig,
     ServiceConfigEntry,
@@ -193,6 +194,13 @@ def test_records_show_as_consul_shows_them(value: Record, text: str) -> None:
 def test_service_hides_what_only_agents_know() -> None:
     shown = json.loads(gojson.encode(NodeService(locally_registered_as_sidecar=True)))
     assert "LocallyRegisteredAsSidecar" not in shown
+
+
+def test_entries_of_any_kind_show_all_their_fields() -> None:
+    reply = IndexedGenericConfigEntries(entries=(MeshConfigEntry(), ServiceConfigEntry(name="w")))
+    mesh, service = json.loads(gojson.encode(reply))["Entries"]
+    assert list(mesh) == ["Kind", "TransparentProxy", "CreateIndex", "ModifyIndex"]
+    assert service["Name"] == "w"
 
 
 def test_pretty_text_has_four_spaces_and_ends_with_a_newline() -> None:
