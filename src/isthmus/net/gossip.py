@@ -203,7 +203,14 @@ class GossipThread:
         if self._loop is None or self._finished.done():
             work.close()
             raise Unavailable("the gossip thread does not run")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable("the gossip thread was stopped") from None
 
     def post(self, callback: Callable[[], None]) -> bool:
         """Run a function on the gossip loop soon; False: it does not run any more."""
