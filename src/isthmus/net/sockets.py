@@ -227,8 +227,8 @@ class _SocketInbound:
         sock = self._sock
         try:
             context = None if tls is None else self._configurator().incoming(tls)
-            while skip:
-                skip -= len(sock.recv(skip))
+            if skip:
+                await self._skip(skip)
         except BaseException:
             sock.close()
             raise
@@ -254,6 +254,12 @@ class _SocketInbound:
         if self._tls is None:
             raise TlsDisabled("TLS disabled: no CA or no certificate")
         return self._tls
+
+    async def _skip(self, size: int) -> None:
+        if len(await self._peek(size)) < size:
+            raise ConnectionResetError("the connection ended before its first bytes")
+        taken = self._sock.recv(size)
+        assert len(taken) == size
 
     async def _peek(self, size_min: int) -> bytes:
         """Wait for `size_min` bytes, or the end; return what is there without taking it."""

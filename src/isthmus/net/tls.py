@@ -7,6 +7,7 @@ chain only.
 """
 
 import ssl
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,7 +282,7 @@ def describe(error: ssl.SSLError) -> str:
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is refused: {error.verify_message}"
-    reason = error.reason or str(error)
+    reason: str = getattr(error, "reason", None) or str(error)
     if reason.startswith(("TLSV1_ALERT", "SSLV3_ALERT", "TLSV13_ALERT")):
         alert = reason.split("ALERT_", 1)[1].replace("_", " ").lower()
         return f"the peer refused the handshake: {alert}"
@@ -307,7 +308,9 @@ def _load(config: TlsConfig) -> _Contexts:
 
     def make(*, server: bool, check_peer: bool, alpn: Iterable[str]) -> ssl.SSLContext:
         context = _Context(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = version
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # The operator asked for it.
+            context.minimum_version = version
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED if check_peer else ssl.CERT_NONE
         if server:
