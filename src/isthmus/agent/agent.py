@@ -323,6 +323,7 @@ class Agent:
             addresses=[f"{any_primary}/{placeholder}"],
             join=self.wan.join,
             interval=join.retry_interval_wan,
+            rng=self._rng,
             attempts_max=join.retry_max_wan,
             ready=lambda: self.federation.gateway_known(config.primary_datacenter),
         )
@@ -336,6 +337,7 @@ class Agent:
             addresses=addresses,
             join=pool.join,
             interval=interval,
+            rng=self._rng,
             attempts_max=attempts_max,
         )
 

@@ -1,20 +1,24 @@
 """Retry-join: repeated attempts to join a pool, and finding the primary's gateways.
 
 Source: protocol/federation.md §3, §4. Better than Consul: an attempt waits for the moment at
-which it can succeed (a gateway is known) instead of failing and sleeping a whole interval, and
-the primary's gateways are looked up again for as long as the agent runs.
+which it can succeed (a gateway is known); the first failures are followed by short waits, since
+sites often start together; and the primary's gateways are looked up again for as long as the
+agent runs.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 from typing import Final
 
 from isthmus.errors import IsthmusError
+from isthmus.federation.pacing import Backoff
 
 logger = logging.getLogger(__name__)
 
-_WAKE_RETRY_MIN: Final = 0.5  # Seconds between attempts that news brought about.
+RETRY_FIRST: Final = 0.5  # Seconds after the first failure; doubles up to the interval.
+_JITTER: Final = 0.2
 
 
 class JoinGaveUp(IsthmusError):
@@ -28,7 +32,8 @@ class RetryJoin:
         pool: Name of the pool in log lines: ``LAN`` or ``WAN``.
         addresses: What to join, ``[name/]host:port``.
         join: Attempts it; returns how many were contacted, raises when none was.
-        interval: Seconds between attempts.
+        interval: Longest wait between attempts, in seconds.
+        rng: Source of jitter.
         attempts_max: Give up after so many; 0 for never.
         ready: Returns once an attempt can succeed at all.
     """
@@ -40,11 +45,15 @@ class RetryJoin:
         addresses: Sequence[str],
         join: Callable[[Sequence[str]], Awaitable[int]],
         interval: float,
+        rng: Random,
         attempts_max: int = 0,
         ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._pool, self._addresses, self._join = pool, tuple(addresses), join
-        self._interval, self._attempts_max, self._ready = interval, attempts_max, ready
+        self._attempts_max, self._ready = attempts_max, ready
+        self._backoff = Backoff(
+            first=min(RETRY_FIRST, interval), longest=interval, jitter=_JITTER, rng=rng
+        )
         self._news = asyncio.Event()
 
     def wake(self) -> None:
@@ -65,11 +74,9 @@ class RetryJoin:
             try:
                 count = await self._join(self._addresses)
             except (IsthmusError, OSError) as error:
+                wait = self._backoff.failed()
                 logger.warning(
-                    "could not join the %s pool, next try in %g s: %s",
-                    self._pool,
-                    self._interval,
-                    error,
+                    "could not join the %s pool, next try in %.1f s: %s", self._pool, wait, error
                 )
             else:
                 logger.info("joined the %s pool by contacting %d nodes", self._pool, count)
@@ -79,16 +86,19 @@ class RetryJoin:
                     f"could not join the {self._pool} pool in {attempts} attempts (retry_max); "
                     f"check that one of these is reachable: {', '.join(self._addresses)}"
                 )
-            await self._wait()
+            await self._wait(wait)
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
+        """Wait, but after news no longer than after a first failure."""
         self._news.clear()
-        await asyncio.sleep(min(_WAKE_RETRY_MIN, self._interval))
+        least = min(RETRY_FIRST, seconds)
+        await asyncio.sleep(least)
         try:
-            async with asyncio.timeout(max(0.0, self._interval - _WAKE_RETRY_MIN)):
+            async with asyncio.timeout(seconds - least):
                 await self._news.wait()
         except TimeoutError:
             return
+        self._backoff.reset()
 
 
 async def discover_primary_gateways(
