@@ -8,6 +8,7 @@ the same descriptor.
 
 import collections
 import logging
+import math
 import os
 import select
 import threading
@@ -98,7 +99,14 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for something to happen and handle all of it."""
-        events = self._epoll.poll(self._patience(), _EVENTS_MAX)
+        due = self._next_timer()
+        if self._put_off:
+            patience = 0.0
+        elif due == math.inf:
+            patience = -1.0
+        else:
+            patience = max(due - time.monotonic(), 0.0)
+        events = self._epoll.poll(patience, _EVENTS_MAX)
         self.now = time.monotonic()
         put_off, self._put_off = self._put_off, []
         handlers = self._handlers
@@ -115,21 +123,21 @@ class Loop:
                 self.on_bug(fd)
         for call in put_off:
             call()
-        for timers in self._timers:
-            due = timers.next_timer()
-            if due is not None and due <= self.now:
+        if due <= self.now:
+            for timers in self._timers:
                 timers.handle_timer(now=self.now)
         if self._retired:
             for sock in self._retired:
                 sock.close()
             self._retired.clear()
 
-    def _patience(self) -> float:
-        """Seconds until the next timer; -1 when there is none, 0 when work was put off."""
-        if self._put_off:
-            return 0.0
-        due = [at for timers in self._timers if (at := timers.next_timer()) is not None]
-        return max(min(due) - time.monotonic(), 0.0) if due else -1.0
+    def _next_timer(self) -> float:
+        """Moment at which the next timer expires; infinite when none runs."""
+        earliest = math.inf
+        for timers in self._timers:
+            if timers.due:
+                earliest = min(earliest, next(iter(timers.due.values())))
+        return earliest
 
     def _run_calls(self, mask: int) -> None:
         os.eventfd_read(self._wake)

@@ -135,8 +135,19 @@ def _log_to_stderr(level: str) -> None:
             "flag", "-log-level", f"unknown level {level!r}", f"one of {', '.join(LOG_LEVELS)}"
         )
         raise ConfigError([mistake])
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=LOG_LEVELS[level],
-        format="%(asctime)s [%(levelname)s] %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormat("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=LOG_LEVELS[level])
+
+
+class _LogFormat(logging.Formatter):
+    """Text with the record's extra fields behind the message: ``routes changed: routes=7``."""
+
+    _ORDINARY: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = " ".join(
+            f"{name}={value}" for name, value in vars(record).items() if name not in self._ORDINARY
+        )
+        text = super().format(record)
+        return f"{text}: {extra}" if extra else text

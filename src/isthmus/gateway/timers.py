@@ -18,34 +18,35 @@ class Timers(Generic[T]):
     def __init__(self, delay: float, expire: Callable[[T], None]) -> None:
         self.delay = delay
         self._expire = expire
-        self._due: OrderedDict[T, float] = OrderedDict()
+        self.due: OrderedDict[T, float] = OrderedDict()
+        """When each running timer expires, the oldest first; to be looked at only."""
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self.due)
 
     def start(self, key: T, *, now: float) -> None:
         """Start the timer of `key`, or start it anew."""
-        self._due.pop(key, None)
-        self._due[key] = now + self.delay
+        self.due.pop(key, None)
+        self.due[key] = now + self.delay
 
     def stop(self, key: T) -> None:
         """Stop the timer of `key`, if it runs."""
-        self._due.pop(key, None)
+        self.due.pop(key, None)
 
     def oldest(self) -> T | None:
         """Key of the timer that expires next."""
-        return next(iter(self._due), None)
+        return next(iter(self.due), None)
 
     def next_timer(self) -> float | None:
         """Moment at which the next timer expires."""
-        return next(iter(self._due.values()), None)
+        return next(iter(self.due.values()), None)
 
     def handle_timer(self, *, now: float) -> None:
         """Expire what is due by `now`; timers started meanwhile wait for the next call."""
-        for _ in range(len(self._due)):
-            oldest = next(iter(self._due.items()), None)
+        for _ in range(len(self.due)):
+            oldest = next(iter(self.due.items()), None)
             if oldest is None or oldest[1] > now:
                 return
             key = oldest[0]
-            del self._due[key]
+            del self.due[key]
             self._expire(key)
