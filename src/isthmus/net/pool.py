@@ -6,6 +6,7 @@ of them at once. Source: protocol/rpc.md §2 "Pool", §7.
 
 import asyncio
 import itertools
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -526,7 +527,8 @@ def explain_dial(error: OSError, address: str) -> tuple[str, str]:
         return f"dial tcp {address}: TLS: {describe(error)}", "tls"
     if isinstance(error, TimeoutError):
         return f"dial tcp {address}: i/o timeout: {error}", "deadline"
-    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    reason = (reason or type(error).__name__).lower()
     return f"dial tcp {address}: connect: {reason}", "connect"
 
 
