@@ -514,7 +514,7 @@ class _MultiConnection(MultiplexProtocol):
             self._end(stream_id)
         else:
             self._advance(stream_id, stream)
-        self.flush()
+        self.flush_soon()
 
     def _end(self, stream_id: int) -> None:
         self.session.end(stream_id, now=self._loop.time())

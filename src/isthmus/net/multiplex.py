@@ -16,7 +16,7 @@ from isthmus.rpc.yamux import (
 class MultiplexProtocol(asyncio.Protocol, ABC):
     """Carries bytes and time to a session, and its outputs to the connection and a subclass.
 
-    Subclasses use `session` and call `flush` afterwards; `on_event` may use it freely.
+    Subclasses use `session` and call `flush` or `flush_soon` afterwards; `on_event` may use it freely.
     """
 
     session: Session
@@ -27,6 +27,7 @@ class MultiplexProtocol(asyncio.Protocol, ABC):
         self._loop = asyncio.get_running_loop()
         self._writable = True
         self._flushing = False
+        self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
         self.lost_error: Exception | None = None
         """Why the connection was lost, once it is; None when it was just closed."""
@@ -67,11 +68,18 @@ class MultiplexProtocol(asyncio.Protocol, ABC):
         self.session.resume_writing()
         self.flush()
 
+    def flush_soon(self) -> None:
+        """Flush in the loop's next turn, so that what comes in one turn goes out in one write."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
     def flush(self) -> None:
         """Carry out the session's outputs, and those that follow from them."""
         if self._flushing:
             return  # The caller is `on_event`; the loop below goes on.
         self._flushing = True
+        self._flush_due = False
         try:
             while outputs := self._take_outputs():
                 data: list[bytes] = []

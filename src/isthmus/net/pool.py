@@ -323,7 +323,7 @@ class _ClientConnection(MultiplexProtocol):
         self._running_count += 1
         try:
             call = await self._ask(header, body)
-            self.flush()
+            self.flush_soon()
             assert call.answered is not None
             try:
                 return await call.answered
