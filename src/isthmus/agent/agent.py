@@ -123,7 +123,11 @@ class Agent:
         self.node_id = node_id(config, self._entropy)
         self._identity = identity(config, self.node_id)
         self.federation = Federation(
-            config, self._network, rng=self._rng, changed=self._federation_changed
+            config,
+            self._network,
+            rng=self._rng,
+            changed=self._federation_changed,
+            populated=self._locator_populated,
         )
         self.server = await self._start_server()
         self._closers += [self.server.stop, self.federation.close]
@@ -267,6 +271,9 @@ class Agent:
                 ),
                 on_event=wan_members.receive,
             )
+            if gateways:
+                # What is sent before a gateway is known is lost, and was counted as sent.
+                self.wan.hold()
         lan_members.use(self.lan, self.wan)
         self._spawn(lan_members.reconcile())
         self._spawn(lan_members.flood())
@@ -352,6 +359,10 @@ class Agent:
             self._duties.wake()
         if self._wan_join is not None:
             self._wan_join.wake()
+
+    def _locator_populated(self) -> None:
+        if self.wan is not None:
+            self.wan.release()
 
     def _dc_departed(self, dc: str) -> None:
         if self._duties is not None:

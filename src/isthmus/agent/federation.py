@@ -34,6 +34,7 @@ class Federation:
         network: Where to dial.
         rng: Source of chance.
         changed: Called when gateways became known or changed.
+        populated: Called once, when the locator was told the states of our store.
 
     Attributes:
         locator: None when gateways are not in use.
@@ -46,8 +47,10 @@ class Federation:
         *,
         rng: Random,
         changed: Callable[[], None],
+        populated: Callable[[], None],
     ) -> None:
-        self._config, self._network, self._changed = config, network, changed
+        self._config, self._network = config, network
+        self._changed, self._populated = changed, populated
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.router = Router()
@@ -86,6 +89,7 @@ class Federation:
             match event:
                 case LocatorPopulated():
                     logger.info("gateway locator is populated")
+                    self._populated()
                 case GatewaysChanged(local, primary, fallback):
                     logger.info(
                         "gateways changed: local %s, primary %s, configured %s",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeAlias
 
+from isthmus.model.address import lan_address, wan_address
 from isthmus.model.catalog import CRITICAL, CheckServiceNode
 from isthmus.model.federation import FederationState
 from isthmus.names import WAN_FEDERATION_META, host_port
@@ -181,7 +182,8 @@ def usable_addresses(gateways: Iterable[CheckServiceNode], *, wan: bool) -> tupl
 
     Source: protocol/federation.md §12.2.
     """
-    usable = (gateway_address(gateway, wan=wan) for gateway in gateways if is_usable(gateway))
+    address = wan_address if wan else lan_address
+    usable = (address(gateway) for gateway in gateways if is_usable(gateway))
     return tuple(sorted({host_port(host, port) for host, port in usable if host and port}))
 
 
@@ -191,18 +193,3 @@ def is_usable(gateway: CheckServiceNode) -> bool:
     if service is None or (service.meta or {}).get(WAN_FEDERATION_META) != "1":
         return False
     return all(check.status != CRITICAL for check in gateway.checks or ())
-
-
-def gateway_address(gateway: CheckServiceNode, *, wan: bool) -> tuple[str, int]:
-    """Best address and port of a gateway, seen from outside (`wan`) or inside its datacenter."""
-    service, node = gateway.service, gateway.node
-    assert service is not None
-    if wan and (tagged := (service.tagged_addresses or {}).get("wan")) and tagged.address:
-        return tagged.address, tagged.port or service.port
-    if service.address:
-        return service.address, service.port
-    if node is None:
-        return "", 0
-    if wan and (address := (node.tagged_addresses or {}).get("wan")):
-        return address, service.port
-    return node.address, service.port

@@ -9,9 +9,9 @@ from isthmus.federation.locator import (
     GatewaysChanged,
     LocatorPopulated,
     WayToPrimaryChanged,
-    gateway_address,
     usable_addresses,
 )
+from isthmus.model.address import lan_address, wan_address
 from isthmus.model.catalog import (
     CheckServiceNode,
     HealthCheck,
@@ -164,11 +164,11 @@ def test_only_healthy_gateways_that_expose_servers_count(
 
 
 def test_best_address_follows_the_order_of_the_specification() -> None:
-    assert gateway_address(make_gateway(), wan=True) == ("198.51.100.1", 443)
-    assert gateway_address(make_gateway(wan_port=0), wan=True) == ("198.51.100.1", 8443)
-    assert gateway_address(make_gateway(wan=""), wan=True) == ("10.0.0.1", 8443)
-    assert gateway_address(make_gateway("", ""), wan=True) == ("198.51.100.99", 8443)
-    assert gateway_address(make_gateway("", ""), wan=False) == ("10.9.9.9", 8443)
+    assert wan_address(make_gateway()) == ("198.51.100.1", 443)
+    assert wan_address(make_gateway(wan_port=0)) == ("198.51.100.1", 8443)
+    assert wan_address(make_gateway(wan="")) == ("10.0.0.1", 8443)
+    assert wan_address(make_gateway("", "")) == ("198.51.100.99", 8443)
+    assert lan_address(make_gateway("", "")) == ("10.9.9.9", 8443)
 
 
 def test_ipv6_addresses_stand_in_brackets() -> None:
