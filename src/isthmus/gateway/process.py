@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from random import Random
 from types import FrameType
@@ -136,18 +137,25 @@ def _log_to_stderr(level: str) -> None:
         )
         raise ConfigError([mistake])
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LogFormat("%(asctime)s [%(levelname)s] %(name)s: %(message)s"))
+    handler.setFormatter(_LogFormat())
     logging.basicConfig(handlers=[handler], level=LOG_LEVELS[level])
 
 
 class _LogFormat(logging.Formatter):
-    """Text with the record's extra fields behind the message: ``routes changed: routes=7``."""
+    """Lines as the agent writes them: ``2026-01-02T03:04:05.678Z [INFO]  module: text: dc=dc2``."""
 
-    _ORDINARY: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+    _ordinary: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - Of the base class.
+        """One line with the record's extra fields behind the message."""
+        level, name = f"[{record.levelname}]", record.name.removeprefix("isthmus.")
+        line = f"{self.formatTime(record)} {level:<7} {name}: {record.message}"
         extra = " ".join(
-            f"{name}={value}" for name, value in vars(record).items() if name not in self._ORDINARY
+            f"{field}={value}"
+            for field, value in vars(record).items()
+            if field not in self._ordinary
         )
-        text = super().format(record)
-        return f"{text}: {extra}" if extra else text
+        return f"{line}: {extra}" if extra else line

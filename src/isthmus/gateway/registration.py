@@ -65,7 +65,9 @@ def registration(service: GatewayService, *, wan_is_local: bool) -> dict[str, ob
     gateway unusable until its first run.
     """
     host, port = service.lan
-    tagged: dict[str, object] = {"lan": _address(host, port)}
+    tagged: dict[str, object] = {}
+    if host:
+        tagged["lan"] = _address(host, port)
     if service.wan is not None:
         tagged["wan"] = _address(*service.wan)
     config: dict[str, object] = {}

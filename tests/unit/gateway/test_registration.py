@@ -64,6 +64,7 @@ def test_gateway_without_an_address_listens_everywhere_and_is_checked_on_loopbac
     check = body["Check"]
     assert isinstance(check, dict)
     assert (body["Address"], check["TCP"]) == ("", "127.0.0.1:8443")
+    assert body["TaggedAddresses"] == {"wan": {"Address": "198.51.100.1", "Port": 443}}
 
 
 def test_same_lan_and_wan_address_gives_one_listener() -> None:
