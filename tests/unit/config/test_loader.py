@@ -267,7 +267,7 @@ leaves = st.fixed_dictionaries(
         "node_meta": st.dictionaries(st.sampled_from(["a", "b"]), st.text("xyz", max_size=3)),
         "retry_join": st.lists(st.sampled_from(["10.0.0.1", "host", "[::1]:8301"]), max_size=3),
         "retry_interval": st.sampled_from(["1s", "500ms", "1m30s"]),
-        "ports": st.dictionaries(st.sampled_from(["http", "grpc"]), st.integers(1, 8000)),
+        "ports": st.dictionaries(st.sampled_from(["http", "expose_min_port"]), st.integers(1, 8000)),
         "connect": st.fixed_dictionaries({"enabled": st.booleans()}),
         "limits": st.fixed_dictionaries({"http_max_conns_per_client": st.integers(0, 10**6)}),
         "services": st.lists(
