@@ -10,25 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.netns import GATEWAY_PORT, Site, Sites
-from support.processes import (
-    ISTHMUS,
-    Process,
-    eventually,
-    make_certificates,
-    server_config,
-    shown_on_failure,
-)
+from support.federation import Federation
+from support.netns import Site, Sites
+from support.processes import eventually, shown_on_failure
 
 pytestmark = [pytest.mark.e2e, pytest.mark.namespaces, pytest.mark.timeout(240)]
 
-FORM_TIMEOUT = 60.0
 _REGISTER = """
 import consul, sys
 client = consul.Consul(host=sys.argv[1])
@@ -36,74 +27,18 @@ assert client.agent.service.register("web", service_id="web-1", address="10.3.0.
 """
 
 
-class Federation:
-    """One server and one gateway in every site."""
-
-    def __init__(self, sites: Sites, folder: Path) -> None:
-        self.sites, self.folder = sites, folder
-        self.servers: dict[str, Process] = {}
-        self.gateways: dict[str, Process] = {}
-        make_certificates(folder, {site.name: f"{site.name}s0" for site in sites.sites})
-
-    def start_server(self, site: Site) -> Process:
-        """Start a site's server."""
-        primary = self.sites.sites[0]
-        more: dict[str, Any] = {}
-        if site is not primary:
-            more["primary_gateways"] = [f"{primary.gateway_wan()}:{GATEWAY_PORT}"]
-        config = server_config(
-            self.folder, dc=site.name, node=f"{site.name}s0", address=site.server, **more
-        )
-        command = site.command(*ISTHMUS, "agent", "-config-file", str(config))
-        self.servers[site.name] = Process(command, self.folder / f"{site.name}-server.log")
-        return self.servers[site.name]
-
-    def start_gateway(self, site: Site, index: int = 0) -> Process:
-        """Start a gateway of a site on its `index`-th addresses."""
-        command = site.command(
-            *ISTHMUS,
-            *("connect", "gateway", "-mesh-gateway", "-register", "-expose-servers"),
-            *("-service", f"gateway-{index}", "-http-addr", f"{site.server}:8500"),
-            *("-address", f"{site.gateway(index)}:{GATEWAY_PORT}"),
-            *("-wan-address", f"{site.gateway_wan(index)}:{GATEWAY_PORT}"),
-        )
-        name = f"{site.name}-gateway-{index}"
-        self.gateways[name] = Process(command, self.folder / f"{name}.log")
-        return self.gateways[name]
-
-    def processes(self) -> list[Process]:
-        """All that were started."""
-        return [*self.servers.values(), *self.gateways.values()]
-
-    def formed(self) -> bool:
-        """Everybody sees everybody, and all know the gateways of all."""
-        names = {site.name for site in self.sites.sites}
-        for site in self.sites.sites:
-            members = site.get("/v1/agent/members?wan=1")
-            assert {member["Tags"]["dc"] for member in members if member["Status"] == 1} == names
-            gateways = site.get("/v1/internal/federation-states/mesh-gateways")
-            assert set(gateways) == names, (site.name, sorted(gateways))
-            for other in names:
-                assert site.get(f"/v1/catalog/nodes?dc={other}")
-        return True
-
-    def stop(self) -> None:
-        """Stop everything."""
-        for process in self.processes():
-            process.stop(signal.SIGKILL)
-
-
 @pytest.fixture
 def federation(sites: Sites, tmp_path: Path) -> Iterator[Federation]:
-    with ExitStack() as stack:
-        federation = Federation(sites, tmp_path)
-        stack.callback(federation.stop)
+    federation = Federation(sites, tmp_path)
+    try:
         for site in sites.sites:
             federation.start_server(site)
             federation.start_gateway(site)
+        federation.wait_until_formed()
         with shown_on_failure(*federation.processes()):
-            eventually(federation.formed, timeout=FORM_TIMEOUT, what="federation formed")
             yield federation
+    finally:
+        federation.stop()
 
 
 def test_three_networks_act_as_one(federation: Federation) -> None:
@@ -215,6 +150,6 @@ def test_restarted_server_is_federated_again(federation: Federation) -> None:
         timeout=30,
         what="calls to the restarted server",
     )
-    eventually(federation.formed, timeout=FORM_TIMEOUT, what="federation formed again")
+    eventually(federation.formed, timeout=60, what="federation formed again")
     print(f"federated again {time.monotonic() - started:.1f} s after the restart")
     assert federation.sites.dropped("servers") == 0
