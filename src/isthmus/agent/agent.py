@@ -84,6 +84,7 @@ class Agent:
         self.wan: Pool | None = None
         self._wan_join: RetryJoin | None = None
         self._duties: FederationDuties | None = None
+        self._duties_task: asyncio.Task[None] | None = None
         self._feature_seen = False
 
     # Life ----------------------------------------------------------------------------------------
@@ -179,6 +180,10 @@ class Agent:
             logger.warning("not everything stopped within %g s", STOP_TIMEOUT)
 
     async def _leave(self) -> None:
+        if self._duties_task is not None:
+            # The primary prunes our record when we have left: it must not be written again.
+            self._duties_task.cancel()
+            await asyncio.wait({self._duties_task})
         for name, pool in (("WAN", self.wan), ("LAN", self.lan)):
             if pool is not None:
                 logger.info("leaving the %s pool", name)
@@ -293,7 +298,7 @@ class Agent:
             token=config.acl.tokens.get("replication", ""),
             on_locator=self.federation.locator_told,
         )
-        self._spawn(self._duties.run())
+        self._duties_task = self._spawn(self._duties.run())
         self._spawn(self.local.run())
         assert self.lan is not None
         if lan := (*join.start_join, *join.retry_join):
@@ -422,10 +427,11 @@ class Agent:
 
     # Tasks ---------------------------------------------------------------------------------------
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(self._receive_end)
         self._tasks.append(task)
+        return task
 
     def _receive_end(self, task: asyncio.Task[None]) -> None:
         """A background duty ended by itself: fine if it is done, the end if it failed."""

@@ -22,7 +22,7 @@ _JITTER: Final = 0.2
 
 
 class JoinGaveUp(IsthmusError):
-    """`retry_max` attempts failed; the agent stops, as the operator asked for."""
+    """All attempts failed for as long as `retry_max` allows; the agent stops, as asked for."""
 
 
 class RetryJoin:
@@ -34,8 +34,10 @@ class RetryJoin:
         join: Attempts it; returns how many were contacted, raises when none was.
         interval: Longest wait between attempts, in seconds.
         rng: Source of jitter.
-        attempts_max: Give up after so many; 0 for never.
-        ready: Returns once an attempt can succeed at all.
+        attempts_max: Give up after so many that failed, and not before they would have taken
+            their time with a whole interval between two of them; 0 for never.
+        ready: Returns once an attempt can succeed at all. When it takes longer than `interval`,
+            that counts as a failed attempt.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class RetryJoin:
         ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._pool, self._addresses, self._join = pool, tuple(addresses), join
-        self._attempts_max, self._ready = attempts_max, ready
+        self._interval, self._attempts_max, self._ready = interval, attempts_max, ready
         self._backoff = Backoff(
             first=min(RETRY_FIRST, interval), longest=interval, jitter=_JITTER, rng=rng
         )
@@ -64,33 +66,53 @@ class RetryJoin:
         """Return once joined.
 
         Raises:
-            JoinGaveUp: After `attempts_max` failures.
+            JoinGaveUp: After `attempts_max` failures, an interval apart.
         """
-        attempts = 0
+        clock = asyncio.get_running_loop()
+        attempts, give_up_at = 0, clock.time() + (self._attempts_max - 1) * self._interval
         while True:
-            if self._ready is not None:
-                await self._ready()
+            wait = None
+            if await self._is_ready():
+                self._news.clear()  # News during an attempt make the next one an early one.
+                try:
+                    count = await self._join(self._addresses)
+                except (IsthmusError, OSError) as error:
+                    wait = self._backoff.failed()
+                    logger.warning(
+                        "could not join the %s pool, next try in %.1f s: %s",
+                        self._pool,
+                        wait,
+                        error,
+                    )
+                else:
+                    logger.info("joined the %s pool by contacting %d nodes", self._pool, count)
+                    return
             attempts += 1
-            try:
-                count = await self._join(self._addresses)
-            except (IsthmusError, OSError) as error:
-                wait = self._backoff.failed()
-                logger.warning(
-                    "could not join the %s pool, next try in %.1f s: %s", self._pool, wait, error
-                )
-            else:
-                logger.info("joined the %s pool by contacting %d nodes", self._pool, count)
-                return
-            if attempts == self._attempts_max:
+            if 0 < self._attempts_max <= attempts and clock.time() >= give_up_at:
                 raise JoinGaveUp(
                     f"could not join the {self._pool} pool in {attempts} attempts (retry_max); "
                     f"check that one of these is reachable: {', '.join(self._addresses)}"
                 )
-            await self._wait(wait)
+            if wait is not None:
+                await self._wait(wait)
+
+    async def _is_ready(self) -> bool:
+        """Wait until an attempt can succeed; False when it could not for a whole interval."""
+        if self._ready is None:
+            return True
+        try:
+            async with asyncio.timeout(self._interval):
+                await self._ready()
+        except TimeoutError:
+            logger.warning(
+                "cannot join the %s pool yet: no mesh gateway that leads there is known",
+                self._pool,
+            )
+            return False
+        return True
 
     async def _wait(self, seconds: float) -> None:
         """Wait, but after news no longer than after a first failure."""
-        self._news.clear()
         least = min(RETRY_FIRST, seconds)
         await asyncio.sleep(least)
         try:
