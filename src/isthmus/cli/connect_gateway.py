@@ -49,6 +49,8 @@ Usage: isthmus connect gateway -gateway=mesh [options]
 
   -gateway=mesh (or -mesh-gateway)   Kind of gateway; mesh is the only one.
   -register                          Register with the local agent, deregister at the end.
+                                     Without it: listen where the registration of -proxy-id
+                                     says, unless an address is given here.
   -expose-servers                    Let other datacenters reach our servers (needs -register).
   -service=NAME, -proxy-id=ID        Service name and id (mesh-gateway).
   -address=IP[:PORT]                 LAN address to advertise and listen on (port 8443).
@@ -126,6 +128,7 @@ def parse(args: Sequence[str], environ: Mapping[str, str]) -> GatewaySettings:
         agent=agent,
         service=service,
         register="register" in flags.switches,
+        listen_as_registered=not (flags.switches & {"register"} or lan[0] or binds),
         routes_file=flags.values.get("routes-file", ""),
         log_level=level,
     )

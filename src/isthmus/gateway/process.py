@@ -8,20 +8,23 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from types import FrameType
 from typing import Final
+from urllib.parse import quote
 
-from isthmus.errors import ConfigError, Mistake
+from isthmus.errors import ConfigError, MalformedPacket, Mistake, Unavailable
 from isthmus.gateway.agent import Agent, AgentAddress
 from isthmus.gateway.config import GatewayConfig
-from isthmus.gateway.control import Control, RoutesFile
+from isthmus.gateway.control import Backoff, Control, RoutesFile
 from isthmus.gateway.proxy import Proxy, listen
 from isthmus.gateway.registration import (
     GatewayService,
     Registrar,
     listen_addresses,
+    registered_addresses,
     registration,
 )
 from isthmus.names import host_port
@@ -29,6 +32,7 @@ from isthmus.names import host_port
 _log = logging.getLogger(__name__)
 
 _DEREGISTER_TIMEOUT: Final = 2.0
+_REGISTRATION_TIMEOUT: Final = 10.0
 LOG_LEVELS: Final = {
     "trace": logging.DEBUG,
     "debug": logging.DEBUG,
@@ -47,6 +51,8 @@ class GatewaySettings:
         agent: Where routes come from.
         service: The gateway as a service.
         register: Register it with the agent, and deregister it when the process stops.
+        listen_as_registered: Listen where the agent's registration of the service says; it is
+            waited for.
         routes_file: Keeps the last route table; empty for none.
         log_level: One of `LOG_LEVELS`.
         config: Limits and delays of the data plane.
@@ -55,6 +61,7 @@ class GatewaySettings:
     agent: AgentAddress
     service: GatewayService
     register: bool = False
+    listen_as_registered: bool = False
     routes_file: str = ""
     log_level: str = "info"
     config: GatewayConfig = field(default_factory=GatewayConfig)
@@ -69,6 +76,36 @@ def is_local(host: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def await_registration(
+    agent: Agent, service_id: str, *, sleep: Callable[[float], None]
+) -> list[tuple[str, int]]:
+    """Ask the agent where the gateway shall listen until it knows.
+
+    Args:
+        agent: The local agent.
+        service_id: Of the gateway, which somebody else registers.
+        sleep: Waits for so many seconds.
+
+    Raises:
+        ConfigError: It is registered in a way that cannot be listened on.
+    """
+    backoff = Backoff(Random())
+    path = f"/v1/agent/service/{quote(service_id, safe='')}"
+    told = ""
+    while True:
+        try:
+            reply = agent.request("GET", path, timeout=_REGISTRATION_TIMEOUT)
+            if reply.status == 200:
+                return registered_addresses(reply.body)
+            trouble = f"{reply.status} {reply.text}"
+        except (Unavailable, MalformedPacket) as error:
+            trouble = str(error)
+        if trouble != told:
+            _log.warning("waiting for the registration of %s: %s", service_id, trouble)
+            told = trouble
+        sleep(backoff.take())
 
 
 def run_gateway(settings: GatewaySettings) -> int:
@@ -86,11 +123,12 @@ def run_gateway(settings: GatewaySettings) -> int:
     _log_to_stderr(settings.log_level)
     service = settings.service
     wan_is_local = service.wan is not None and is_local(service.wan[0])
-    listeners = [
-        listen(*address) for address in listen_addresses(service, wan_is_local=wan_is_local)
-    ]
-    proxy = Proxy(settings.config, listeners)
     agent = Agent(settings.agent)
+    if settings.listen_as_registered:
+        addresses = await_registration(agent, service.id, sleep=time.sleep)
+    else:
+        addresses = listen_addresses(service, wan_is_local=wan_is_local)
+    proxy = Proxy(settings.config, [listen(*address) for address in addresses])
     body = registration(service, wan_is_local=wan_is_local)
     control = Control(
         agent,

@@ -192,13 +192,17 @@ class Proxy:
 def fit_to_descriptors(config: GatewayConfig) -> GatewayConfig:
     """Raise the limit of open files to what `config` may need, else lower `connections_max`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fixed = 2 * config.pipes_max + _DESCRIPTORS_SPARE
-    wanted = 2 * config.connections_max + fixed
+    wanted = 2 * (config.connections_max + config.pipes_max) + _DESCRIPTORS_SPARE
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return config
-    connections = max((soft - fixed) // 2, 1)
-    hellos = min(config.hellos_max, connections)
-    return dataclasses.replace(config, connections_max=connections, hellos_max=hellos)
+    pipes = min(config.pipes_max, soft // 8)
+    connections = max(soft // 2 - pipes - _DESCRIPTORS_SPARE // 2, 1)
+    return dataclasses.replace(
+        config,
+        connections_max=connections,
+        hellos_max=min(config.hellos_max, connections),
+        pipes_max=pipes,
+    )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from isthmus.errors import RequestError
+from isthmus.errors import ConfigError, MalformedPacket, Mistake, RequestError
 from isthmus.gateway.agent import Agent
 from isthmus.names import MESH_GATEWAY_KIND, WAN_FEDERATION_META, host_port
 
@@ -100,6 +100,66 @@ def registration(service: GatewayService, *, wan_is_local: bool) -> dict[str, ob
 
 def _address(host: str, port: int) -> dict[str, object]:
     return {"Address": host, "Port": port}
+
+
+class _Address(msgspec.Struct, rename="pascal"):
+    address: str = ""
+    port: int = 0
+
+
+class _Proxy(msgspec.Struct, rename="pascal"):
+    config: dict[str, object] | None = None
+
+
+class _Registered(msgspec.Struct, rename="pascal"):
+    kind: str = ""
+    address: str = ""
+    port: int = 0
+    tagged_addresses: dict[str, _Address] | None = None
+    proxy: _Proxy | None = None
+
+
+def registered_addresses(body: bytes) -> list[tuple[str, int]]:
+    """Addresses on which a gateway that somebody else registered shall listen, each once.
+
+    Follows the binding keys of its ``Proxy.Config``, under their ``envoy_gateway_…`` and
+    ``envoy_mesh_gateway_…`` names; sorted by the names of the addresses, the service's own first.
+
+    Args:
+        body: Answer of ``GET /v1/agent/service/ID``.
+
+    Raises:
+        MalformedPacket: It is not such an answer.
+        ConfigError: The service is not a mesh gateway, or has no address to listen on.
+
+    Source: protocol/mesh.md §3.1.
+    """
+    try:
+        service = msgspec.json.decode(body, type=_Registered)
+        config = (service.proxy.config if service.proxy is not None else None) or {}
+        named = msgspec.convert(
+            _bind_key(config, "bind_addresses") or {}, dict[str, _Address], strict=False
+        )
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedPacket(f"registered service: {error}") from error
+    wanted = []
+    if not _bind_key(config, "no_default_bind"):
+        wanted.append((service.address or ANY_ADDRESS, service.port))
+    if _bind_key(config, "bind_tagged_addresses"):
+        named = {**(service.tagged_addresses or {}), **named}
+    wanted += [(bind.address, bind.port) for _, bind in sorted(named.items())]
+    found = list(dict.fromkeys((host, port) for host, port in wanted if host and port))
+    if service.kind != MESH_GATEWAY_KIND:
+        text = f"is of kind {service.kind!r}"
+        raise ConfigError([Mistake("agent", "the registered service", text, MESH_GATEWAY_KIND)])
+    if not found:
+        text = "has no address to listen on"
+        raise ConfigError([Mistake("agent", "the registered service", text)])
+    return found
+
+
+def _bind_key(config: dict[str, object], key: str) -> object:
+    return config.get(f"envoy_gateway_{key}", config.get(f"envoy_mesh_gateway_{key}"))
 
 
 class Registrar:

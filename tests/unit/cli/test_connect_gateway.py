@@ -51,6 +51,7 @@ def test_defaults_are_consuls() -> None:
         deregister_after="6h",
     )
     assert (settings.register, settings.routes_file, settings.log_level) == (False, "", "info")
+    assert settings.listen_as_registered
     assert str(settings.agent) == "http://127.0.0.1:8500"
 
 
@@ -70,6 +71,7 @@ def test_every_value_reaches_its_place() -> None:
     assert (settings.routes_file, settings.log_level) == ("/tmp/routes", "warn")
     assert (str(settings.agent), settings.agent.token) == ("http://192.0.2.1:80", "secret")
     assert not settings.register
+    assert not settings.listen_as_registered
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.gateway.process import is_local
+from isthmus.gateway.agent import Agent, AgentAddress
+from isthmus.gateway.process import await_registration, is_local
 from support.gateway import DEADLINE, Backend, client_hello, read_exactly, routes
 
 COMMAND = "import sys; from isthmus.cli.connect_gateway import run; sys.exit(run(sys.argv[1:]))"
@@ -115,3 +116,20 @@ def test_local_addresses_can_be_listened_on() -> None:
     assert is_local("127.0.0.9")
     assert not is_local("203.0.113.77")
     assert not is_local("gateway.invalid")
+
+
+def test_registration_by_somebody_else_is_waited_for() -> None:
+    answers = [b"404 Not Found", b"500 No", b"200 OK"]
+    body = b'{"Kind":"mesh-gateway","Address":"127.0.0.1","Port":8443}'
+
+    def talk(sock: socket.socket) -> None:
+        asked = sock.recv(1 << 16).split(b" ")[1]
+        assert asked == b"/v1/agent/service/gw%2F1"
+        sock.sendall(b"HTTP/1.1 %s\r\n\r\n%s" % (answers.pop(0), body))
+
+    backend = Backend(talk)
+    agent = Agent(AgentAddress(host=backend.endpoint.host, port=backend.endpoint.port))
+    pauses: list[float] = []
+    assert await_registration(agent, "gw/1", sleep=pauses.append) == [("127.0.0.1", 8443)]
+    assert len(pauses) == 2
+    backend.close()
