@@ -50,6 +50,16 @@ def read_to_end(sock: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def is_reset(sock: socket.socket) -> bool:
+    """Whether the connection ends in a reset rather than in an orderly end."""
+    try:
+        while sock.recv(1 << 16):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
 class Backend:
     """A server on loopback; `talk` has each of its connections in a thread of its own."""
 

@@ -59,7 +59,13 @@ class Exchange:
             return
         connection = Connection(self, client)
         self.connections.add(connection)
-        connection.read_hello()
+        try:
+            connection.read_hello()
+        except AssertionError:
+            raise
+        except Exception:  # Of this connection alone: the listener's other ones go on.
+            _log.exception("a connection failed unexpectedly")
+            connection.abort()
         if len(self.hellos) > self.config.hellos_max:
             self._evict()
 

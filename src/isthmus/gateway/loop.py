@@ -122,7 +122,12 @@ class Loop:
                 _log.exception("a connection failed unexpectedly")
                 self.on_bug(fd)
         for call in put_off:
-            call()
+            try:
+                call()
+            except AssertionError:
+                raise
+            except Exception:
+                _log.exception("a connection failed unexpectedly")
         if due <= self.now:
             for timers in self._timers:
                 timers.handle_timer(now=self.now)

@@ -5,6 +5,7 @@ a system call does.
 """
 
 import _socket
+import contextlib
 import errno
 import socket
 import struct
@@ -55,7 +56,8 @@ def connect(address: str, port: int) -> Socket | None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = Socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     set_options(sock)
-    if sock.connect_ex((address, port)) not in _CONNECTING:
-        sock.close()
-        return None
-    return sock
+    with contextlib.suppress(OSError):  # Raised only for an address of an unknown scope.
+        if sock.connect_ex((address, port)) in _CONNECTING:
+            return sock
+    sock.close()
+    return None

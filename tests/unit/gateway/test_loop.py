@@ -145,6 +145,21 @@ def test_unexpected_error_of_a_handler_is_logged_and_told(
     assert "KeyError" in caplog.text
 
 
+def test_unexpected_error_of_work_put_off_leaves_the_rest(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise KeyError("put off")
+
+    done: list[str] = []
+    loop.put_off(fail)
+    loop.put_off(lambda: done.append("rest"))
+    with caplog.at_level(logging.ERROR):
+        loop.turn()
+    assert done == ["rest"]
+    assert "put off" in caplog.text
+
+
 def test_broken_assertion_ends_the_loop(
     loop: Loop, pair: tuple[socket.socket, socket.socket]
 ) -> None:
