@@ -346,7 +346,6 @@ class Catalog:
             if not row.service_id:
                 self._touch_services_of(node, change.modify_index, touched)
                 continue
-            # The check's own note of its service's name may be older than the service.
             _touch(touched, Topic("service", folded(row.service_name)), change.modify_index)
             service = self._services.get(owned(node, folded(row.service_id)))
             if service is not None:

@@ -8,11 +8,13 @@
 ``i/<generation>/<table>``            index that last changed the table, 8 bytes big-endian
 ====================================  ==========================================================
 
-``<pk>`` is the key's components in UTF-8, each but the last ended by ``00``; a ``00`` inside a
-component is written ``00 FF``. The owner comes first, so that all of a node is one range.
-Source: design of storage, §4.
+``<pk>`` is the key's components in UTF-8, each but the last ended by ``00``; inside a component
+``00`` is written ``01 01`` and ``01`` is ``01 02``, which keeps the order and leaves ``00`` to the
+ends. The owner comes first, so that all of a node is one prefix.
+Source: design of storage, §4 (which writes ``00 FF``: there one owner's prefix may be another's).
 """
 
+import functools
 import struct
 from typing import Final
 
@@ -20,16 +22,20 @@ FORMAT_KEY: Final = b"m/format"
 INDEX_KEY: Final = b"m/index"
 LEADER_KEY: Final = b"m/leader"
 _END: Final = b"\x00"
-_ESCAPED: Final = b"\x00\xff"
+_FOLDED_MAX: Final = 16_384
+"""Names repeat; so many of them are kept folded."""
 _INDEX: Final = struct.Struct(">Q")
 
 
 def component(text: str) -> bytes:
     """One component of a primary key; text that came as other bytes keeps them."""
     data = text.encode("utf-8", "surrogateescape")
-    return data.replace(_END, _ESCAPED) if _END in data else data
+    if b"\x00" in data or b"\x01" in data:
+        data = data.replace(b"\x01", b"\x01\x02").replace(b"\x00", b"\x01\x01")
+    return data
 
 
+@functools.lru_cache(_FOLDED_MAX)
 def folded(text: str) -> bytes:
     """One component whose case does not count, as in names of nodes and services."""
     return component(text.lower())

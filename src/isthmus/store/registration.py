@@ -137,6 +137,17 @@ def _put_service(tables: _Tables, node: str, service: NodeService, index: int) -
         kept = row.node if row is not None else node
         new = ServiceRow(node=kept, service=_indexed(service, old, index))
         tables.services.put(new, index)
+        if old is not None and (old.service, old.tags) != (service.service, service.tags):
+            _rename_checks(tables, new, index)
+
+
+def _rename_checks(tables: _Tables, row: ServiceRow, index: int) -> None:
+    """Tell the checks of an instance its new name and tags; Consul leaves that to their agent."""
+    name, tags = row.service.service, row.service.tags
+    for old in tables.checks.by("instance", owned(folded(row.node), folded(row.service.id))):
+        check = msgspec.structs.replace(old, service_name=name, service_tags=tags)
+        if check != old:
+            tables.checks.put(_indexed(check, old, index), index)
 
 
 def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:

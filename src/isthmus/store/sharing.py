@@ -3,11 +3,12 @@
 Rows are immutable, so sharing is never seen, except in memory. Source: design of storage, §9.
 """
 
-from typing import Any, Final, TypeVar
+import functools
+from typing import Any, Final, TypeVar, get_origin
 
 import msgspec
 
-from isthmus.model.record import Record
+from isthmus.model.record import Record, fields_of, split_optional
 
 R = TypeVar("R", bound=Record)
 
@@ -32,11 +33,12 @@ class Sharing:
         if len(self._pool) >= self._values_max:
             self._pool.clear()
         changed = {}
-        for name in row.__struct_fields__:
+        for name, default in _shared_fields(type(row)):
             value = getattr(row, name)
-            shared = self._share(value)
-            if shared is not value:
-                changed[name] = shared
+            if value is not None and value is not default:
+                shared = self._share(value)
+                if shared is not value:
+                    changed[name] = shared
         return msgspec.structs.replace(row, **changed) if changed else row
 
     def _share(self, value: Any) -> Any:
@@ -45,23 +47,45 @@ class Sharing:
             return self._pool.setdefault(value, value) if len(value) <= _TEXT_SIZE_MAX else value
         if kind is dict:
             return self._share_dict(value)
-        if kind is tuple:
-            value = tuple([self._share(item) for item in value])
-        elif isinstance(value, Record):
-            value = self.row(value)
-        else:
-            return value
         try:
-            return self._pool.setdefault(value, value)
+            known = self._pool.get(value)
         except TypeError:  # Something inside cannot be hashed, so it cannot be looked up.
-            return value
+            return self._share_inside(value)
+        if known is None:
+            known = self._share_inside(value)
+            self._pool[known] = known
+        return known
+
+    def _share_inside(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple([self._share(item) for item in value])
+        return self.row(value) if isinstance(value, Record) else value
 
     def _share_dict(self, value: dict[str, Any]) -> dict[str, Any]:
-        shared = {self._share(key): self._share(item) for key, item in value.items()}
-        if not all(isinstance(item, str | Record) for item in shared.values()):
-            return shared  # Free values: 1, 1.0 and true are equal, but not the same.
+        if not all(isinstance(item, str | Record) for item in value.values()):
+            return value  # Free values: 1, 1.0 and true are equal, but not the same.
         try:
-            found: dict[str, Any] = self._pool.setdefault((dict, tuple(shared.items())), shared)
+            key = (dict, *value.items())
+            known: dict[str, Any] | None = self._pool.get(key)
         except TypeError:
-            return shared
-        return found
+            return value
+        if known is None:
+            known = {self._share(name): self._share(item) for name, item in value.items()}
+            self._pool[(dict, *known.items())] = known
+        return known
+
+
+@functools.cache
+def _shared_fields(record: type[Record]) -> tuple[tuple[str, object], ...]:
+    """Names and defaults of the fields whose values are worth sharing."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(record)}
+    return tuple(
+        (field.name, defaults[field.name])
+        for field in fields_of(record)
+        for kind in (split_optional(field.kind)[0],)
+        if kind is str or get_origin(kind) in {tuple, dict} or _is_record(kind)
+    )
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Record)

@@ -1,6 +1,7 @@
 """The store: all tables, what is read from them, and how committed batches reach them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, Final
 
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
@@ -65,15 +66,18 @@ class Store:
         Raises:
             Corrupt: A row cannot be read.
         """
-        for key, data in pairs:
-            name, _ = split_row_key(key)
+        for name, group in groupby(pairs, key=lambda pair: split_row_key(pair[0])[0]):
             table = self._tables.get(name)
-            if table is None:
-                continue  # Of a release that knows more tables; kept in the engine, not read.
-            if name in _CATALOG:
-                table.put(self._sharing.row(decode_row(table.schema.record, data)))
-            else:
-                table.put(decode_row(table.schema.record, data))
+            if table is not None:  # Else of a release that knows more tables: not ours to read.
+                table.fill(self._decoded(table.schema, group))
+
+    def _decoded(
+        self, schema: Schema[Any], pairs: Iterable[tuple[bytes, bytes]]
+    ) -> Iterator[tuple[bytes, Any]]:
+        record, shared = schema.record, schema.name in _CATALOG
+        for key, data in pairs:
+            row = decode_row(record, data)
+            yield split_row_key(key)[1], self._sharing.row(row) if shared else row
 
     def loaded(
         self, *, index: int, generation: int, table_indexes: Iterable[tuple[bytes, bytes]]

@@ -91,6 +91,18 @@ class Table(Generic[Row]):
         """All keys of a secondary index, in no order."""
         return self._buckets[index].keys()
 
+    def fill(self, rows: Iterable[tuple[bytes, Row]]) -> None:
+        """Insert many rows under their primary keys, none of which is there yet."""
+        keys = []
+        for pk, row in rows:
+            assert pk not in self._rows, "a table is filled once"
+            self._rows[pk] = row
+            keys.append(pk)
+            for name, keys_of in self.schema.indexes.items():
+                for key in keys_of(row):
+                    self._add(name, key, pk)
+        self._keys.update(keys)
+
     def put(self, row: Row) -> Row | None:
         """Insert or replace a row; return the one it replaced."""
         pk = self.schema.key(row)

@@ -117,7 +117,14 @@ class CatalogMachine(RuleBasedStateMachine):
         nodes[node] = Node(node=node, id=IDS[node], address=address, datacenter="dc1")
         if service is not None:
             services[node, service.id] = service
-        wanted = dict(self.checks)
+        wanted = {
+            key: msgspec.structs.replace(
+                check, service_name=service.service, service_tags=service.tags
+            )
+            if service is not None and key[0] == node and check.service_id == service.id
+            else check
+            for key, check in self.checks.items()
+        }
         refused = False
         for check in checks:
             owner = services.get((node, of_service or ""))
