@@ -69,7 +69,7 @@ class FakeLocal:
             raise self.fault
         self.told.append(words)
 
-    def self_info(self) -> Mapping[str, object]:
+    async def self_info(self) -> Mapping[str, object]:
         return {"Config": {"Datacenter": self.datacenter, "NodeName": self.node_name}}
 
     def members(self, *, wan: bool) -> Sequence[Member] | None:
@@ -118,6 +118,47 @@ class FakeLocal:
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         self._tell("gateway_routes", service_id, content_hash, wait)
         return self.routes.get(service_id)
+
+
+class FakeConnection:
+    """Implements `Closable`; nothing happens."""
+
+    def stop(self) -> asyncio.Task[None] | None:
+        return None
+
+    def abort(self) -> None:
+        return None
+
+    def expire(self, deadline: float) -> None:
+        return None
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closed = self.aborted = self.paused = False
+
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
+        assert not self.closed
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
 
 
 class Client:

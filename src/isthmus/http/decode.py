@@ -21,7 +21,7 @@ _SPACE: Final = " \t\r\n"
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _ESCAPES: Final = '"\\/bfnrt'
 _HEX: Final = "0123456789abcdefABCDEF"
-_NESTING_MAX: Final = 1000
+_NESTING_MAX: Final = 200
 _LITERALS: Final = ("true", "false", "null")
 
 

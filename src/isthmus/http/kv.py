@@ -155,7 +155,9 @@ async def _apply(context: Context, request: Request, operation: str, entry: DirE
         ),
         bool,
     )
-    return Response(200, [JSON], TRUE if done else FALSE)
+    # What cannot fail answers false on the wire all the same (protocol/rpc.md §6).
+    succeeded = done or operation in {KV_SET, KV_DELETE, KV_DELETE_TREE}
+    return Response(200, [JSON], TRUE if succeeded else FALSE)
 
 
 def _number(text: str) -> int:

@@ -1,0 +1,47 @@
+from isthmus.http.connections import CONNECTIONS_MAX, Admission, Connections
+from isthmus.net.tasks import TaskScope
+from support.http import FakeConnection
+
+
+def make(per_client_max: int = 2) -> Connections:
+    dates = iter(f"date {number}" for number in range(100))
+    return Connections(per_client_max=per_client_max, clock=lambda: next(dates), tasks=TaskScope())
+
+
+def test_each_client_has_its_own_limit() -> None:
+    table = make()
+    first, second, third = FakeConnection(), FakeConnection(), FakeConnection()
+    assert table.admit(first, "a") is Admission.WELCOME
+    assert table.admit(second, "a") is Admission.WELCOME
+    assert table.admit(third, "a") is Admission.CLIENT_FULL
+    assert table.admit(third, "b") is Admission.WELCOME
+    table.remove(first, "a")
+    assert table.admit(first, "a") is Admission.WELCOME
+    assert len(table) == 3
+
+
+def test_refused_connection_frees_nothing() -> None:
+    table = make(1)
+    kept, refused = FakeConnection(), FakeConnection()
+    table.admit(kept, "a")
+    table.admit(refused, "a")
+    table.remove(refused, "a")
+    assert table.admit(refused, "a") is Admission.CLIENT_FULL
+    assert table.each() == [kept]
+
+
+def test_unix_sockets_have_no_limit_of_a_client() -> None:
+    table = make(1)
+    assert [table.admit(FakeConnection(), "") for _ in range(5)] == [Admission.WELCOME] * 5
+
+
+def test_all_together_have_a_limit() -> None:
+    table = make()
+    for number in range(CONNECTIONS_MAX):
+        table.admit(FakeConnection(), f"a{number}")
+    assert table.admit(FakeConnection(), "b") is Admission.FULL
+
+
+def test_date_is_formatted_once_a_second() -> None:
+    table = make()
+    assert [table.date(now) for now in (5.0, 5.9, 6.1)] == ["date 0", "date 0", "date 1"]
