@@ -64,6 +64,18 @@ def agent_config(args: Parsed) -> AgentConfig:
     return load(sources, values, dev=args["dev"])
 
 
+def startable_config(args: Parsed) -> AgentConfig:
+    """Load the configuration of an agent that is to run, at start and at each reload.
+
+    Raises:
+        ConfigError: All mistakes, or all that an agent of this release does not do.
+    """
+    config = agent_config(args)
+    if mistakes := [*unsupported(config), *unreadable(config)]:
+        raise ConfigError(mistakes)
+    return config
+
+
 def _merged(key: Key, value: Any) -> Any:
     """Put the repetitions of a flag together."""
     if key.kind.merge is Merge.APPEND:
@@ -77,15 +89,13 @@ def _run(args: Parsed) -> int:
     if args.rest:
         raise UsageError(f"Unexpected extra arguments: {args.rest}")
     try:
-        config = agent_config(args)
-        if mistakes := [*unsupported(config), *unreadable(config)]:
-            raise ConfigError(mistakes)
+        config = startable_config(args)
     except ConfigError as error:
         complain(format_mistakes(error, prefix="==> "))
         return 1
     from isthmus.agent.agent import run
 
-    return run(config, lambda: agent_config(args))
+    return run(config, lambda: startable_config(args))
 
 
 COMMAND = Command(

@@ -7,12 +7,17 @@ user (meta, tagged addresses, headers, a proxy's own config) stay as written.
 Source: protocol/cli-config-dns.md §2.3; protocol/http-api.md, agent registration.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from isthmus.config.kinds import read_duration
+from isthmus.errors import RequestError
+from isthmus.model.record import Record
 from isthmus.units import Duration, format_duration
+
+T = TypeVar("T", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +90,15 @@ def service_definition(written: Mapping[str, object]) -> dict[str, Any]:
     """Normalise one service.
 
     Raises:
-        ValueError: An unknown field, a missing name, or a value of the wrong kind; the text says
-            which and where.
+        ValueError: An unknown field, a value of the wrong kind, or a broken rule of registration;
+            the text says which and where.
     """
+    from isthmus.model.agent import ServiceDefinition
+    from isthmus.model.registration import register
+
     service = _normalise(written, _SERVICE, "service")
-    if not service.get("Name") and not service.get("ID"):
-        raise ValueError("service has no name")
+    with _named("service", service):
+        register(_decoded(ServiceDefinition, service), node="")
     return service
 
 
@@ -100,10 +108,33 @@ def check_definition(written: Mapping[str, object]) -> dict[str, Any]:
     Raises:
         ValueError: As in `service_definition`.
     """
+    from isthmus.model.agent import CheckDefinition
+    from isthmus.model.registration import register_check
+
     check = _normalise(written, _CHECK, "check")
-    if not check.get("Name") and not check.get("ID") and not check.get("CheckID"):
-        raise ValueError("check has no name")
+    with _named("check", check):
+        register_check(_decoded(CheckDefinition, check), node="")
     return check
+
+
+def _decoded(kind: type[T], written: Mapping[str, Any]) -> T:
+    """Read a definition as the agent will. Imported late: most configurations have none."""
+    import json
+
+    from isthmus.http.decode import decode
+
+    return decode(kind, json.dumps(written).encode(), snake_case=True)
+
+
+@contextmanager
+def _named(place: str, written: Mapping[str, Any]) -> Iterator[None]:
+    """Say which definition a refused request was about."""
+    try:
+        yield
+    except RequestError as error:
+        name = written.get("Name") or written.get("ID") or written.get("CheckID") or ""
+        text = str(error).removeprefix("Request decode failed: ")
+        raise ValueError(f'{place} "{name}": {text}') from error
 
 
 def _normalise(written: Mapping[str, object], shape: _Shape, place: str) -> dict[str, Any]:

@@ -14,39 +14,18 @@ RELOADABLE: Final = frozenset(
         "log.level",
         "services",
         "checks",
-        "node_meta",
         "tls.ca_file",
         "tls.ca_path",
         "tls.cert_file",
         "tls.key_file",
         "tls.verify_incoming",
         "tls.verify_incoming_rpc",
-        "tls.verify_incoming_https",
         "tls.verify_outgoing",
         "tls.verify_server_hostname",
+        "tls.server_name",
         "tls.min_version",
-        "tls.cipher_suites",
-        "limits.http_max_conns_per_client",
-        "limits.rpc_handshake_timeout",
-        "limits.rpc_max_conns_per_client",
-        "limits.rpc_rate",
-        "limits.rpc_max_burst",
-        "check.discard_output",
-        "telemetry.prefix_filter",
-        "telemetry.filter_default",
-        "connect.primary_gateways",
-        "connect.primary_gateways_interval",
-        *(
-            f"dns.{name}"
-            for name in (
-                "recursors", "allow_stale", "max_stale", "node_ttl", "service_ttl", "only_passing",
-                "enable_truncate", "a_record_limit", "udp_answer_limit", "disable_compression",
-                "recursor_timeout", "enable_additional_node_meta_txt", "use_cache",
-                "cache_max_age", "soa_refresh", "soa_retry", "soa_expire", "soa_min_ttl",
-            )
-        ),
     }
-)  # fmt: skip
+)
 """Fields of `AgentConfig` that a running agent takes over."""
 
 _NOT_SETTINGS: Final = ("warnings", "origins")

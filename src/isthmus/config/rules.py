@@ -32,6 +32,7 @@ _META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR")
 _TLS_VERSIONS: Final = ("tls10", "tls11", "tls12", "tls13")
+_FILE_MODE: Final = re.compile(r"[0-7]{3,4}")
 _UNIX: Final = "unix://"
 
 
@@ -39,7 +40,7 @@ def broken_rules(config: AgentConfig) -> Iterator[Mistake]:
     """Find every rule that `config` breaks."""
     for rule in (
         _identity, _node_meta, _bootstrap, _federation, _primary_gateways, _addresses, _ports,
-        _gossip, _tls, _log, _acl,
+        _gossip, _tls, _doors, _acl,
     ):  # fmt: skip
         for key, text, remedy in rule(config):
             yield Mistake(config.origins.get(key, ""), key, text, remedy)
@@ -320,7 +321,13 @@ def _tls(config: AgentConfig) -> _Rule:
         yield "ports.https", text, "set cert_file and key_file"
 
 
-def _log(config: AgentConfig) -> _Rule:
+def _doors(config: AgentConfig) -> _Rule:
+    if config.http.default_query_time > config.http.max_query_time:
+        key = "default_query_time" if "default_query_time" in config.origins else "max_query_time"
+        yield key, "default_query_time must not be longer than max_query_time", ""
+    if config.http.unix_socket_mode and not _FILE_MODE.fullmatch(config.http.unix_socket_mode):
+        text = f'unix_sockets.mode must be octal, like "0770", not "{config.http.unix_socket_mode}"'
+        yield "unix_sockets.mode", text, ""
     if config.log.level not in _LOG_LEVELS:
         text = f'log_level must be trace, debug, info, warn or err, not "{config.log.level}"'
         yield "log_level", text, ""

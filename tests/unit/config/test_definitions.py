@@ -47,14 +47,17 @@ def test_a_block_stands_for_a_list_of_one() -> None:
 
 def test_mesh_gateway_keeps_its_proxy_configuration_as_written() -> None:
     proxy = {"config": {"envoy_gateway_bind_addresses": {"a_b": {"address": "x"}}}}
-    service = service_definition({"name": "gw", "kind": "mesh-gateway", "proxy": proxy})
+    service = service_definition({"name": "gw", "kind": "mesh-gateway", "port": 1, "proxy": proxy})
     assert service["Proxy"]["Config"] == {"envoy_gateway_bind_addresses": {"a_b": {"address": "x"}}}
 
 
 @pytest.mark.parametrize(
     ("written", "words"),
     [
-        ({"port": 80}, "service has no name"),
+        ({"port": 80}, 'service "": Missing service name'),
+        ({"name": "a", "port": "x"}, 'service "a": json: '),
+        ({"name": "a", "check": {"http": "http://x"}}, 'service "a": '),
+        ({"name": "a", "meta": {"consul-wan-federation": "1"}}, 'service "a": '),
         ({"name": "a", "prot": 80}, "invalid config key service.prot"),
         ({"name": "a", "check": {"intreval": "1s"}}, "invalid config key service.check.intreval"),
         (
@@ -70,6 +73,7 @@ def test_what_is_wrong_is_named_with_its_place(written: dict[str, Any], words: s
 
 
 def test_check_needs_a_name() -> None:
-    assert check_definition({"id": "c", "args": ["x"]}) == {"ID": "c", "Args": ["x"]}
-    with pytest.raises(ValueError, match="check has no name"):
-        check_definition({"ttl": "1s"})
+    written = {"id": "c", "name": "n", "ttl": "1s"}
+    assert check_definition(written) == {"ID": "c", "Name": "n", "TTL": "1s"}
+    with pytest.raises(ValueError, match='check "c": Missing check name'):
+        check_definition({"id": "c", "ttl": "1s"})

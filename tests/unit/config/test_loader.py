@@ -121,10 +121,10 @@ def test_flags_win_and_their_lists_stand_first(load_values: Load) -> None:
 
 def test_service_and_services_add_up(load_values: Load) -> None:
     config = load_values(
-        {"service": {"name": "a"}, "services": [{"name": "b"}], "check": {"id": "c", "ttl": "1m"}}
+        {"service": {"name": "a"}, "services": [{"name": "b"}], "check": {"name": "c", "ttl": "1m"}}
     )
     assert [one["Name"] for one in config.services] == ["a", "b"]
-    assert config.checks == ({"ID": "c", "TTL": "1m0s"},)
+    assert config.checks == ({"Name": "c", "TTL": "1m0s"},)
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
@@ -267,9 +267,9 @@ leaves = st.fixed_dictionaries(
         "node_meta": st.dictionaries(st.sampled_from(["a", "b"]), st.text("xyz", max_size=3)),
         "retry_join": st.lists(st.sampled_from(["10.0.0.1", "host", "[::1]:8301"]), max_size=3),
         "retry_interval": st.sampled_from(["1s", "500ms", "1m30s"]),
-        "ports": st.dictionaries(st.sampled_from(["http", "expose_min_port"]), st.integers(1, 8000)),
+        "ports": st.dictionaries(st.sampled_from(["http"]), st.integers(1, 8000)),
         "connect": st.fixed_dictionaries({"enabled": st.booleans()}),
-        "limits": st.fixed_dictionaries({"http_max_conns_per_client": st.integers(0, 10**6)}),
+        "limits": st.fixed_dictionaries({"http_max_conns_per_client": st.integers(1, 10**6)}),
         "services": st.lists(
             st.fixed_dictionaries(
                 {"name": st.sampled_from(["web", "db"]), "port": st.integers(0, 65535)},
