@@ -8,16 +8,21 @@ agent runs.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
 from typing import Final
 
 from isthmus.errors import IsthmusError
-from isthmus.federation.pacing import Backoff
+from isthmus.federation.pacing import Backoff, TokenBucket
+from isthmus.net.tasks import TaskScope
 
 logger = logging.getLogger(__name__)
 
 RETRY_FIRST: Final = 0.5  # Seconds after the first failure; doubles up to the interval.
+REJOIN_INTERVAL: Final = 1.0  # Longest wait between two attempts at one datacenter.
+REJOIN_RATE: Final = 20.0  # Attempts per second at all of them, in the long run.
+REJOIN_BURST: Final = 20
+REJOIN_CHECK_INTERVAL: Final = 30.0  # Repair only: a lost datacenter is an event.
 _JITTER: Final = 0.2
 
 
@@ -121,6 +126,74 @@ class RetryJoin:
         except TimeoutError:
             return
         self._backoff.reset()
+
+
+class Rejoin:
+    """Bring back the datacenters that we know of and have no living server of in the WAN pool.
+
+    After a restart the pool is empty, and after a long fault everybody of a datacenter counts as
+    failed. Gateways make it simple: any server of a datacenter can be asked for by the name ``*``,
+    so the federation states, which are durable, are all that has to be remembered.
+
+    Args:
+        known: Datacenters that have a federation state.
+        present: Datacenters that have a living server in the WAN pool.
+        join: Joins through any server of a datacenter; raises when none was reached.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        known: Callable[[], Collection[str]],
+        present: Callable[[], Collection[str]],
+        join: Callable[[str], Awaitable[object]],
+        rng: Random,
+    ) -> None:
+        self._known, self._present, self._join, self._rng = known, present, join, rng
+        self._running: set[str] = set()  # Datacenters that a task tries to bring back.
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """A datacenter or a way to it may have become known, or lost."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Rejoin until cancelled."""
+        clock = asyncio.get_running_loop()
+        bucket = TokenBucket(rate=REJOIN_RATE, burst=REJOIN_BURST, now=clock.time())
+        scope = TaskScope()
+        try:
+            while True:
+                self._news.clear()
+                for dc in sorted(self._missing() - self._running):
+                    self._running.add(dc)
+                    scope.spawn(self._bring_back(dc, bucket))
+                try:
+                    async with asyncio.timeout(REJOIN_CHECK_INTERVAL):
+                        await self._news.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            await scope.close()
+
+    def _missing(self) -> set[str]:
+        return set(self._known()) - set(self._present())
+
+    async def _bring_back(self, dc: str, bucket: TokenBucket) -> None:
+        clock = asyncio.get_running_loop()
+        backoff = Backoff(first=RETRY_FIRST, longest=REJOIN_INTERVAL, jitter=_JITTER, rng=self._rng)
+        try:
+            while dc in self._missing():
+                await asyncio.sleep(bucket.take(now=clock.time()))
+                try:
+                    await self._join(dc)
+                    logger.info("rejoined datacenter %s", dc, extra={"dc": dc})
+                except (IsthmusError, OSError) as error:
+                    logger.debug("could not rejoin datacenter %s: %s", dc, error, extra={"dc": dc})
+                await asyncio.sleep(backoff.failed())
+        finally:
+            self._running.discard(dc)
 
 
 async def discover_primary_gateways(
