@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from isthmus.errors import IsthmusError, MalformedPacket, ProtocolError, UnknownProtocol
 from isthmus.model.record import Record
+from isthmus.net.connections import ConnectionSet
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
@@ -42,7 +43,6 @@ INCOMPLETE_SIZE_MAX: Final = 64 * 1024 * 1024
 UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
 
-_CLOSE_TIMEOUT: Final = 1.0  # For peers to take what is on its way when we stop.
 _RECORD_ALERT: Final = 0x15
 _ALERT_UNEXPECTED_MESSAGE: Final = bytes.fromhex("1503010002020a")
 _ALERT_NO_APPLICATION_PROTOCOL: Final = bytes.fromhex("15030100020278")
@@ -173,9 +173,8 @@ class ServerListener:
         self._unlimited = unlimited
         self._calls = TaskScope()
         self._connections: Counter[str] = Counter()  # By address.
-        self._serving: set[_Serving] = set()
+        self._open = ConnectionSet()  # Those served here.
         self._listening: Listening | None = None
-        self._quiet = asyncio.Event()
         self._closing = False
         self.refused_count = 0
         """Connections closed because their address had too many."""
@@ -204,17 +203,9 @@ class ServerListener:
         self._closing = True
         if self._listening is not None:
             await self._listening.close()
-        for serving in list(self._serving):
-            serving.close()
+        self._open.shut()  # First, so that no call arrives any more.
         await self._calls.close()
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                while self._serving:
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:
-            for serving in list(self._serving):
-                serving.abort()
+        await self._open.close()
 
     # Accepting -------------------------------------------------------------------------------
 
@@ -360,23 +351,15 @@ class _Serving:
                 server_dcs(certificate, self._listener._config.domain),
                 self.peer.alpn,
             )
-        self._listener._serving.add(self)
+        self._listener._open.add(transport)
         if self._listener._closing:
             transport.abort()
 
     def lost(self) -> None:
         """The connection is gone."""
         self._place.release()
-        self._listener._serving.discard(self)
-        self._listener._quiet.set()
-
-    def close(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.close()
-
-    def abort(self) -> None:
         if self._transport is not None:
-            self._transport.abort()
+            self._listener._open.discard(self._transport)
 
     def call(
         self, event: CallReceived, answered: Callable[["_Answer"], None]

@@ -16,7 +16,8 @@ from isthmus.rpc.yamux import (
 class MultiplexProtocol(asyncio.Protocol, ABC):
     """Carries bytes and time to a session, and its outputs to the connection and a subclass.
 
-    Subclasses use `session` and call `flush` or `flush_soon` afterwards; `on_event` may use it freely.
+    Subclasses use `session` and call `flush` or `flush_soon` afterwards; `on_event` may use it
+    freely.
     """
 
     session: Session

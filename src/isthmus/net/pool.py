@@ -22,6 +22,7 @@ from isthmus.errors import (
 )
 from isthmus.model.record import Record
 from isthmus.names import host_port, server_name
+from isthmus.net.connections import ConnectionSet
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import TlsDial
 from isthmus.net.tasks import TaskScope
@@ -138,6 +139,7 @@ class RpcPool:
     def __init__(self, dialer: ServerDialer, config: PoolConfig | None = None) -> None:
         self._dialer, self._config = dialer, config or PoolConfig()
         self._entries: dict[ServerTarget, _Entry] = {}
+        self._open = ConnectionSet()
         self._scope = TaskScope()
         self._sequence = itertools.count(1)
         self._call_count = 0
@@ -217,6 +219,7 @@ class RpcPool:
             if entry.connection is not None:
                 entry.connection.shut()
         self._entries.clear()
+        await self._open.close()
 
     async def _call(self, target: ServerTarget, header: RequestHeader, body: bytes) -> Reply:
         while True:
@@ -252,7 +255,7 @@ class RpcPool:
 
         try:
             entry.connection = await self._dialer.dial_server(
-                lambda: _ClientConnection(target, self._config, lost),
+                lambda: _ClientConnection(target, self._config, self._open, lost),
                 target,
                 timeout=self._config.dial_timeout,
             )
@@ -294,8 +297,15 @@ class _Call:
 class _ClientConnection(MultiplexProtocol):
     """A yamux session with a server; calls run on streams that are used again."""
 
-    def __init__(self, target: ServerTarget, config: PoolConfig, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        target: ServerTarget,
+        config: PoolConfig,
+        connections: ConnectionSet,
+        lost: Callable[[], None],
+    ) -> None:
         super().__init__(Role.DIALER, config.session)
+        self._connections = connections
         self._target, self._limits, self._lost = target, config, lost
         self._calls: dict[int, _Call] = {}  # By stream; idle ones too.
         self._idle: list[_Call] = []
@@ -311,7 +321,12 @@ class _ClientConnection(MultiplexProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._connections.add(self.transport)
         self._idle_timer = self._loop.call_later(self._limits.idle_timeout, self._on_idle)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._connections.discard(self.transport)
 
     async def call(self, header: RequestHeader, body: bytes) -> Reply:
         """Call on an idle stream or a new one; a cancelled call resets its stream.

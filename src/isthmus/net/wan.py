@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from isthmus.errors import NO_REACHABLE_SERVER, DialFailed, Unavailable
 from isthmus.names import Alpn, host_port, server_name, split_wan_name
+from isthmus.net.connections import ConnectionSet
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Network, TlsDial
 from isthmus.net.pool import ServerDialer, ServerTarget, explain_dial
@@ -320,6 +321,8 @@ class CarrierConfig:
 class GossipCarrier:
     """Carries gossip to other datacenters; implements `isthmus.net.gateways.WanCarrier`.
 
+    May be made anywhere; all the rest, `close` too, happens on the gossip thread's loop.
+
     One connection per node carries its packets. More would bring nothing, since writing does
     not wait, and a Consul server admits only 100 connections from one gateway's address.
 
@@ -334,9 +337,9 @@ class GossipCarrier:
     ) -> None:
         self._dialer, self._own_dc = dialer, own_dc.lower()
         self._config = config or CarrierConfig()
-        self._loop = asyncio.get_running_loop()
         self._links: dict[str, _PacketLink] = {}  # The one used last stands last.
         self._dials: dict[str, _PacketDial] = {}
+        self._open = ConnectionSet()
         self._scope = TaskScope()
         self._sweep: asyncio.TimerHandle | None = None
         self.lost_count = 0
@@ -363,13 +366,14 @@ class GossipCarrier:
         )
 
     async def close(self) -> None:
-        """Close all packet connections; what waits is lost."""
+        """Close all packet connections, when what they hold is sent; what waits is lost."""
         if self._sweep is not None:
             self._sweep.cancel()
         await self._scope.close()
         for link in list(self._links.values()):
             link.close()
         self._links.clear()
+        await self._open.close()
 
     @property
     def connection_count(self) -> int:
@@ -380,7 +384,7 @@ class GossipCarrier:
         if link.buffered_size > self._config.buffer_size_max:
             raise Unavailable(f"gossip to {link.node_name} is backed up at its gateway")
         self._links[link.node_name] = self._links.pop(link.node_name, link)
-        link.write(packet, now=self._loop.time())
+        link.write(packet, now=_now())
 
     async def _dial_link(self, node_name: str) -> "_PacketLink":
         """A new connection to a node; all who ask at the same time share one dial."""
@@ -388,7 +392,7 @@ class GossipCarrier:
         if dial is None:
             if len(self._dials) >= self._config.connections_max:
                 raise Unavailable("too many dials for gossip")
-            dial = self._dials[node_name] = _PacketDial(self._loop.create_future())
+            dial = self._dials[node_name] = _PacketDial()
             self._scope.spawn(self._dial(node_name, dial))
         if dial.waiting_count >= self._config.waiting_max:
             raise Unavailable(f"too many packets wait for a connection to {node_name}")
@@ -404,7 +408,7 @@ class GossipCarrier:
         node, dc = split_wan_name(node_name)
         try:
             link = await self._dialer.dial(
-                lambda: _PacketLink(node_name, self._lost),
+                lambda: _PacketLink(node_name, self._open, self._lost),
                 dc=dc,
                 node=node,
                 alpn=Alpn.WAN_GOSSIP_PACKET,
@@ -429,11 +433,11 @@ class GossipCarrier:
             oldest = next(iter(self._links))
             self._links.pop(oldest).close()
 
-    def _lost(self, link: "_PacketLink", error: Exception | None) -> None:
+    def _lost(self, link: "_PacketLink") -> None:
         """A connection is gone: forget it, and send again what it may have taken along."""
         if self._links.get(link.node_name) is link:
             del self._links[link.node_name]
-        packets = link.unsure_packets(now=self._loop.time(), window=self._config.resend_window)
+        packets = link.unsure_packets(now=_now(), window=self._config.resend_window)
         if packets and not link.closed_by_us:
             self._scope.spawn(self._resend(link.node_name, packets))
 
@@ -450,11 +454,12 @@ class GossipCarrier:
 
     def _set_sweep(self) -> None:
         if self._sweep is None and self._links:
-            self._sweep = self._loop.call_later(self._config.idle_timeout / 4, self._close_idle)
+            loop = asyncio.get_running_loop()
+            self._sweep = loop.call_later(self._config.idle_timeout / 4, self._close_idle)
 
     def _close_idle(self) -> None:
         self._sweep = None
-        latest = self._loop.time() - self._config.idle_timeout
+        latest = _now() - self._config.idle_timeout
         for name, link in list(self._links.items()):
             if link.used_at > latest:
                 break
@@ -466,8 +471,8 @@ class GossipCarrier:
 class _PacketDial:
     """A dial in progress and how many wait for it."""
 
-    def __init__(self, dialled: "asyncio.Future[_PacketLink]") -> None:
-        self.dialled = dialled
+    def __init__(self) -> None:
+        self.dialled: asyncio.Future[_PacketLink] = asyncio.get_running_loop().create_future()
         self.waiting_count = 0
 
 
@@ -475,10 +480,14 @@ class _PacketLink(asyncio.Protocol):
     """A connection that carries packets to one node; the node never answers on it."""
 
     def __init__(
-        self, node_name: str, lost: Callable[["_PacketLink", Exception | None], None]
+        self,
+        node_name: str,
+        connections: ConnectionSet,
+        lost: Callable[["_PacketLink"], None],
     ) -> None:
         self.node_name = node_name
-        self.used_at = asyncio.get_running_loop().time()
+        self._connections = connections
+        self.used_at = _now()
         self.closed_by_us = False
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -511,15 +520,22 @@ class _PacketLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._connections.add(transport)
 
     def data_received(self, data: bytes) -> None:
         self.close()  # Not a packet connection, if its peer speaks.
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lost(self, error)
+        assert self._transport is not None
+        self._connections.discard(self._transport)
+        self._lost(self)
 
     def close(self) -> None:
         self.closed_by_us = True
         if self.is_open:
             assert self._transport is not None
             self._transport.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

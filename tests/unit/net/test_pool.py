@@ -278,7 +278,7 @@ async def test_a_lost_connection_fails_its_calls_and_the_next_call_dials() -> No
     async with serving() as (dispatcher, target, listener), pooled() as (pool, dialer):
         task = asyncio.get_running_loop().create_task(peers(pool, target))
         await until_held(dispatcher)
-        for connection in list(listener._serving):
+        for connection in list(listener._open._open):
             connection.abort()
         with pytest.raises(ConnectionLost, match=r"server alpha of datacenter dc1: .*EOF$"):
             await task

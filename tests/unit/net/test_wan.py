@@ -565,3 +565,17 @@ async def test_streams_are_opened_to_nodes(far: FarServer, near: Near) -> None:
         stream.transport.abort()
         with pytest.raises(Unavailable):
             await it.carrier.open_stream("gamma.dc2", Quiet, timeout=DEADLINE)
+
+
+async def test_a_carrier_made_on_one_thread_works_on_anothers_loop(
+    far: FarServer, near: Near
+) -> None:
+    """The agent makes it, the gossip thread uses it."""
+    async with carrying(far, near) as it:
+
+        async def elsewhere() -> None:
+            await it.carrier.send_packet("beta.dc2", b"x")
+            await it.carrier.close()
+
+        await asyncio.get_running_loop().run_in_executor(None, asyncio.run, elsewhere())
+        assert await far.packet() == b"x"
