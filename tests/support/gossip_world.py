@@ -11,7 +11,6 @@ from random import Random
 
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
-from isthmus.gossip.memberlist import JoinTarget
 from isthmus.gossip.outputs import (
     CloseStream,
     JoinFinished,
@@ -22,6 +21,7 @@ from isthmus.gossip.outputs import (
 )
 from isthmus.gossip.roster import MemberStatus
 from isthmus.gossip.serf import LeaveFinished, MergeCheck, Serf, SerfEvent, SerfOutput
+from isthmus.gossip.streams import JoinTarget
 
 PORT = 7946
 

@@ -7,15 +7,16 @@ Source: SWIM; Lifeguard; protocol/gossip.md §4 to §10, §15.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from isthmus.errors import ProtocolError
 from isthmus.gossip import pushpull
 from isthmus.gossip.awareness import Awareness
 from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.envelope import COMPOUND_OVERHEAD, Envelope
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.members import (
     OUR_VSN,
@@ -27,113 +28,27 @@ from isthmus.gossip.members import (
 )
 from isthmus.gossip.outputs import (
     Address,
-    CloseStream,
-    JoinFinished,
     LeaveSent,
     MemberlistOutput,
-    OpenStream,
     PingAcked,
     SendPacket,
-    SendStream,
-    StateReceived,
     UserMessageReceived,
     Warned,
 )
 from isthmus.gossip.probe import AskHelpers, Prober, ProbeResult, ProbeSucceeded
+from isthmus.gossip.streams import JoinTarget, Streams
+from isthmus.gossip.upper import Upper
 from isthmus.wire import memberlist as wire
 
-INBOUND_STREAMS_MAX: Final = 128
-OUTBOUND_STREAMS_MAX: Final = 128
-JOIN_PARALLEL_MAX: Final = 8
-"""Addresses of one join that are tried at the same time."""
 RELAYED_PINGS_MAX: Final = 1024
 """Pings sent for others whose answers are awaited; further requests are not served."""
 SENT_PACKETS_MAX: Final = 1024
 """Sent packets whose contents are kept for `packet_failed`."""
-COMPRESS_SIZE_MIN: Final = 128
-"""Smaller packets are not worth the attempt."""
-COMPRESS_SIZE_MAX: Final = 32 * 1024
-"""Larger streams go uncompressed: the time it takes would hold up the loop."""
 
-_COMPOUND_OVERHEAD: Final = 2
 _USER_OVERHEAD: Final = 1
 _PROTOCOL_STREAM_PING: Final = 3
 _PROTOCOL_NACK: Final = 4
 _PROTOCOL_CHECKSUM: Final = 5
-
-
-class Upper(Protocol):
-    """What the layer above (serf) contributes; plain functions of its state."""
-
-    def has_broadcasts(self) -> bool:
-        """Whether it has rumours of its own."""
-
-    def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
-        """Its rumours for one packet."""
-
-    def user_state(self, *, join: bool) -> bytes:
-        """Its half of a push/pull."""
-
-    def ack_payload(self) -> bytes:
-        """What to put into acks."""
-
-    def check_merge(self, nodes: Sequence[wire.NodeState]) -> str | None:
-        """Why these members must not be let in, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class JoinTarget:
-    """One address to join through.
-
-    Attributes:
-        node: Name of the member there, if known; needed when routing by name.
-        address: Textual IP address and port.
-    """
-
-    node: str
-    address: Address
-
-
-@dataclass(slots=True)
-class _Join:
-    """One call of `join` under way."""
-
-    id: int
-    waiting: list[JoinTarget]
-    ignore_old: bool
-    running: int = 0
-    contacted: int = 0
-    errors: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    """Purpose of a stream: push/pull, as a part of `join` or by ourselves."""
-
-    target: JoinTarget
-    join: _Join | None
-    as_join: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _StreamPing:
-    """Purpose of a stream: the fallback ping."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    """Purpose of a stream: the peer's."""
-
-    peer: Address
-
-
-@dataclass(slots=True)
-class _Stream:
-    purpose: _Exchange | _StreamPing | _Accepted
-    reader: wire.StreamReader
-    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +100,8 @@ class Memberlist:
         is_remote: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self.config, self.keyring = config, keyring
-        self._upper, self._rng, self._entropy = upper, rng, entropy
+        self._upper, self._rng = upper, rng
+        self._envelope = Envelope(config, keyring, entropy)
         self._route_by_name, self._is_remote = route_by_name, is_remote
         self._outputs: list[MemberlistOutput] = []
         self.counters: dict[str, int] = {}
@@ -210,6 +126,18 @@ class Memberlist:
             now=now,
         )
         self._prober = Prober(config, self.awareness, rng=rng, now=now)
+        self.streams = Streams(
+            config,
+            table=self.table,
+            envelope=self._envelope,
+            upper=upper,
+            emit=self._outputs.append,
+            on_ping_acked=self._prober.receive_stream_ack,
+            number=self._next_number,
+            count=self._count,
+            route_by_name=route_by_name,
+        )
+        """The streams; the driver's calls about them go there."""
         self._ring_place = 0
         self._sequence = 0
         self._number = 0
@@ -219,7 +147,6 @@ class Memberlist:
         self._push_pull_at = now + rng.random() * config.push_pull_interval
         self._leave_deadline: float | None = None
         self._relayed: dict[int, _RelayedPing] = {}
-        self._streams: dict[int, _Stream] = {}
         self._sent: dict[int, _Sent] = {}
 
     # --- Our side ---------------------------------------------------------------------------
@@ -232,13 +159,11 @@ class Memberlist:
             ignore_old: Whether events from before the join are of no interest.
             now: Seconds on the driver's monotonic clock.
         """
-        join = _Join(self._next_number(), list(targets), ignore_old)
-        self._go_on_joining(join, now=now)
-        return join.id
+        return self.streams.join(targets, ignore_old=ignore_old, now=now)
 
     def reconnect(self, target: JoinTarget, *, now: float) -> None:
         """Exchange state with a member that failed, as if joining; nobody waits for it."""
-        self._open_exchange(_Exchange(target, None, as_join=True), now=now)
+        self.streams.exchange(target, as_join=True, now=now)
 
     def leave(self, *, timeout: float, now: float) -> None:
         """Tell the others that we leave; LeaveSent follows when it is said or `timeout` is over."""
@@ -290,12 +215,7 @@ class Memberlist:
             now: Seconds on the driver's monotonic clock.
         """
         try:
-            opened = wire.open_packet(
-                data,
-                label=self.config.label,
-                ciphers=self.keyring.ciphers,
-                verify=self.config.verify_incoming,
-            )
+            opened = self._envelope.open_packet(data)
         except ProtocolError:
             self._count("packets_refused")
             return
@@ -401,227 +321,13 @@ class Memberlist:
         if result is not None:
             self._carry_out(result, now=now)
 
-    # --- From the network: streams --------------------------------------------------------------
-
-    def accept_stream(self, *, peer: Address, now: float) -> int | None:
-        """A peer opened a stream: its number, or None when there are too many; close it then."""
-        inbound = [s for s in self._streams.values() if isinstance(s.purpose, _Accepted)]
-        if len(inbound) >= INBOUND_STREAMS_MAX:
-            self._count("streams_refused")
-            return None
-        number = self._next_number()
-        self._streams[number] = _Stream(
-            _Accepted(peer), self._reader(dialler=False), now + self.config.stream_timeout
-        )
-        return number
-
-    def stream_opened(self, stream_id: int, *, now: float) -> None:
-        """The stream of an OpenStream is connected and its data written."""
-        stream = self._streams.get(stream_id)
-        if stream is not None and not isinstance(stream.purpose, _StreamPing):
-            stream.deadline = now + self.config.stream_timeout
-
-    def stream_failed(self, stream_id: int, text: str, *, now: float) -> None:
-        """The stream of an OpenStream could not be connected, or broke."""
-        stream = self._streams.pop(stream_id, None)
-        if stream is not None:
-            self._end_stream(stream, text, now=now)
-
-    def receive_stream_data(self, stream_id: int, data: bytes, *, now: float) -> None:
-        """Take in bytes of a stream; malformed ones end it."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return
-        try:
-            stream.reader.receive_data(data)
-        except ProtocolError as error:
-            self._refuse_stream(stream_id, stream, str(error), now=now)
-            return
-        if stream.reader.message is not None:
-            del self._streams[stream_id]
-            self._receive_stream_message(stream_id, stream, stream.reader.message, now=now)
-
-    def receive_stream_eof(self, stream_id: int, *, now: float) -> None:
-        """The peer closed a stream, cleanly or not."""
-        stream = self._streams.pop(stream_id, None)
-        if stream is not None:
-            self._outputs.append(CloseStream(stream_id))
-            self._end_stream(stream, "EOF", now=now)
-
-    def _receive_stream_message(
-        self, stream_id: int, stream: _Stream, message: wire.StreamMessage, *, now: float
-    ) -> None:
-        purpose = stream.purpose
-        if isinstance(purpose, _Accepted):
-            self._serve_stream(stream_id, purpose, message, now=now)
-            return
-        self._outputs.append(CloseStream(stream_id))
-        if isinstance(purpose, _StreamPing):
-            if isinstance(message, wire.Ack) and message.seq_no == purpose.sequence:
-                self._prober.receive_stream_ack(purpose.sequence)
-            return
-        match message:
-            case wire.PushPull():
-                ignore_old = purpose.join is not None and purpose.join.ignore_old
-                error = self._merge(message, join=purpose.as_join, ignore_old=ignore_old, now=now)
-            case wire.ErrorReply():
-                error = f"remote error: {message.error}"
-            case _:
-                error = f"unexpected answer: {type(message).__name__}"
-        self._end_exchange(purpose, error, now=now)
-
-    def _serve_stream(
-        self, stream_id: int, purpose: _Accepted, message: wire.StreamMessage, *, now: float
-    ) -> None:
-        match message:
-            case wire.PushPull():
-                # Ours goes out before theirs is judged, as the reference does.
-                self._answer_stream(stream_id, self._push_pull(join=message.join))
-                error = self._merge(message, join=message.join, ignore_old=False, now=now)
-                if error is not None:
-                    text = f"Failed push/pull merge: {error} from={_peer_text(purpose.peer)}"
-                    self._outputs.append(Warned(text))
-            case wire.Ping():
-                if message.node in {"", self.table.me.name}:
-                    self._answer_stream(stream_id, wire.Ack(seq_no=message.seq_no))
-                else:
-                    self._count("pings_for_others")
-            case wire.UserMessage():
-                self._outputs.append(UserMessageReceived(message.payload, purpose.peer))
-            case _:
-                self._count("streams_refused")
-        self._outputs.append(CloseStream(stream_id))
-
-    def _refuse_stream(self, stream_id: int, stream: _Stream, text: str, *, now: float) -> None:
-        """End a stream over which something malformed came; tell a peer that asked us."""
-        del self._streams[stream_id]
-        if isinstance(stream.purpose, _Accepted):
-            self._count("streams_refused")
-            if text in {wire.NOT_ENCRYPTED, wire.ENCRYPTED, wire.NO_KEY}:
-                self._answer_stream(stream_id, wire.ErrorReply(error=text))
-        self._outputs.append(CloseStream(stream_id))
-        self._end_stream(stream, text, now=now)
-
-    def _end_stream(self, stream: _Stream, text: str, *, now: float) -> None:
-        """A stream ended without its message."""
-        match stream.purpose:
-            case _Exchange() as exchange:
-                self._end_exchange(exchange, text, now=now)
-            case _Accepted(peer):
-                self._outputs.append(Warned(f"stream ended: {text} from={_peer_text(peer)}"))
-            case _StreamPing():
-                pass  # The probe's own deadline decides.
-
-    def _answer_stream(self, stream_id: int, message: wire.StreamMessage) -> None:
-        self._outputs.append(SendStream(stream_id, self._wrap(message, dialler=False)))
-
-    def _reader(self, *, dialler: bool) -> wire.StreamReader:
-        return wire.StreamReader(
-            label=self.config.label,
-            ciphers=self.keyring.ciphers,
-            verify=self.config.verify_incoming,
-            dialler=dialler,
-        )
-
-    def _wrap(self, message: wire.StreamMessage, *, dialler: bool) -> bytes:
-        data = wire.encode_stream(message)
-        sealed = bool(self.keyring) and self.config.verify_outgoing
-        small = len(data) <= COMPRESS_SIZE_MAX
-        return wire.wrap_stream(
-            data,
-            label=self.config.label,
-            cipher=self.keyring.ciphers[0] if sealed else None,
-            nonce=self._entropy(wire.NONCE_SIZE) if sealed else b"",
-            dialler=dialler,
-            compressed=self.config.compress and len(data) >= COMPRESS_SIZE_MIN and small,
-        )
-
-    # --- Push/pull ------------------------------------------------------------------------------
-
-    def _go_on_joining(self, join: _Join, *, now: float) -> None:
-        while join.waiting and join.running < JOIN_PARALLEL_MAX:
-            target = join.waiting.pop(0)
-            join.running += 1
-            self._open_exchange(_Exchange(target, join, as_join=True), now=now)
-        if not join.running and not join.waiting:
-            join.running = -1  # It finishes once, however deep in the calls that is noticed.
-            self._outputs.append(JoinFinished(join.id, join.contacted, tuple(join.errors)))
-
-    def _open_exchange(self, exchange: _Exchange, *, now: float) -> None:
-        data = self._wrap(self._push_pull(join=exchange.as_join), dialler=True)
-        error = self._open_stream(
-            exchange.target, exchange, data, timeout=self.config.stream_timeout, now=now
-        )
-        if error is not None:
-            self._end_exchange(exchange, error, now=now)
-
-    def _open_stream(
-        self,
-        target: JoinTarget,
-        purpose: _Exchange | _StreamPing,
-        data: bytes,
-        *,
-        timeout: float,
-        now: float,
-    ) -> str | None:
-        """Ask for a stream, or say why there can be none."""
-        if self._route_by_name and not target.node:
-            return "memberlist: node names are required by configuration but one was not provided"
-        outbound = [s for s in self._streams.values() if not isinstance(s.purpose, _Accepted)]
-        if len(outbound) >= OUTBOUND_STREAMS_MAX:
-            return "too many streams are open"
-        number = self._next_number()
-        self._streams[number] = _Stream(purpose, self._reader(dialler=True), now + timeout)
-        self._outputs.append(OpenStream(number, target.node, target.address, data, timeout))
-        return None
-
-    def _end_exchange(self, exchange: _Exchange, error: str | None, *, now: float) -> None:
-        join = exchange.join
-        if join is None:
-            if error is not None:
-                text = f"Push/Pull with {exchange.target.node} failed: {error}"
-                self._outputs.append(Warned(text))
-            return
-        join.running -= 1
-        if error is None:
-            join.contacted += 1
-        else:
-            join.errors.append(f"Failed to join {_peer_text(exchange.target.address)}: {error}")
-        self._go_on_joining(join, now=now)
-
-    def _push_pull(self, *, join: bool) -> wire.PushPull:
-        return wire.PushPull(
-            join=join, nodes=self.table.states(), user_state=self._upper.user_state(join=join)
-        )
-
-    def _merge(
-        self, remote: wire.PushPull, *, join: bool, ignore_old: bool, now: float
-    ) -> str | None:
-        """Judge the other's full state, then take it in whole; or say why not."""
-        nodes = [_normalised(node) if len(node.addr) == 16 else node for node in remote.nodes]
-        error = pushpull.version_conflict(self.table.states(), nodes)
-        if error is None and join:
-            sound = [node for node in nodes if len(node.vsn) == wire.VSN_SIZE]
-            error = self._upper.check_merge(sound)
-        if error is not None:
-            return error
-        for node in nodes:
-            self.table.receive_state(node, now=now)
-        if remote.user_state:
-            self._outputs.append(StateReceived(remote.user_state, join, ignore_old))
-        return None
-
     # --- Time -----------------------------------------------------------------------------------
 
     def next_timer(self) -> float:
         """Moment at which `handle_timer` is due, on the driver's clock."""
-        due = [stream.deadline for stream in self._streams.values()]
-        due += [relayed.deadline for relayed in self._relayed.values()]
-        suspicion = self.table.next_timer()
-        if suspicion is not None:
-            due.append(suspicion)
-        if self._leave_deadline is not None:
-            due.append(self._leave_deadline)
+        due = [relayed.deadline for relayed in self._relayed.values()]
+        parts = (self.table.next_timer(), self.streams.next_timer(), self._leave_deadline)
+        due += [moment for moment in parts if moment is not None]
         if not self.held:
             due += (self._prober.next_timer(), self._push_pull_at)
             if self._has_broadcasts():
@@ -630,23 +336,16 @@ class Memberlist:
 
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`."""
-        self._expire_streams(now=now)
+        self.streams.handle_timer(now=now)
         self._expire_relayed(now=now)
         self.table.handle_timer(now=now)
         if not self.held:
             self._probe(now=now)
             if now >= self._push_pull_at:
-                self._start_push_pull(now=now)
+                self._push_pull(now=now)
             if now >= self._gossip_at and self._has_broadcasts():
                 self._gossip(now=now)
         self._watch_leave(now=now)
-
-    def _expire_streams(self, *, now: float) -> None:
-        overdue = [number for number, s in self._streams.items() if s.deadline <= now]
-        for number in overdue:
-            stream = self._streams.pop(number)
-            self._outputs.append(CloseStream(number))
-            self._end_stream(stream, "i/o timeout", now=now)
 
     def _expire_relayed(self, *, now: float) -> None:
         overdue = [number for number, ping in self._relayed.items() if ping.deadline <= now]
@@ -676,19 +375,18 @@ class Memberlist:
             return not node.gone or (dead and node.changed_at > horizon)
 
         for node in self.table.random_nodes(self.config.gossip_nodes, worth_telling):
-            broadcasts = self._take_broadcasts(self._budget())
+            broadcasts = self._take_broadcasts(self._envelope.budget)
             if not broadcasts:
                 break
             self._send_broadcasts(node, [], broadcasts)
 
-    def _start_push_pull(self, *, now: float) -> None:
+    def _push_pull(self, *, now: float) -> None:
+        """Exchange all we know with one member."""
         self._push_pull_at = now + pushpull.scaled_interval(
             self.config.push_pull_interval, member_count=len(self.table)
         )
-        partners = self.table.random_nodes(1, lambda node: node.status is wire.NodeStatus.ALIVE)
-        for node in partners:
-            target = JoinTarget(node.name, node.address)
-            self._open_exchange(_Exchange(target, None, as_join=False), now=now)
+        for node in self.table.random_nodes(1, lambda n: n.status is wire.NodeStatus.ALIVE):
+            self.streams.exchange(JoinTarget(node.name, node.address), as_join=False, now=now)
 
     # --- Probing --------------------------------------------------------------------------------
 
@@ -792,10 +490,9 @@ class Memberlist:
             and target.protocol_max >= _PROTOCOL_STREAM_PING
             and not (self._route_by_name and self._is_remote(target.name))
         ):
-            self._open_stream(
+            self.streams.ping(
                 JoinTarget(target.name, target.address),
-                _StreamPing(sequence),
-                self._wrap(self._ping(target.name, sequence), dialler=True),
+                self._ping(target.name, sequence),
                 timeout=max(0.0, self._prober.next_timer() - now),
                 now=now,
             )
@@ -812,25 +509,15 @@ class Memberlist:
 
     # --- Sending --------------------------------------------------------------------------------
 
-    def _budget(self) -> int:
-        budget = self.config.packet_size - _COMPOUND_OVERHEAD
-        if self.config.label:
-            budget -= 2 + len(self.config.label)
-        if self.keyring and self.config.verify_outgoing:
-            budget -= wire.ENCRYPTION_OVERHEAD
-        return budget
-
     def _take_broadcasts(self, budget: int) -> list[Broadcast]:
         """Rumours for one packet: ours first, then those of the layer above."""
         if self.held:
             return []
-        chosen = self.rumours.take(
-            budget, overhead=_COMPOUND_OVERHEAD, member_count=len(self.table)
-        )
-        budget -= sum(_COMPOUND_OVERHEAD + len(broadcast.data) for broadcast in chosen)
-        if budget > _COMPOUND_OVERHEAD + _USER_OVERHEAD:
+        chosen = self.rumours.take(budget, overhead=COMPOUND_OVERHEAD, member_count=len(self.table))
+        budget -= sum(COMPOUND_OVERHEAD + len(broadcast.data) for broadcast in chosen)
+        if budget > COMPOUND_OVERHEAD + _USER_OVERHEAD:
             chosen += self._upper.take_broadcasts(
-                budget, overhead=_COMPOUND_OVERHEAD + _USER_OVERHEAD
+                budget, overhead=COMPOUND_OVERHEAD + _USER_OVERHEAD
             )
         return chosen
 
@@ -847,7 +534,7 @@ class Memberlist:
         """Send messages as one packet, with rumours if there is room for them."""
         broadcasts: list[Broadcast] = []
         if piggyback and self._has_broadcasts() and (node or not self._route_by_name):
-            budget = self._budget() - sum(map(len, messages))
+            budget = self._envelope.budget - sum(map(len, messages))
             broadcasts = self._take_broadcasts(budget)
         self._send_packet(node, address, messages, broadcasts, sequence, checksum=checksum)
 
@@ -871,29 +558,14 @@ class Memberlist:
             self._count("packets_without_name")
             return
         parts = messages + [broadcast.data for broadcast in broadcasts]
-        data = wire.join_compound(parts)
-        if self.config.compress and len(data) >= COMPRESS_SIZE_MIN:
-            compressed = wire.compress(data)
-            if len(compressed) < len(data):
-                data = compressed
-        if checksum:
-            data = wire.add_checksum(data)
-        if self.keyring and self.config.verify_outgoing:
-            data = wire.seal(
-                data,
-                self.keyring.ciphers[0],
-                nonce=self._entropy(wire.NONCE_SIZE),
-                associated=self.config.label,
-            )
+        data = self._envelope.packet(parts, checksum=checksum)
         number = self._next_number()
         if sequence or broadcasts:
             self._sent[number] = (sequence, broadcasts)
             if len(self._sent) > SENT_PACKETS_MAX:
                 del self._sent[next(iter(self._sent))]
         self._count("packets_sent")
-        self._outputs.append(
-            SendPacket(number, node, address, wire.add_label(data, self.config.label))
-        )
+        self._outputs.append(SendPacket(number, node, address, data))
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0xFFFFFFFF + 1
@@ -907,19 +579,6 @@ class Memberlist:
         self.counters[name] = self.counters.get(name, 0) + 1
 
 
-def _normalised(node: wire.NodeState) -> wire.NodeState:
-    """The same state with its address normalised."""
-    return wire.NodeState(
-        name=node.name,
-        addr=normalise_addr(node.addr),
-        port=node.port,
-        meta=node.meta,
-        incarnation=node.incarnation,
-        state=node.state,
-        vsn=node.vsn,
-    )
-
-
 def _source_address(
     message: wire.Ping | wire.IndirectPing, source: Address | None
 ) -> Address | None:
@@ -930,8 +589,3 @@ def _source_address(
     if source is None and message.source_node:
         return "0.0.0.0", 0  # Routed by name; the address is not used.
     return source
-
-
-def _peer_text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,7 +15,7 @@ from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.lamport import LamportClock
-from isthmus.gossip.memberlist import JoinTarget, Memberlist
+from isthmus.gossip.memberlist import Memberlist
 from isthmus.gossip.members import addr_text, normalise_addr
 from isthmus.gossip.outputs import (
     Address,
@@ -37,6 +37,7 @@ from isthmus.gossip.outputs import (
 )
 from isthmus.gossip.recent import RecentEvents, RecentQueries
 from isthmus.gossip.roster import Member, MemberEvent, MemberStatus, Roster, member_of
+from isthmus.gossip.streams import JoinTarget
 from isthmus.wire import memberlist as packets
 from isthmus.wire import serf as wire
 
@@ -242,7 +243,7 @@ class Serf:
         self._events.queue(_wrap(data))
         return ltime
 
-    def respond(self, query: wire.Query, payload: bytes) -> None:
+    def respond(self, query: wire.Query, payload: bytes, *, now: float) -> None:
         """Answer a query that QueryReceived told of; its time-out is for the caller to keep.
 
         Raises:
@@ -256,6 +257,7 @@ class Serf:
         if len(data) > limit:
             raise InvalidRequest(f"response exceeds limit of {limit} bytes")
         self._send_response(query, data)
+        self._absorb(now=now)
 
     def hold(self) -> None:
         """Start nothing by ourselves until `release`; go on answering."""
@@ -304,25 +306,25 @@ class Serf:
 
     def accept_stream(self, *, peer: Address, now: float) -> int | None:
         """A peer opened a stream: its number, or None when there are too many; close it then."""
-        return self.memberlist.accept_stream(peer=peer, now=now)
+        return self.memberlist.streams.accept(peer=peer, now=now)
 
     def stream_opened(self, stream_id: int, *, now: float) -> None:
         """The stream of an OpenStream is connected and its data written."""
-        self.memberlist.stream_opened(stream_id, now=now)
+        self.memberlist.streams.opened(stream_id, now=now)
 
     def stream_failed(self, stream_id: int, text: str, *, now: float) -> None:
         """The stream of an OpenStream could not be connected, or broke."""
-        self.memberlist.stream_failed(stream_id, text, now=now)
+        self.memberlist.streams.failed(stream_id, text, now=now)
         self._absorb(now=now)
 
     def receive_stream_data(self, stream_id: int, data: bytes, *, now: float) -> None:
         """Take in bytes of a stream."""
-        self.memberlist.receive_stream_data(stream_id, data, now=now)
+        self.memberlist.streams.receive_data(stream_id, data, now=now)
         self._absorb(now=now)
 
     def receive_stream_eof(self, stream_id: int, *, now: float) -> None:
         """The peer closed a stream."""
-        self.memberlist.receive_stream_eof(stream_id, now=now)
+        self.memberlist.streams.receive_eof(stream_id, now=now)
         self._absorb(now=now)
 
     # --- Time -----------------------------------------------------------------------------------
@@ -467,7 +469,9 @@ class Serf:
             if here and leave.ltime > self.local_member().status_ltime:
                 self._broadcast_join(now=now)  # We mean to stay.
             return False
-        return self._roster.receive_leave(leave, now=now)
+        news = self._roster.receive_leave(leave, now=now)
+        self._roster.prune(now=now)
+        return news
 
     def _broadcast_join(self, *, now: float) -> None:
         join = wire.Join(ltime=self.clock.time, node=self.name)

@@ -22,7 +22,6 @@ from typing import Any, Final, TypeAlias, TypeVar
 from isthmus.errors import InvalidNodeName, NotFound, ProtocolError, Unavailable
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
-from isthmus.gossip.memberlist import JoinTarget
 from isthmus.gossip.outputs import (
     CloseStream,
     JoinFinished,
@@ -50,6 +49,7 @@ from isthmus.gossip.serf import (
     SerfOutput,
     UserEventReceived,
 )
+from isthmus.gossip.streams import JoinTarget
 from isthmus.names import host_port, split_host_port
 from isthmus.net.gateways import WanCarrier
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept

@@ -13,9 +13,7 @@ from isthmus.gossip.broadcast import Broadcast
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.memberlist import (
-    INBOUND_STREAMS_MAX,
     RELAYED_PINGS_MAX,
-    JoinTarget,
     Memberlist,
 )
 from isthmus.gossip.members import OUR_VSN
@@ -33,6 +31,7 @@ from isthmus.gossip.outputs import (
     UserMessageReceived,
     Warned,
 )
+from isthmus.gossip.streams import INBOUND_STREAMS_MAX, JoinTarget
 from isthmus.wire import memberlist as wire
 
 ME: Address = ("10.0.0.1", 7946)
@@ -389,15 +388,15 @@ def test_join_sends_all_we_know_and_learns_all_they_know() -> None:
     assert reader.message.join
     assert [node.name for node in reader.message.nodes] == ["me"]
     assert reader.message.user_state == b"state"
-    core.core.stream_opened(request.id, now=0.1)
-    core.core.receive_stream_data(request.id, remote_state(node_state()), now=0.2)
+    core.core.streams.opened(request.id, now=0.1)
+    core.core.streams.receive_data(request.id, remote_state(node_state()), now=0.2)
     assert [type(o) for o in core.core.take_outputs()] == [
         CloseStream,
         NodeJoined,
         StateReceived,
         JoinFinished,
     ]
-    core.core.receive_stream_eof(request.id, now=0.3)
+    core.core.streams.receive_eof(request.id, now=0.3)
     assert core.core.take_outputs() == []
 
 
@@ -409,8 +408,8 @@ def finished(core: Core) -> JoinFinished:
 def test_join_counts_who_answered_and_says_why_others_did_not() -> None:
     core = Core()
     number, (first, second) = start_join(core, JoinTarget("x", X), JoinTarget("y", Y))
-    core.core.stream_failed(second.id, "connection refused", now=0.1)
-    core.core.receive_stream_data(first.id, remote_state(node_state()), now=0.1)
+    core.core.streams.failed(second.id, "connection refused", now=0.1)
+    core.core.streams.receive_data(first.id, remote_state(node_state()), now=0.1)
     assert finished(core) == JoinFinished(
         number, 1, ("Failed to join 10.0.0.3:7946: connection refused",)
     )
@@ -423,7 +422,7 @@ def test_join_to_many_goes_in_portions() -> None:
     assert len(requests) == 8
     asked = len(requests)
     while requests:
-        core.core.stream_failed(requests.pop(0).id, "no", now=0.0)
+        core.core.streams.failed(requests.pop(0).id, "no", now=0.0)
         more = core.core.take_outputs()
         requests += [o for o in more if isinstance(o, OpenStream)]
         asked += len([o for o in more if isinstance(o, OpenStream)])
@@ -436,7 +435,7 @@ def test_join_to_many_goes_in_portions() -> None:
 def test_join_that_is_never_answered_ends_by_itself() -> None:
     core = Core()
     _, (request,) = start_join(core)
-    core.core.stream_opened(request.id, now=1.0)
+    core.core.streams.opened(request.id, now=1.0)
     core.core.handle_timer(now=10.9)
     assert not [o for o in core.core.take_outputs() if isinstance(o, JoinFinished)]
     core.core.handle_timer(now=11.0)
@@ -454,7 +453,7 @@ def test_join_that_is_never_answered_ends_by_itself() -> None:
 def test_join_is_refused_for_a_reason(answer: bytes, error: str) -> None:
     core = Core()
     _, (request,) = start_join(core)
-    core.core.receive_stream_data(request.id, answer, now=0.1)
+    core.core.streams.receive_data(request.id, answer, now=0.1)
     assert error in finished(core).errors[0]
     assert set(core.core.table.nodes) == {"me"}
 
@@ -464,7 +463,7 @@ def test_merge_check_is_run_on_the_answer() -> None:
     core = Core()
     core.above.refusal = "Member 'x' is not a server"
     _, (request,) = start_join(core)
-    core.core.receive_stream_data(request.id, remote_state(node_state()), now=0.1)
+    core.core.streams.receive_data(request.id, remote_state(node_state()), now=0.1)
     assert "Member 'x' is not a server" in finished(core).errors[0]
 
 
@@ -475,7 +474,7 @@ def test_nameless_join_is_refused_when_routing_by_name() -> None:
 
 
 def accepted(core: Core) -> int:
-    number = core.core.accept_stream(peer=Y, now=0.0)
+    number = core.core.streams.accept(peer=Y, now=0.0)
     assert number is not None
     return number
 
@@ -483,7 +482,7 @@ def accepted(core: Core) -> int:
 def test_acceptor_sends_its_state_before_it_judges_theirs() -> None:
     core = Core()
     core.above.refusal = "Member 'x' is not a server"
-    core.core.receive_stream_data(accepted(core), remote_state(node_state()), now=0.0)
+    core.core.streams.receive_data(accepted(core), remote_state(node_state()), now=0.0)
     answer, warning, close = core.core.take_outputs()
     assert isinstance(answer, SendStream)
     assert warning == Warned(
@@ -496,25 +495,25 @@ def test_acceptor_sends_its_state_before_it_judges_theirs() -> None:
 def test_nothing_of_a_stream_counts_before_it_is_complete() -> None:
     core = Core()
     number = accepted(core)
-    core.core.receive_stream_data(number, remote_state(node_state())[:-1], now=0.0)
-    core.core.receive_stream_eof(number, now=0.1)
+    core.core.streams.receive_data(number, remote_state(node_state())[:-1], now=0.0)
+    core.core.streams.receive_eof(number, now=0.1)
     assert set(core.core.table.nodes) == {"me"}
     assert [type(o) for o in core.core.take_outputs()] == [CloseStream, Warned]
 
 
 def test_stream_ping_is_answered() -> None:
     core = Core()
-    core.core.receive_stream_data(accepted(core), wire.encode_message(ping()), now=0.0)
+    core.core.streams.receive_data(accepted(core), wire.encode_message(ping()), now=0.0)
     answer, _ = core.core.take_outputs()
     assert isinstance(answer, SendStream)
     assert answer.data == wire.encode_message(wire.Ack(seq_no=7))
-    core.core.receive_stream_data(accepted(core), wire.encode_message(ping(node="other")), now=0.0)
+    core.core.streams.receive_data(accepted(core), wire.encode_message(ping(node="other")), now=0.0)
     assert [type(o) for o in core.core.take_outputs()] == [CloseStream]
 
 
 def test_plain_stream_to_an_encrypted_pool_is_told_so() -> None:
     core = Core(keyring=Keyring([bytes(16)]))
-    core.core.receive_stream_data(accepted(core), b"\x06", now=0.0)
+    core.core.streams.receive_data(accepted(core), b"\x06", now=0.0)
     answer = core.core.take_outputs()[0]
     assert isinstance(answer, SendStream)
     reader = wire.StreamReader(ciphers=core.core.keyring.ciphers, dialler=True)
@@ -534,7 +533,7 @@ def test_inbound_streams_are_bounded() -> None:
     core = Core()
     for _ in range(INBOUND_STREAMS_MAX):
         accepted(core)
-    assert core.core.accept_stream(peer=Y, now=0.0) is None
+    assert core.core.streams.accept(peer=Y, now=0.0) is None
 
 
 def test_member_alone_leaves_at_once_and_others_after_telling() -> None:
