@@ -23,7 +23,7 @@ def _pair(text: str) -> str:
 
 def _datacenters(args: Parsed) -> int:
     with failing_as("Error listing datacenters"):
-        names = AgentClient.of(args).get_json("/v1/catalog/datacenters") or []
+        names = AgentClient.of(args).get_list("/v1/catalog/datacenters")
     for name in names:
         say(name)
     return 0
@@ -37,7 +37,7 @@ def _nodes(args: Parsed) -> int:
     if args["service"]:
         path = f"/v1/catalog/service/{path_part(args['service'])}"
     with failing_as("Error listing nodes"):
-        nodes = AgentClient.of(args).get_json(path, query) or []
+        nodes = AgentClient.of(args).get_list(path, query)
     if not nodes:
         complain("No nodes match the given query - try expanding your search.")
         return 0
@@ -68,10 +68,10 @@ def _services(args: Parsed) -> int:
     with failing_as("Error listing services"):
         client = AgentClient.of(args)
         if args["node"]:
-            answer = client.get_json(f"/v1/catalog/node/{path_part(args['node'])}") or {}
+            answer = client.get_object(f"/v1/catalog/node/{path_part(args['node'])}")
             services = _of_node(answer)
         else:
-            services = client.get_json("/v1/catalog/services", query) or {}
+            services = client.get_object("/v1/catalog/services", query)
     if not services:
         complain("No services match the given query - try expanding your search.")
         return 0

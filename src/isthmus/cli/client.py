@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from isthmus.cli.command import CommandFailed
@@ -57,6 +57,7 @@ QUERY_FLAGS: Final = (
 """Flags of commands whose answers come from servers."""
 
 _UNIX: Final = "unix://"
+J = TypeVar("J", list[Any], dict[str, Any])
 
 
 class RequestFailed(IsthmusError):
@@ -148,6 +149,7 @@ class AgentClient:
         tls: Context for https.
         server_name: Name in the agent's certificate; empty: its host.
         query: Parameters of every request.
+        body_size_max: Longest answer that is read.
     """
 
     def __init__(
@@ -159,7 +161,9 @@ class AgentClient:
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
         query: Mapping[str, str] | None = None,
+        body_size_max: int = BODY_SIZE_MAX,
     ) -> None:
+        self._body_size_max = body_size_max
         self.endpoint = endpoint
         self._tls, self._server_name = tls, server_name
         self._query = dict(query or {})
@@ -198,22 +202,36 @@ class AgentClient:
             query=query,
         )
 
-    def get_json(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """GET a JSON answer.
-
-        Returns:
-            What the answer holds; None if there is no such thing (404).
+    def get_list(self, path: str, query: Mapping[str, Any] | None = None) -> list[Any]:
+        """GET a JSON list; empty if there is no such thing (404).
 
         Raises:
-            RequestFailed: No answer, or another status than 200 and 404.
+            RequestFailed: No answer, another status than 200 and 404, or no JSON list.
         """
+        return self._get_json(path, query, list)
+
+    def get_object(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """GET a JSON object; empty if there is no such thing (404).
+
+        Raises:
+            RequestFailed: No answer, another status than 200 and 404, or no JSON object.
+        """
+        return self._get_json(path, query, dict)
+
+    def _get_json(self, path: str, query: Mapping[str, Any] | None, kind: type[J]) -> J:
         status, body = self.request("GET", path, query)
         if status == 404:
-            return None
+            return kind()
         try:
-            return json.loads(body)
-        except ValueError as error:
+            answer = json.loads(body)
+        except (ValueError, RecursionError) as error:
             raise RequestFailed(f"{self.endpoint} did not answer with JSON: {error}") from error
+        if answer is None:  # Go's empty list or map.
+            return kind()
+        if not isinstance(answer, kind):
+            found = type(answer).__name__
+            raise RequestFailed(f"{self.endpoint} is no agent: it answered {path} with a {found}")
+        return answer
 
     def put(
         self, path: str, query: Mapping[str, Any] | None = None, body: bytes | None = None
@@ -253,11 +271,13 @@ class AgentClient:
         try:
             connection.request(method, target, body=body, headers=self._headers)
             answer = connection.getresponse()
-            data = answer.read(BODY_SIZE_MAX)
+            data = answer.read(self._body_size_max + 1)
         except (OSError, http.client.HTTPException) as error:
             raise RequestFailed(self._unreachable(error)) from error
         finally:
             connection.close()
+        if len(data) > self._body_size_max:
+            raise RequestFailed(f"the answer is longer than {self._body_size_max} bytes")
         if answer.status not in {200, 404}:
             text = data.decode(errors="replace").strip()
             raise RequestFailed(f"Unexpected response code: {answer.status} ({text})")

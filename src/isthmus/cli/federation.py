@@ -27,7 +27,7 @@ def _format(text: str) -> str:
 
 def _list(args: Parsed) -> int:
     with failing_as("Error listing federation states"):
-        states = AgentClient.of(args).get_json("/v1/internal/federation-states") or []
+        states = AgentClient.of(args).get_list("/v1/internal/federation-states")
     if args["format"] == "json":
         return _say_json(states)
     if not states:
@@ -53,8 +53,8 @@ def _list(args: Parsed) -> int:
 def _get(args: Parsed) -> int:
     dc = args.rest[0]
     with failing_as("Error reading the federation state"):
-        answer = AgentClient.of(args).get_json(f"/v1/internal/federation-state/{path_part(dc)}")
-    state = (answer or {}).get("State")
+        answer = AgentClient.of(args).get_object(f"/v1/internal/federation-state/{path_part(dc)}")
+    state = answer.get("State")
     if not state:
         raise CommandFailed(
             f"Error! No federation state of datacenter: {dc}\n"
@@ -74,12 +74,12 @@ def _get(args: Parsed) -> int:
 
 def _gateways(args: Parsed) -> int:
     with failing_as("Error listing mesh gateways"):
-        answer = AgentClient.of(args).get_json("/v1/internal/federation-states/mesh-gateways")
+        answer = AgentClient.of(args).get_object("/v1/internal/federation-states/mesh-gateways")
     if args["format"] == "json":
-        return _say_json(answer or {})
+        return _say_json(answer)
     rows = [
         [dc, *_gateway_row(gateway)]
-        for dc, gateways in sorted((answer or {}).items())
+        for dc, gateways in sorted(answer.items())
         for gateway in gateways or []
     ]
     if not rows:

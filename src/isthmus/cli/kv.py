@@ -44,10 +44,10 @@ def _get(args: Parsed) -> int:
     with failing_as("Error querying Consul agent"):
         if args["keys"]:
             query = {"keys": "", "separator": args["separator"]}
-            for name in client.get_json(_path(key), query) or []:
+            for name in client.get_list(_path(key), query):
                 say(name)
             return 0
-        pairs = client.get_json(_path(key), {"recurse": ""} if args["recurse"] else None) or []
+        pairs = client.get_list(_path(key), {"recurse": ""} if args["recurse"] else None)
     if not args["recurse"]:
         if not pairs:
             raise CommandFailed(f"Error! No key exists at: {key}")

@@ -30,7 +30,7 @@ def _members(args: Parsed) -> int:
     if args["wan"]:
         query["wan"] = "1"
     with failing_as("Error retrieving members"):
-        members = AgentClient.of(args).get_json("/v1/agent/members", query) or []
+        members = AgentClient.of(args).get_list("/v1/agent/members", query)
     chosen = [one for one in members if status.search(_status(one))]
     if not chosen:
         return NO_MATCH
@@ -101,7 +101,7 @@ def _force_leave(args: Parsed) -> int:
 
 def _info(args: Parsed) -> int:
     with failing_as("Error querying agent"):
-        answer = AgentClient.of(args).get_json("/v1/agent/self") or {}
+        answer = AgentClient.of(args).get_object("/v1/agent/self")
     for group, figures in sorted((answer.get("Stats") or {}).items()):
         say(f"{group}:")
         for name, value in sorted(figures.items()):

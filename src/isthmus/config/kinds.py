@@ -58,6 +58,12 @@ def _read_text(value: object) -> str:
     return value
 
 
+def _read_secret(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text in quotes")  # Without the value: messages are logged.
+    return value
+
+
 def _read_bool(value: object) -> bool:
     value = _only(value)
     if not isinstance(value, bool):
@@ -145,7 +151,7 @@ def _read_duration_map(value: object) -> dict[str, float]:
 def _read_object(value: object) -> dict[str, object]:
     value = _only(value)
     if not isinstance(value, dict):
-        raise ValueError(f"must be an object {{ … }}, not {_shown(value)}")
+        raise ValueError("must be an object { … }")  # Without the value: it may hold secrets.
     return dict(value)
 
 
@@ -181,7 +187,7 @@ def _list_of(text: str) -> list[str]:
 
 
 TEXT: Final = Kind("text", _read_text, str)
-SECRET: Final = Kind("secret", _read_text, str)
+SECRET: Final = Kind("secret", _read_secret, str)
 BOOL: Final = Kind("bool", _read_bool, _parse_bool, takes_value=False)
 INT: Final = Kind("int", _read_int, _parse_int)
 FLOAT: Final = Kind("number", _read_float, _parse_float)

@@ -100,7 +100,8 @@ def _texts(source: Source, mistakes: list[Mistake]) -> Iterator[ConfigText]:
             )
             continue
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(FILE_SIZE_MAX + 1)
         except OSError as error:
             mistakes.append(_unreadable(path, error))
             continue

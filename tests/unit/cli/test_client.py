@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.cli.certificates import Role, create_ca, create_certificate
-from isthmus.cli.client import Endpoint, parse_address
+from isthmus.cli.client import AgentClient, Endpoint, RequestFailed, parse_address
 from isthmus.cli.flags import UsageError
 from support.cli import Cli, FakeAgent, handler_of, serving
 
@@ -64,6 +64,26 @@ def test_error_answer_is_shown_as_consul_shows_it(cli: Cli, agent: FakeAgent) ->
 def test_answer_that_is_not_json_is_an_error(cli: Cli, agent: FakeAgent) -> None:
     agent.answer("/v1/agent/members", b"<html>")
     assert "did not answer with JSON" in cli("members").err
+
+
+def test_answer_of_another_kind_is_an_error(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/agent/members", {"hello": 1})
+    result = cli("members")
+    assert result.code == 1
+    assert "is no agent: it answered /v1/agent/members with a dict" in result.err
+
+
+def test_null_is_an_empty_answer(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/catalog/services", None)
+    assert cli("catalog", "services").err.startswith("No services match")
+
+
+def test_answer_without_end_is_refused(agent: FakeAgent) -> None:
+    agent.answer("/v1/kv/a", b"x" * 11)
+    endpoint = parse_address(agent.address)
+    assert AgentClient(endpoint, body_size_max=11).request("GET", "/v1/kv/a")[0] == 200
+    with pytest.raises(RequestFailed, match="longer than 10 bytes"):
+        AgentClient(endpoint, body_size_max=10).request("GET", "/v1/kv/a")
 
 
 def test_token_and_datacenter_are_sent(

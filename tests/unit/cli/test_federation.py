@@ -100,6 +100,20 @@ def test_gateways_of_all_datacenters(cli: Cli, agent: FakeAgent) -> None:
     )
 
 
+def test_answers_as_json_are_what_the_agent_says(cli: Cli, agent: FakeAgent) -> None:
+    gateways = {"dc1": [gateway("g1", "10.1.0.2", "192.0.2.1")]}
+    agent.answer("/v1/internal/federation-states/mesh-gateways", gateways)
+    assert json.loads(cli("federation", "gateways", "-format=json").out) == gateways
+    agent.answer("/v1/internal/federation-state/dc1", {"State": STATES[0], "Index": 40})
+    answer = json.loads(cli("federation", "get", "-format=json", "dc1").out)
+    assert answer == {"State": STATES[0], "Index": 40}
+
+
+def test_no_gateways_is_said_with_the_remedy(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/internal/federation-states/mesh-gateways", {})
+    assert "isthmus connect gateway" in cli("federation", "gateways").out
+
+
 def test_disabled_federation_states_are_reported(cli: Cli, agent: FakeAgent) -> None:
     agent.answer("/v1/internal/federation-states", b"Federation states are disabled", status=500)
     result = cli("federation", "list")

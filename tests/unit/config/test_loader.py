@@ -158,25 +158,6 @@ def test_a_key_at_the_wrong_place_is_pointed_to_the_right_one(refuse: Refuse) ->
     assert mistake.remedy == 'did you mean "connect.enable_mesh_gateway_wan_federation"?'
 
 
-def test_explicit_file_with_a_strange_name_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "isthmus.conf"
-    path.write_text('data_dir = "/x" bind_addr = "10.0.0.1"')
-    with pytest.raises(ConfigError, match=r"must end in \.hcl or \.json"):
-        load([ConfigPath(path)], surroundings=ALONE)
-    assert load([ConfigPath(path, "hcl")], surroundings=ALONE).data_dir == Path("/x")
-
-
-def test_text_in_hcl_may_be_json(load_values: Load) -> None:
-    config = load([ConfigText('{"data_dir": "/x", "bind_addr": "10.0.0.1"}')], surroundings=ALONE)
-    assert config.data_dir == Path("/x")
-
-
-def test_not_utf8_is_a_mistake(tmp_path: Path) -> None:
-    (tmp_path / "a.hcl").write_bytes(b'a = "x"\nb = "\xff"')
-    with pytest.raises(ConfigError, match=r"a\.hcl:2: is not UTF-8"):
-        load([ConfigPath(tmp_path)], surroundings=ALONE)
-
-
 def test_keys_of_later_releases_are_accepted_with_a_warning(load_values: Load) -> None:
     config = load_values(
         {

@@ -157,7 +157,8 @@ def test_bootstrap_expect_is_refused_in_dev_mode(refuse: Refuse) -> None:
 
 def test_the_gossip_key_is_in_no_message(refuse: Refuse, load_values: Load) -> None:
     secret = "c2VjcmV0"
-    assert all(secret not in str(mistake) for mistake in refuse({"encrypt": secret}))
+    for values in ({"encrypt": secret}, {"encrypt": [secret]}, {"acl": {"tokens": secret}}):
+        assert all(secret not in str(mistake) for mistake in refuse(values))
     config = load_values({"encrypt": "MDEyMzQ1Njc4OWFiY2RlZg=="})
     assert config.gossip.encrypt == "MDEyMzQ1Njc4OWFiY2RlZg=="
     assert "MDEy" not in repr(config)
