@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -732,7 +733,7 @@ class _Handover:
         self._lost()
 
     def _lost(self) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # The listener's loop is closed: nobody counts any more.
             self._loop.call_soon_threadsafe(self._place.release)
 
 

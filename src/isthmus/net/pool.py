@@ -188,6 +188,7 @@ class RpcPool:
         body = encode(request)
         header = RequestHeader(next(self._sequence), method)
         self._call_count += 1
+        started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(timeout):
                 reply = await self._call(target, header, body)
@@ -195,6 +196,8 @@ class RpcPool:
             entry = self._entries.get(target)
             if entry is not None and entry.connection is None:
                 raise _dial_timed_out(target, timeout) from None
+            if entry is not None and entry.connection is not None:
+                self._suspect(target, entry.connection, since=started)
             raise ConnectionLost(
                 f"no answer to {method} from server {target.node} of datacenter {target.dc}"
                 f" within {timeout:g} s"
@@ -220,6 +223,17 @@ class RpcPool:
                 entry.connection.shut()
         self._entries.clear()
         await self._open.close()
+
+    def _suspect(
+        self, target: ServerTarget, connection: "_ClientConnection", *, since: float
+    ) -> None:
+        """Give up a connection that has been silent for the time of a whole call.
+
+        What it goes through may hang while its TCP connection stays up; the next call is to
+        find another way, which yamux's keepalive would allow only after 40 s.
+        """
+        if connection.heard_at < since:
+            self.forget(target)
 
     async def _call(self, target: ServerTarget, header: RequestHeader, body: bytes) -> Reply:
         while True:
@@ -313,6 +327,7 @@ class _ClientConnection(MultiplexProtocol):
         self._waiting: deque[asyncio.Future[None]] = deque()  # For a stream to be acknowledged.
         self._retired = False
         self._used_at = self._loop.time()
+        self.heard_at = self._used_at
         self._idle_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -323,6 +338,10 @@ class _ClientConnection(MultiplexProtocol):
         super().connection_made(transport)
         self._connections.add(self.transport)
         self._idle_timer = self._loop.call_later(self._limits.idle_timeout, self._on_idle)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        super().data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)

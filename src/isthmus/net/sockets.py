@@ -312,7 +312,11 @@ class _Teller:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock.dup()
+        try:
+            self._sock = sock.dup()
+        except OSError:
+            sock.close()
+            raise
 
     def __enter__(self) -> None:
         return None

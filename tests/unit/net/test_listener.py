@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -798,3 +799,20 @@ async def test_closing_cancels_calls_and_closes_connections(clear: Port) -> None
         with pytest.raises(ConnectionRefusedError):
             async with connected(clear):
                 pass
+
+
+@pytest.mark.parametrize("first", [b"\x00", b"\x04", b"\x03", b"\x16"])
+async def test_random_bytes_cost_their_sender_its_connection_only(
+    port: Port, clear: Port, certificates: Any, first: bytes
+) -> None:
+    rng = Random(first[0])
+    for each in (port, clear):
+        for _ in range(10):
+            async with connected(each) as client:
+                await client.send(first + rng.randbytes(rng.randrange(1, 2000)))
+                client.writer.write_eof()
+                await client.ended()
+    async with connected(port, certificates.beta.context(Alpn.RPC_MULTI)) as client:
+        await assert_multi_open(client)
+    async with multi(clear) as client:
+        await assert_multi_open(client)

@@ -463,3 +463,35 @@ async def test_more_idle_streams_than_the_limit_are_ended() -> None:
         (server,) = servers
         assert len(server.ended) == 9
         assert asked[-1] not in server.ended
+
+
+async def test_a_connection_silent_for_a_whole_call_is_given_up() -> None:
+    """So hangs a gateway that was stopped: its kernel still takes what we send."""
+    asked: list[OddServer] = []
+
+    def answer_unless_first(server: OddServer, stream: int) -> None:
+        asked.append(server)
+        if server is not asked[0] or len(asked) == 1:
+            server.session.send(stream, server._channels[stream].answer(b"\xa1x"))
+
+    async with odd_server(answer_unless_first) as target, pooled() as (pool, dialer):
+        await leader(pool, target)
+        with pytest.raises(ConnectionLost, match="no answer"):
+            await leader(pool, target, timeout=0.05)
+        assert await leader(pool, target) == "x"
+        assert dialer.count == 2
+
+
+async def test_a_slow_call_does_not_cost_a_lively_connection() -> None:
+    async with serving() as (_, target, _), pooled() as (pool, dialer):
+
+        async def chat() -> None:
+            while True:
+                await leader(pool, target)
+
+        async with asyncio.TaskGroup() as group:
+            chatting = group.create_task(chat())
+            with pytest.raises(ConnectionLost, match="no answer"):
+                await peers(pool, target, timeout=0.05)
+            chatting.cancel()
+        assert dialer.count == pool.connection_count == 1
