@@ -27,7 +27,7 @@ from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
-from isthmus.agent.join import JoinGaveUp, RetryJoin, discover_primary_gateways
+from isthmus.agent.join import JoinGaveUp, Rejoin, RetryJoin, discover_primary_gateways
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import lan_member_problem, server_tags, wan_member_problem
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
@@ -38,7 +38,7 @@ from isthmus.errors import ConfigError, IsthmusError
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
 from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
-from isthmus.net.gossip import GossipThread, Member, Pool, PoolConfig
+from isthmus.net.gossip import GossipThread, Member, MemberStatus, Pool, PoolConfig
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
 from isthmus.net.sockets import SocketNetwork
@@ -83,6 +83,7 @@ class Agent:
         self.lan: Pool | None = None
         self.wan: Pool | None = None
         self._wan_join: RetryJoin | None = None
+        self._rejoin: Rejoin | None = None
         self._duties: FederationDuties | None = None
         self._duties_task: asyncio.Task[None] | None = None
         self._feature_seen = False
@@ -318,8 +319,12 @@ class Agent:
                 )
                 self._spawn(self._wan_join.run())
             return
+        self._rejoin = Rejoin(
+            known=self._known_dcs, present=self._present_dcs, join=self._join_dc, rng=self._rng
+        )
+        self._spawn(self._rejoin.run())
         if config.primary:
-            return  # The primary waits for the secondaries.
+            return  # The primary waits for new secondaries.
         if config.connect.primary_gateways:
             self._spawn(
                 discover_primary_gateways(
@@ -328,11 +333,9 @@ class Agent:
                     interval=config.connect.primary_gateways_interval,
                 )
             )
-        any_primary = wan_name(ANY_SERVER, config.primary_datacenter)
-        placeholder = host_port(WAN_JOIN_PLACEHOLDER, config.ports.serf_wan)
         self._wan_join = RetryJoin(
             pool="WAN",
-            addresses=[f"{any_primary}/{placeholder}"],
+            addresses=[self._any_server_of(config.primary_datacenter)],
             join=self.wan.join,
             interval=join.retry_interval_wan,
             rng=self._rng,
@@ -340,6 +343,27 @@ class Agent:
             ready=lambda: self.federation.gateway_known(config.primary_datacenter),
         )
         self._spawn(self._wan_join.run())
+
+    def _any_server_of(self, dc: str) -> str:
+        """Join address of whichever server of a datacenter its gateways pick."""
+        placeholder = host_port(WAN_JOIN_PLACEHOLDER, self.config.ports.serf_wan)
+        return f"{wan_name(ANY_SERVER, dc)}/{placeholder}"
+
+    async def _join_dc(self, dc: str) -> None:
+        assert self.wan is not None
+        await self.wan.join([self._any_server_of(dc)])
+
+    def _known_dcs(self) -> set[str]:
+        states = self.server.store.federation.list().value
+        return {state.datacenter for state in states} - {self.config.datacenter}
+
+    def _present_dcs(self) -> set[str]:
+        assert self.wan is not None
+        return {
+            member.tags.get("dc", "")
+            for member in self.wan.members()
+            if member.status is MemberStatus.ALIVE
+        }
 
     def _retry_join(
         self, name: str, pool: Pool, addresses: Sequence[str], interval: float, attempts_max: int
@@ -364,6 +388,8 @@ class Agent:
             self._duties.wake()
         if self._wan_join is not None:
             self._wan_join.wake()
+        if self._rejoin is not None:
+            self._rejoin.wake()
 
     def _locator_populated(self) -> None:
         if self.wan is not None:
