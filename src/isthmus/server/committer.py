@@ -30,6 +30,8 @@ QUEUE_COMMANDS_MAX: Final = 20_000
 QUEUE_SIZE_MAX: Final = 64 * 1024 * 1024
 BATCH_COMMANDS_MAX: Final = 1024
 BATCH_SIZE_MAX: Final = 1024 * 1024
+BATCH_TIME_MAX: Final = 0.02
+"""Seconds that running a batch's commands may hold the event loop."""
 QUEUE_TIME_MAX: Final = 10.0
 _HARMLESS: Final = (NoSpace, TooLarge, EngineUnavailable)
 """Errors after which the engine is as before the commit, so that the leader goes on."""
@@ -62,6 +64,7 @@ class Committer:
         queue_commands_max: How many commands may wait.
         queue_size_max: How many bytes they may have together.
         batch_commands_max: How many commands one batch may hold.
+        batch_time_max: Seconds that running them may take; the batch then ends.
     """
 
     def __init__(
@@ -74,11 +77,13 @@ class Committer:
         queue_commands_max: int = QUEUE_COMMANDS_MAX,
         queue_size_max: int = QUEUE_SIZE_MAX,
         batch_commands_max: int = BATCH_COMMANDS_MAX,
+        batch_time_max: float = BATCH_TIME_MAX,
     ) -> None:
         self._store, self._engine, self._lead = store, engine, lead
         self._batch_id = batch_id
         self._queue_commands_max, self._queue_size_max = queue_commands_max, queue_size_max
         self._batch_commands_max = batch_commands_max
+        self._batch_time_max = batch_time_max
         self._queue: deque[_Entry] = deque()
         self._queue_size = 0
         self._filled = asyncio.Event()
@@ -174,8 +179,12 @@ class Committer:
             The overlay, and the index it leads to.
         """
         overlay, index, size = self._store.overlay(), self._store.index, 0
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._batch_time_max
         while self._queue and len(outcomes) < self._batch_commands_max:
             if size and size + self._queue[0].size > BATCH_SIZE_MAX:
+                break
+            if outcomes and loop.time() > deadline:
                 break
             entry = self._take()
             if entry.future.done():

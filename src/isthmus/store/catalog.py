@@ -13,6 +13,8 @@ of all: readers wake once for nothing, and never miss. Source: protocol/http-api
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
+from sortedcontainers import SortedDict
+
 from isthmus.model.catalog import (
     CheckServiceNode,
     HealthCheck,
@@ -110,7 +112,7 @@ class Catalog:
         self._flat: dict[bytes, Answer[tuple[ServiceNode, ...]]] = {}
         self._node_list: Answer[tuple[Node, ...]] | None = None
         self._names: Answer[dict[str, tuple[str, ...]]] | None = None
-        self._tags: dict[bytes, tuple[str, tuple[str, ...]]] = {}
+        self._tags: SortedDict[bytes, tuple[str, tuple[str, ...]]] = SortedDict()
         """Folded service name → the name as registered, and the tags of all instances."""
         self.floor = 0
 
@@ -182,9 +184,9 @@ class Catalog:
     # All services -----------------------------------------------------------------------------
 
     def services(self) -> Answer[dict[str, tuple[str, ...]]]:
-        """Tags of all instances by service name, both sorted; the same object until a change."""
+        """Tags of all instances by service name, sorted; the same object until a change."""
         if self._names is None:
-            names = dict(sorted(self._tags.values()))
+            names = dict(self._tags.values())
             self._names = self._of_table(names, self._services, _SERVICES_TOPIC)
         return self._names
 
@@ -302,9 +304,10 @@ class Catalog:
     def observe(self, changes: Iterable[RowChange]) -> list[Topic]:
         """Take note of committed changes, already in the tables; return whom they concern."""
         touched: dict[Topic, int] = {}
+        renamed: dict[bytes, None] = {}
         for change in changes:
             if change.table == SERVICES.name:
-                self._observe_service(change, touched)
+                self._observe_service(change, touched, renamed)
             elif change.table == CHECKS.name:
                 self._observe_check(change, touched)
             else:
@@ -313,8 +316,9 @@ class Catalog:
         for topic, index in touched.items():
             self._health.pop(topic, None)
             self._indexes[topic] = max(index, self._indexes.get(topic, 0))
-        for topic in touched:
             self._settle(topic)
+        for key in renamed:
+            self._gather_tags(key)
         return list(touched)
 
     def load(self, floor: int) -> None:
@@ -328,11 +332,14 @@ class Catalog:
         for key in self._services.index_keys("service"):
             self._gather_tags(key)
 
-    def _observe_service(self, change: RowChange, touched: dict[Topic, int]) -> None:
+    def _observe_service(
+        self, change: RowChange, touched: dict[Topic, int], renamed: dict[bytes, None]
+    ) -> None:
         self._names = None
         _touch(touched, _SERVICES_TOPIC, change.modify_index)
         for row in (change.old, change.new):
             if row is not None:
+                renamed[folded(row.service.service)] = None
                 self._touch_instance(row, change.modify_index, touched)
                 _touch(touched, Topic("node", folded(row.node)), change.modify_index)
 
@@ -369,10 +376,9 @@ class Catalog:
                 _touch(touched, Topic(family, key), index)
 
     def _settle(self, topic: Topic) -> None:
-        """Drop what is kept of a name that is gone, and renew what is derived from it."""
+        """Drop what was built of a name, and its index if the name is gone."""
         if topic.family == "service":
             self._flat.pop(topic.key, None)
-            self._gather_tags(topic.key)
         if topic.family in {"service", "connect"}:
             gone = not self._services.has(topic.family, topic.key)
         elif topic.family in {"node", "node_checks"}:

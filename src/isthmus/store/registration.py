@@ -27,8 +27,6 @@ from isthmus.store.table import Overlay, TableView
 
 R = TypeVar("R", bound=Record)
 
-_MISSING_NODE: Final = "Missing node registration"
-_MISSING_SERVICE: Final = "Missing service registration"
 _WEIGHTS: Final = Weights(passing=1, warning=1)
 
 
@@ -98,7 +96,7 @@ def _put_node(tables: _Tables, node: Node, index: int) -> None:
         RequestError: The name belongs to another node that lives.
     """
     old = next(iter(tables.nodes.by("id", folded(node.id))), None) if node.id else None
-    if old is not None and old.node != node.node:
+    if old is not None and folded(old.node) != folded(node.node):
         label = f'"{node.id}" ({node.address})'
         _claim_name(tables, node, f"Error while renaming Node ID: {label}", take_nameless=False)
         _delete_node(tables, folded(old.node), index)
@@ -127,8 +125,6 @@ def _claim_name(tables: _Tables, node: Node, context: str, *, take_nameless: boo
 
 
 def _put_service(tables: _Tables, node: str, service: NodeService, index: int) -> None:
-    if tables.nodes.get(folded(node)) is None:
-        raise RequestError(f"failed inserting service: {_MISSING_NODE}")
     if service.weights is None:
         service = msgspec.structs.replace(service, weights=_WEIGHTS)
     row = tables.services.get(owned(folded(node), folded(service.id)))
@@ -152,13 +148,13 @@ def _rename_checks(tables: _Tables, row: ServiceRow, index: int) -> None:
 
 def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
     node = folded(check.node)
-    if tables.nodes.get(node) is None:
-        raise _check_error(_MISSING_NODE, check)
     name, tags = "", check.service_tags
     if check.service_id:
         row = tables.services.get(owned(node, folded(check.service_id)))
         if row is None:
-            raise _check_error(_MISSING_SERVICE, check)
+            raise RequestError(
+                f'failed inserting check: Missing service registration on node "{check.node}"'
+            )
         name, tags = row.service.service, row.service.tags
     check = msgspec.structs.replace(
         check,
@@ -169,10 +165,6 @@ def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
     old = tables.checks.get(owned(node, folded(check.check_id)))
     if old is None or not _is_same(check, old):
         tables.checks.put(_indexed(check, old, index), index)
-
-
-def _check_error(reason: str, check: HealthCheck) -> RequestError:
-    return RequestError(f'failed inserting check: {reason} on node "{check.node}"')
 
 
 def _delete_node(tables: _Tables, node: bytes, index: int) -> None:

@@ -1,6 +1,7 @@
 """Group commit: batches, order, failures, bounds."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -47,7 +48,7 @@ class GatedEngine(MemoryEngine):
 
 @asynccontextmanager
 async def running(
-    engine: GatedEngine, store: Store, **bounds: int
+    engine: GatedEngine, store: Store, *, batch_time_max: float = math.inf, **bounds: int
 ) -> AsyncIterator[tuple[Committer, asyncio.Task[None]]]:
     """A committer that runs, and its task."""
     await engine.open()
@@ -59,6 +60,7 @@ async def running(
         engine,
         lead=lead,
         batch_id=lambda: next(ids).to_bytes(16, "big"),
+        batch_time_max=batch_time_max,
         **bounds,
     )
     task = asyncio.ensure_future(committer.run())
@@ -244,6 +246,29 @@ async def test_batches_have_a_bound() -> None:
             *await submit_all(committer, [set_key(f"k{number}") for number in range(25)])
         )
     assert [batch.commands for batch in engine.batches] == [10, 10, 5]
+
+
+async def test_batches_do_not_hold_the_loop_for_long() -> None:
+    engine, store = GatedEngine(), Store()
+    async with running(engine, store, batch_time_max=-1.0) as (committer, _):
+        await asyncio.gather(
+            *await submit_all(committer, [set_key(f"k{number}") for number in range(3)])
+        )
+    assert [batch.commands for batch in engine.batches] == [1, 1, 1]
+
+
+async def test_broken_invariant_stops_the_committer_and_leaves_nobody_waiting() -> None:
+    engine, store = GatedEngine(), Store()
+
+    def overlay() -> Any:
+        raise AssertionError("broken")
+
+    async with running(engine, store) as (committer, task):
+        store.overlay = overlay  # type: ignore[method-assign]
+        (queued,) = await submit_all(committer, [set_key("a")])
+        assert isinstance(await outcome(queued), NoLeader)
+        with pytest.raises(AssertionError, match="broken"):
+            await task
 
 
 async def test_large_commands_end_a_batch() -> None:

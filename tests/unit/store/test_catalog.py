@@ -324,6 +324,15 @@ def test_node_with_a_known_id_is_renamed() -> None:
     assert (node.create_index, node.modify_index) == (2, 3)
 
 
+def test_node_whose_name_changes_case_keeps_its_services() -> None:
+    driven = Driven()
+    driven.execute(make_register("old", node_id=IDS["Alpha"], service=make_service()))
+    driven.execute(make_register("OLD", node_id=IDS["Alpha"]))
+    (item,) = driven.store.catalog.check_service_nodes("web").value
+    assert item.node is not None
+    assert item.node.node == "OLD"
+
+
 def test_name_of_a_living_node_is_not_given_away() -> None:
     driven = Driven()
     driven.execute(make_register("a", node_id=IDS["Alpha"]))

@@ -3,6 +3,7 @@
 from hypothesis import given
 
 from isthmus.model.catalog import ConnectProxyConfig, NodeService
+from isthmus.model.record import Record
 from isthmus.store.sharing import Sharing
 from support.records import values
 
@@ -35,6 +36,20 @@ def test_shared_row_is_equal(service: NodeService) -> None:
     sharing = Sharing()
     assert sharing.row(service) == service
     assert sharing.row(service) == service
+
+
+class Holder(Record, frozen=True, kw_only=True):
+    """Records by name, as `NodeService.tagged_addresses` holds them."""
+
+    proxies: dict[str, ConnectProxyConfig] | None = None
+
+
+def test_what_cannot_be_looked_up_is_left_as_it_is() -> None:
+    sharing = Sharing()
+    configs: list[dict[str, object]] = [{"a": 1}, {"a": True}]
+    for config in configs:
+        holder = Holder(proxies={"p": ConnectProxyConfig(config=config)})
+        assert sharing.row(holder) is holder
 
 
 def test_pool_is_bounded() -> None:
