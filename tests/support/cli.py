@@ -68,6 +68,7 @@ class Result:
     code: int
     out: str
     err: str
+    raw: bytes
 
 
 Cli = Callable[..., Result]

@@ -27,7 +27,9 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
     def run(*args: str) -> Result:
         code = main(args)
         captured = capfdbinary.readouterr()
-        return Result(code, captured.out.decode(errors="replace"), captured.err.decode())
+        return Result(
+            code, captured.out.decode(errors="replace"), captured.err.decode(), captured.out
+        )
 
     return run
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from isthmus.cli.certificates import (
@@ -160,6 +161,26 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         create_ca(tmp_path)
     assert not ca.exists()
     assert ca_key.read_bytes() == before[1]
+
+
+def test_a_folder_that_cannot_be_written_to_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="cannot be written: No such file"):
+        create_ca(tmp_path / "none")
+
+
+def test_ca_of_another_kind_of_key_is_refused(ca: SignedPair) -> None:
+    key = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with pytest.raises(CertificateError, match="must be an elliptic curve key"):
+        make_certificate(SignedPair(ca.certificate, key))
+
+
+def test_long_names_are_refused(ca: SignedPair) -> None:
+    with pytest.raises(CertificateError, match="from 1 to 64 characters"):
+        make_certificate(ca, dc="d" * 60)
 
 
 def test_missing_ca_says_how_to_make_one(tmp_path: Path) -> None:

@@ -108,3 +108,44 @@ def test_delete(cli: Cli, agent: FakeAgent) -> None:
     assert (result.code, result.err) == (1, "Error! Did not delete key a: CAS failed\n")
     assert cli("kv", "delete", "-cas", "-recurse", "a").err.startswith("Cannot specify both")
     assert cli("kv", "delete").err.startswith("Error! Missing KEY argument")
+
+
+def test_detailed_prefix_parts_its_pairs_by_blank_lines(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/kv/p", [pair("p/1", b"x"), pair("p/2", b"y", Session="s")])
+    out = cli("kv", "get", "-recurse", "-detailed", "p").out
+    assert [part.splitlines()[-1].split()[-1] for part in out.split("\n\n")] == ["x", "y"]
+    assert "Session          s" in out
+
+
+def test_binary_values_are_not_changed(agent: FakeAgent, cli: Cli) -> None:
+    agent.answer("/v1/kv/a", [pair("a", b"\x00\xff")])
+    assert cli("kv", "get", "a").raw == b"\x00\xff\n"
+
+
+def test_locks_are_taken_and_given_with_a_session(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/kv/a", b"true", method="PUT")
+    cli("kv", "put", "-acquire", "-session=s1", "a", "x")
+    assert agent.last[2] == {"acquire": ["s1"]}
+    cli("kv", "put", "-cas", "-modify-index=0", "a", "x")
+    assert agent.last[2] == {"cas": ["0"]}
+    agent.answer("/v1/kv/a", b"false", method="PUT")
+    failed = cli("kv", "put", "-release", "-session=s2", "a", "x")
+    assert failed.err == "Error! Did not write to a: the lock is not ours to take or to give\n"
+
+
+def test_unreachable_agent_is_an_error_of_every_command(cli: Cli) -> None:
+    nowhere = "-http-addr=127.0.0.1:1"
+    for args, text in (
+        (("get", nowhere, "a"), "Error querying Consul agent: no agent answers"),
+        (("put", nowhere, "a", "x"), "Error! Failed writing data: no agent answers"),
+        (("delete", nowhere, "a"), "Error! Did not delete key a: no agent answers"),
+    ):
+        result = cli("kv", *args)
+        assert result.code == 1
+        assert result.err.startswith(text)
+
+
+def test_index_and_cas_belong_together_when_deleting(cli: Cli) -> None:
+    assert cli("kv", "delete", "-cas", "a").err.startswith("Must specify -modify-index with -cas!")
+    alone = cli("kv", "delete", "-modify-index=1", "a")
+    assert alone.err.startswith("Cannot specify -modify-index without -cas!")

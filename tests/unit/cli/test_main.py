@@ -109,3 +109,14 @@ def test_version_imports_next_to_nothing() -> None:
 
 def test_keygen_imports_no_agent() -> None:
     assert not {"isthmus.config", "isthmus.agent", "cryptography", "ssl"} & modules_of("keygen")
+
+
+def test_reader_that_goes_away_is_no_traceback() -> None:
+    """As in ``isthmus agent -help | head -1``."""
+    command = [sys.executable, "-m", "isthmus.cli.main", "agent", "-help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1

@@ -1,5 +1,6 @@
 """Files and flags to one configuration."""
 
+import ipaddress
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from isthmus.config import AgentConfig, ConfigPath, ConfigText, Surroundings, load
 from isthmus.config.model import GossipTimers
+from isthmus.config.surroundings import InterfaceAddress
 from isthmus.errors import ConfigError, Mistake
 
 Load = Callable[..., AgentConfig]
@@ -222,6 +224,65 @@ def test_ambiguous_address_is_refused() -> None:
     text = ConfigText('data_dir = "/x"')
     with pytest.raises(ConfigError, match="No private IPv4 address found"):
         load([text], surroundings=ALONE)
+
+
+def test_several_private_addresses_are_named(machine: Surroundings) -> None:
+    both = Surroundings(
+        "alpha",
+        lambda: [
+            *machine.interfaces(),
+            InterfaceAddress("eth2", ipaddress.ip_address("192.168.0.9")),
+        ],
+    )
+    with pytest.raises(ConfigError) as caught:
+        load([ConfigText('data_dir = "/x"')], surroundings=both)
+    (mistake,) = caught.value.mistakes
+    assert mistake.text.startswith("Multiple private IPv4 addresses found.")
+    assert mistake.remedy == "set bind_addr or advertise_addr: 10.1.0.5, 192.168.0.9"
+
+
+def test_unreadable_addresses_are_a_mistake() -> None:
+    def broken() -> list[InterfaceAddress]:
+        raise OSError("no netlink")
+
+    with pytest.raises(ConfigError, match="addresses cannot be read: no netlink"):
+        load([ConfigText('data_dir = "/x"')], surroundings=Surroundings("alpha", broken))
+
+
+def test_addresses_of_both_versions_are_tagged(load_values: Load) -> None:
+    config = load_values(
+        {
+            "bind_addr": "::",
+            "advertise_addr_ipv4": "10.0.0.1",
+            "advertise_addr_ipv6": "fd00::1",
+            "advertise_addr_wan": "fd00::2",
+            "advertise_addr_wan_ipv4": "192.0.2.1",
+            "tagged_addresses": {"mine": "10.9.9.9"},
+        }
+    )
+    assert config.addresses.advertise == "10.0.0.1"
+    assert config.addresses.tagged == {
+        "lan": "10.0.0.1",
+        "lan_ipv4": "10.0.0.1",
+        "lan_ipv6": "fd00::1",
+        "wan": "fd00::2",
+        "wan_ipv4": "192.0.2.1",
+        "wan_ipv6": "fd00::2",
+        "mine": "10.9.9.9",
+    }
+
+
+def test_domains_lose_their_last_dot_and_suites_are_split(load_values: Load) -> None:
+    values = {"domain": "example.com.", "alt_domain": "alt.", "tls_cipher_suites": "A,B"}
+    config = load_values(values)
+    assert (config.domain, config.alt_domain) == ("example.com", "alt")
+    assert config.tls.cipher_suites == ("A", "B")
+
+
+def test_script_checks_of_everyone_include_those_of_files(load_values: Load) -> None:
+    config = load_values({"enable_script_checks": True})
+    assert config.check.enable_local_script_checks
+    assert config.check.enable_remote_script_checks
 
 
 def test_unix_socket_serves_http(load_values: Load) -> None:

@@ -120,6 +120,15 @@ def test_what_consul_accepts_is_accepted_unless_it_cannot_work(
         ({"advertise_addr_wan": "::"}, "advertise_addr_wan", "Advertise WAN address cannot be 0.0.0.0, :: or [::]"),
         ({"bind_addr": "nowhere"}, "bind_addr", 'bind_addr must be an IP address, not "nowhere"'),
         ({"addresses": {"dns": "unix:///x"}}, "addresses.dns", "DNS address cannot be a unix socket"),
+        ({"node_name": ""}, "node_name", "node_name cannot be empty"),
+        ({"data_dir": "/dev/null"}, "data_dir", 'data_dir "/dev/null" is not a directory'),
+        ({"key_file": "k.pem"}, "key_file", "key_file is given without cert_file"),
+        ({"ca_file": "c", "verify_incoming": True}, "verify_incoming", "verify_incoming is set, and no certificate is given"),
+        ({"client_addr": "here"}, "client_addr", 'client_addr must hold IP addresses, not "here"'),
+        ({"node_meta": {"a b": "1"}}, "node_meta", 'Couldn\'t load metadata pair ("a b"): Key name contains invalid characters'),
+        ({"node_meta": {"a": "x" * 513}}, "node_meta", 'Couldn\'t load metadata pair ("a"): Value is too long (limit: 512 characters)'),
+        ({"node_meta": {"a" * 129: "x"}}, "node_meta", f'Couldn\'t load metadata pair ("{"a" * 129}"): Key name is too long (limit: 128 characters)'),
+        ({"node_meta": {f"k{n}": "" for n in range(65)}}, "node_meta", "Node metadata cannot contain more than 64 key/value pairs"),
         ({"node_id": "7"}, "node_id", 'node_id must be a UUID, not "7"'),
         ({"node_meta": {"consul-x": "1"}}, "node_meta", 'Couldn\'t load metadata pair ("consul-x"): Key prefix \'consul-\' is reserved for internal use'),
         ({"cert_file": "c.pem"}, "cert_file", "cert_file is given without key_file"),
@@ -173,9 +182,23 @@ def warnings_of(config: AgentConfig) -> str:
     return "\n".join(config.warnings)
 
 
-def test_two_servers_are_warned_about(load_values: Load) -> None:
-    config = load_values({"server": True, "bootstrap_expect": 2})
-    assert "does not survive the loss of one" in warnings_of(config)
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"server": True, "bootstrap_expect": 1}, "is the same as bootstrap = true"),
+        ({"server": True, "bootstrap_expect": 2}, "does not survive the loss of one"),
+        ({"server": True, "bootstrap_expect": 4}, "one server more tolerates no fault more"),
+        ({"node_name": "n" * 64}, "due to it being too long"),
+    ],
+)
+def test_what_is_probably_not_meant_is_warned_about(
+    values: dict[str, Any], words: str, load_values: Load
+) -> None:
+    assert words in warnings_of(load_values(values))
+
+
+def test_federation_without_a_wan_pool_is_warned_about(load_values: Load) -> None:
+    assert "without a WAN pool" in warnings_of(load_values(values_of("serf_wan -1")))
 
 
 def test_gateways_without_the_flag_are_warned_about(load_values: Load) -> None:
