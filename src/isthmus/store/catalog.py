@@ -16,6 +16,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sortedcontainers import SortedDict
 
 from isthmus.model.catalog import (
+    CRITICAL,
+    PASSING,
+    WARNING,
     CheckServiceNode,
     HealthCheck,
     Node,
@@ -34,6 +37,7 @@ T = TypeVar("T")
 
 CONNECT_PROXY: Final = "connect-proxy"
 ANY_STATE: Final = "any"
+_STATES: Final = frozenset({ANY_STATE, PASSING, WARNING, CRITICAL})
 
 
 class ServiceRow(Record, frozen=True, kw_only=True):
@@ -110,6 +114,7 @@ class Catalog:
         self._indexes: dict[Topic, int] = {}
         self._health: dict[Topic, Answer[tuple[CheckServiceNode, ...]]] = {}
         self._flat: dict[bytes, Answer[tuple[ServiceNode, ...]]] = {}
+        self._states: dict[str, Answer[tuple[HealthCheck, ...]]] = {}
         self._node_list: Answer[tuple[Node, ...]] | None = None
         self._names: Answer[dict[str, tuple[str, ...]]] | None = None
         self._tags: SortedDict[bytes, tuple[str, tuple[str, ...]]] = SortedDict()
@@ -272,9 +277,17 @@ class Catalog:
         )
 
     def checks_in_state(self, state: str) -> Answer[tuple[HealthCheck, ...]]:
-        """All checks in a state, or with `ANY_STATE` all, by node, then check id."""
-        rows = tuple([row for row in self._checks if state in {ANY_STATE, row.status}])
-        return self._of_table(rows, self._checks, _CHECKS_TOPIC)
+        """All checks in a state, or with `ANY_STATE` all, by node, then check id.
+
+        The value is the same object until any check changes.
+        """
+        answer = self._states.get(state)
+        if answer is None:
+            rows = tuple([row for row in self._checks if state in {ANY_STATE, row.status}])
+            answer = self._of_table(rows, self._checks, _CHECKS_TOPIC)
+            if state in _STATES:
+                self._states[state] = answer
+        return answer
 
     def node_row(self, name: str) -> Node | None:
         """A node by its name, without what a blocking query needs."""
@@ -327,6 +340,7 @@ class Catalog:
         self._indexes.clear()
         self._health.clear()
         self._flat.clear()
+        self._states.clear()
         self._tags.clear()
         self._node_list = self._names = None
         for key in self._services.index_keys("service"):
@@ -344,6 +358,7 @@ class Catalog:
                 _touch(touched, Topic("node", folded(row.node)), change.modify_index)
 
     def _observe_check(self, change: RowChange, touched: dict[Topic, int]) -> None:
+        self._states.clear()
         _touch(touched, _CHECKS_TOPIC, change.modify_index)
         for row in (change.old, change.new):
             if row is None:

@@ -24,6 +24,8 @@ LEADER_KEY: Final = b"m/leader"
 _END: Final = b"\x00"
 _FOLDED_MAX: Final = 16_384
 """Names repeat; so many of them are kept folded."""
+_FOLDED_SIZE_MAX: Final = 64
+"""Longer names are folded anew each time, so that callers cannot fill our memory."""
 _INDEX: Final = struct.Struct(">Q")
 
 
@@ -35,9 +37,13 @@ def component(text: str) -> bytes:
     return data
 
 
-@functools.lru_cache(_FOLDED_MAX)
 def folded(text: str) -> bytes:
     """One component whose case does not count, as in names of nodes and services."""
+    return _folded(text) if len(text) <= _FOLDED_SIZE_MAX else component(text.lower())
+
+
+@functools.lru_cache(_FOLDED_MAX)
+def _folded(text: str) -> bytes:
     return component(text.lower())
 
 
