@@ -546,3 +546,57 @@ def merged(outputs: list[Output]) -> list[Any]:
             case _:
                 result.append(output)
     return result
+
+
+def test_whatever_is_done_to_a_stream_that_is_gone_does_nothing() -> None:
+    """Its reset may have arrived a moment before."""
+    session = make_session()
+    assert session.send(1, b"x")
+    session.end(1, now=0.0)
+    session.reset(1)
+    session.consume(1, 5)
+    assert session.take_outputs() == []
+
+
+def test_more_may_be_sent_while_something_waits() -> None:
+    session = make_session()
+    feed(session, (WINDOW, SYN, 1, 0))
+    session.pause_writing()
+    assert not session.send(1, b"first ")
+    assert not session.send(1, b"second")
+    session.end(1, now=0.0)
+    session.end(1, now=0.0)
+    session.resume_writing()
+    sent = session.take_outputs()
+    assert frames(sent) == [Header(DATA, 0, 1, 12), Header(WINDOW, FIN, 1, 0)]
+
+
+def test_after_its_end_a_session_does_nothing() -> None:
+    session = make_session()
+    feed(session, (WINDOW, SYN, 1, 0))
+    session.close()
+    session.take_outputs()
+    session.handle_timer(now=1e9)
+    session.go_away()
+    assert session.take_outputs() == []
+
+
+def test_the_close_timer_waits_for_its_time() -> None:
+    session = make_session(close_timeout=50.0)
+    feed(session, (WINDOW, SYN, 1, 0), (WINDOW, SYN, 3, 0))
+    session.end(1, now=0.0)
+    session.end(3, now=10.0)
+    session.take_outputs()
+    session.handle_timer(now=50.0)
+    assert StreamReset(1) in session.take_outputs()
+    assert session.next_timer() == 60.0
+
+
+def test_a_ping_without_flag_is_ignored() -> None:
+    assert feed(make_session(), (PING, 0, 0, 1)) == []
+
+
+def test_a_window_update_of_nothing_is_nothing() -> None:
+    session = make_session()
+    feed(session, (WINDOW, SYN, 1, 0))
+    assert feed(session, (WINDOW, 0, 1, 0), (DATA, 0, 1, 0)) == []
