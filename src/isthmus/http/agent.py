@@ -22,7 +22,6 @@ from isthmus.model.agent import (
 from isthmus.model.catalog import CRITICAL, MAINTENANCE, PASSING, WARNING, HealthCheck
 from isthmus.model.record import Record
 
-_TRUE: Final = frozenset({"1", "true"})
 _ANY_SEGMENT: Final = ("", "_all")
 _NO_SEGMENTS: Final = "Network segments are not supported in this version of Consul"
 _NODE_MAINTENANCE: Final = "_node_maintenance"
@@ -49,7 +48,7 @@ async def members(context: Context, request: Request) -> Response:
 
 async def join(context: Context, request: Request) -> Response:
     """Join a pool through one of its members."""
-    await context.local.join(request.argument, wan=request.query.first("wan") in _TRUE)
+    await context.local.join(request.argument, wan=bool(request.query.first("wan")))
     return Response()
 
 

@@ -1,9 +1,8 @@
 """What handlers work with: the one callable to the data, the local agent, the way to answer."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar, cast
-
-import msgspec
 
 from isthmus.errors import (
     ACL_NOT_FOUND,
@@ -13,10 +12,10 @@ from isthmus.errors import (
     RequestError,
     Unavailable,
 )
-from isthmus.http.bodies import Bodies
+from isthmus.http.bodies import Bodies, compress
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.request import Request
-from isthmus.http.response import JSON, Response, meta_headers
+from isthmus.http.response import GZIP, GZIP_SIZE_MIN, JSON, Response, meta_headers
 from isthmus.model.query import QueryMeta
 from isthmus.model.record import Record
 from isthmus.wire import gojson
@@ -102,22 +101,21 @@ class Context:
             level: Consistency that was asked for; empty for endpoints that do not tell.
         """
         pretty = self.is_pretty(request)
+        if pretty:
+            variant += "+pretty"
 
         def encode() -> bytes:
             return gojson.encode(view(), pretty=pretty)
 
-        if source:
-            body = self._bodies.get(source, f"{variant}+pretty" if pretty else variant, encode)
-        else:
-            body = encode()
-        headers = [JSON, *meta_headers(meta)]
+        # What is empty may be the one empty tuple that all share.
+        body = self._bodies.get(source, variant, encode) if source else encode()
+        response = Response(200, [JSON, *meta_headers(meta)], body)
         if level:
             level = meta.consistency_level or level
-            headers.append(("X-Consul-Effective-Consistency", level))
-        return Response(200, headers, body)
-
-
-def plain_json(value: object, *, pretty: bool = False) -> bytes:
-    """JSON of plain values whose keys keep their order."""
-    text = msgspec.json.encode(gojson.to_plain(value))
-    return msgspec.json.format(text, indent=4) + b"\n" if pretty else text
+            response.headers.append(("X-Consul-Effective-Consistency", level))
+        if source and len(body) >= GZIP_SIZE_MIN and request.accepts_gzip:
+            packed = partial(compress, body)
+            response.body = self._bodies.get(source, f"{variant}+gzip", packed)
+            response.headers.append(GZIP)
+            response.packed = True
+        return response

@@ -4,21 +4,18 @@ Source: protocol/http-api.md §1, §3.
 """
 
 import logging
-import zlib
 from collections.abc import Mapping
 from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
 from isthmus.http import agent, catalog, federation, gateway, health, kv, status
+from isthmus.http.bodies import compress
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.request import NO_QUERY, Query, Request, unescape
-from isthmus.http.response import Header, Response, meta_headers
+from isthmus.http.response import GZIP, GZIP_SIZE_MIN, Header, Response, meta_headers
 from isthmus.http.routing import BODY_SIZE_MAX, Route, Routes, clean_path
 from isthmus.model.query import QueryMeta
 
-GZIP_SIZE_MIN: Final = 1400  # Consul's.
-_GZIP_LEVEL: Final = 5
-_GZIP_WINDOW: Final = 31  # zlib's number for the gzip container.
 _NO_META: Final = meta_headers(QueryMeta())
 _TOO_LARGE: Final = (
     "Request body({size} bytes) too large, max size: {limit} bytes. "
@@ -92,8 +89,9 @@ class Door:
             return self._finish(self._unknown(request, path))
         response = await self._answer(route, request, path)
         response.headers.extend(self._common)
-        if request.accepts_gzip and len(response.body) >= GZIP_SIZE_MIN:
-            _compress(response)
+        if not response.packed and request.accepts_gzip and len(response.body) >= GZIP_SIZE_MIN:
+            response.body = compress(response.body)
+            response.headers.append(GZIP)
         return response
 
     async def _answer(self, route: Route, request: Request, path: str) -> Response:
@@ -159,9 +157,3 @@ def _other_method(route: Route, request: Request) -> Response:
     response = Response.text(405, f"method {request.method} not allowed")
     response.headers.append(("Allow", route.allow))
     return response
-
-
-def _compress(response: Response) -> None:
-    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    response.body = packer.compress(response.body) + packer.flush()
-    response.headers.append(("Content-Encoding", "gzip"))

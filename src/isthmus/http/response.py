@@ -12,6 +12,9 @@ JSON: Final = ("Content-Type", "application/json")
 PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 TRUE: Final = b"true"
 FALSE: Final = b"false"
+GZIP: Final = ("Content-Encoding", "gzip")
+GZIP_SIZE_MIN: Final = 1400
+"""Shorter bodies are sent as they are; Consul's number."""
 
 _BACKENDS: Final = ("blocking-query", "streaming")
 
@@ -26,9 +29,10 @@ class Response:
         headers: Names spelled as Consul spells them, in order of sending.
         body: Complete.
         close: Whether the connection ends after it.
+        packed: Whether the body is compressed already.
     """
 
-    __slots__ = ("body", "close", "headers", "status")
+    __slots__ = ("body", "close", "headers", "packed", "status")
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Response:
         self.headers = [] if headers is None else headers
         self.body = body
         self.close = close
+        self.packed = False
 
     @classmethod
     def text(cls, status: int, text: str) -> "Response":

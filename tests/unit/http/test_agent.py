@@ -19,7 +19,7 @@ def make_local() -> FakeLocal:
     return local
 
 
-async def test_self_keeps_the_order_of_its_parts() -> None:
+async def test_self_says_what_the_agent_says() -> None:
     response = await make_client().get("/v1/agent/self")
     assert as_json(response)["Config"]["Datacenter"] == "dc1"
 

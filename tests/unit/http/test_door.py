@@ -3,11 +3,11 @@ import gzip
 import pytest
 
 from isthmus.errors import EngineError, MalformedPacket, NoLeader, RemoteError, RequestError
-from isthmus.http.door import GZIP_SIZE_MIN
 from isthmus.http.request import Request
-from isthmus.model.catalog import IndexedNodes
+from isthmus.http.response import GZIP_SIZE_MIN
+from isthmus.model.catalog import IndexedNodes, Node
 from isthmus.model.kv import DirEntry, IndexedDirEntries
-from support.http import FakeRpc, as_dict, make_client
+from support.http import FakeRpc, as_dict, as_json, make_client
 
 COMMON = {"Vary": "Accept-Encoding", "X-Consul-Default-Acl-Policy": "allow"}
 
@@ -156,9 +156,22 @@ async def test_oversize_body_is_refused_and_ends_the_connection() -> None:
     )
 
 
-async def test_repeated_reads_of_unchanged_data_are_encoded_once() -> None:
-    reply = IndexedNodes(index=3, nodes=())
-    client = make_client(FakeRpc(Catalog_ListNodes=reply))
-    first, second = await client.get("/v1/catalog/nodes"), await client.get("/v1/catalog/nodes")
-    assert first.body == second.body
-    assert first.headers == second.headers
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_repeated_reads_of_unchanged_data_have_the_same_answer(coding: str) -> None:
+    nodes = tuple(Node(node=f"n{number}") for number in range(20))
+    client = make_client(FakeRpc(Catalog_ListNodes=IndexedNodes(index=3, nodes=nodes)))
+    answers = [await client.get("/v1/catalog/nodes", accept_encoding=coding) for _ in range(4)]
+    assert len({answer.body for answer in answers}) == 1
+    assert answers[3].body is answers[2].body  # Kept since the second time.
+    assert all(answer.header("Content-Encoding") == (coding or None) for answer in answers)
+    assert b"n19" in (gzip.decompress(answers[3].body) if coding else answers[3].body)
+
+
+async def test_changed_data_is_encoded_anew() -> None:
+    client = make_client()
+    for name in ("a", "b", "c"):
+        reply = IndexedNodes(index=3, nodes=(Node(node=name),))
+        client.rpc.answers["Catalog.ListNodes"] = reply
+        for _ in range(3):
+            (node,) = as_json(await client.get("/v1/catalog/nodes"))
+            assert node["Node"] == name
