@@ -5,6 +5,7 @@ Doors in the same process, servers of other datacenters and the leader's duties 
 and written through the committer. Source: protocol/rpc.md §6, §7.
 """
 
+import asyncio
 import gc
 import logging
 from collections.abc import Callable, Mapping
@@ -158,7 +159,7 @@ class Server:
         self.blocking.close()
         if self._committer is not None:
             self._committer.close()
-            await self._committing
+            await asyncio.wait({self._committing})
             self._committer = None
         await self._tasks.close()
         lead, self._lead = self._lead, None
@@ -189,6 +190,9 @@ class Server:
         except EngineError:
             self._lead = None
             _logger.exception("storage failed: this server accepts no writes any more")
+        except BaseException:
+            self._lead = None
+            raise
 
     async def _confirm(self) -> None:
         if self._lead is None:

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from isthmus.store.engine import (
     LeaderInfo,
     Locked,
     NoSpace,
+    OutcomeUnknown,
 )
 from support.servers import CLUSTER, make_server, make_sqlite
 
@@ -122,6 +124,42 @@ async def test_full_disk_refuses_the_batch_and_recovers(tmp_path: Path) -> None:
     assert [page async for page in engine.scan(b"d/")] == []
     await engine._run(lambda: file._connected.execute("PRAGMA max_page_count=100000").fetchone())
     assert (await engine.commit(lead, EMPTY_INDEX, big)).index == 2
+    await engine.close()
+
+
+class FailingConnection:
+    """A connection whose disk fails at one statement."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
+        self._connection, self._statement = connection, statement
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *arguments: Any) -> Any:
+        if statement.startswith(self._statement):
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"), [("BEGIN", EngineUnavailable), ("COMMIT", OutcomeUnknown)]
+)
+async def test_failing_disk_says_what_is_known(
+    tmp_path: Path, statement: str, error: type[Exception]
+) -> None:
+    engine = make_sqlite(tmp_path)
+    await engine.open()
+    lead = await engine.claim(INFO)
+    assert lead is not None
+    file: Any = engine._file
+    whole = file._connection
+    file._connection = FailingConnection(whole, statement)
+    batch = Batch({b"d/a": b""}, set(), 2, bytes(16), 1)
+    with pytest.raises(error, match="disk I/O error"):
+        await engine.commit(lead, EMPTY_INDEX, batch)
+    file._connection = whole
+    assert (await engine.commit(lead, EMPTY_INDEX, batch)).index == 2
     await engine.close()
 
 

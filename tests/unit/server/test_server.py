@@ -28,7 +28,16 @@ from isthmus.model.kv import KV_SET, DirEntry, KeyRequest, KVSRequest
 from isthmus.model.methods import METHODS
 from isthmus.model.query import DatacenterRequest, Empty
 from isthmus.server.server import Server
-from isthmus.store.engine import Batch, Corrupt, Head, Lead, Locked
+from isthmus.store.engine import (
+    Batch,
+    Corrupt,
+    EngineUnavailable,
+    Head,
+    Lead,
+    LeaderInfo,
+    Locked,
+    OutcomeUnknown,
+)
 from support.servers import make_server, make_sqlite
 
 
@@ -192,6 +201,27 @@ async def test_broken_disk_ends_leadership_and_keeps_reads(
     assert await server.call("Status.Leader", DatacenterRequest()) == ""
     assert "accepts no writes any more" in caplog.text
     await server.stop()
+
+
+async def test_broken_invariant_is_reported_and_the_server_still_stops() -> None:
+    class Wrong(MemoryEngine):
+        async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
+            raise AssertionError("impossible")
+
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context.get("exception"))
+    )
+    engine = Wrong()
+    server = make_server(engine)
+    await server.start()
+    with pytest.raises(OutcomeUnknown):
+        await server.call("KVS.Apply", set_key("a"))
+    assert not server.is_leader
+    await server.stop()
+    assert [str(error) for error in reported] == ["impossible"]
+    with pytest.raises(EngineUnavailable):
+        await engine.claim(LeaderInfo("", "", ""))
 
 
 async def test_start_over_locked_data_fails_and_leaves_nothing_open(tmp_path: Path) -> None:
