@@ -34,6 +34,7 @@ from isthmus.agent.membership import LanMembership, WanMembership, server_of
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
+from isthmus.config.reload import reloadable_changes
 from isthmus.errors import ConfigError, IsthmusError
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
@@ -444,6 +445,8 @@ class Agent:
         except (ConfigError, OSError) as error:
             logger.error("reload refused, the old configuration stays: %s", error)
             return
+        if needs_restart := reloadable_changes(self.config, fresh).restart:
+            logger.warning("needs a restart to take effect: %s", ", ".join(needs_restart))
         logs.set_level(fresh.log.level)
         self.services.reload(fresh.services, fresh.checks)
         self.config = replace(
