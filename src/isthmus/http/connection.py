@@ -5,7 +5,6 @@ its request with it: the task is cancelled, so a blocking query frees its watch.
 """
 
 import asyncio
-from collections import deque
 from http import HTTPStatus
 from time import gmtime, strftime
 from typing import Final
@@ -42,13 +41,37 @@ class Connection(asyncio.Protocol):
         peer: Address of the client; empty on a unix socket.
     """
 
+    # Thousands of them wait in blocking queries, so their size counts.
+    __slots__ = (
+        "_body",
+        "_closing",
+        "_connections",
+        "_door",
+        "_head_size",
+        "_headers",
+        "_in_head",
+        "_keep_alive",
+        "_limit",
+        "_loop",
+        "_parser",
+        "_peer",
+        "_reading",
+        "_receiving_since",
+        "_request",
+        "_target",
+        "_task",
+        "_transport",
+        "_waiting",
+        "_writable",
+    )
+
     def __init__(self, door: Door, connections: Connections, peer: str) -> None:
         self._door, self._connections, self._peer = door, connections, peer
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._task: asyncio.Task[None] | None = None
-        self._waiting: deque[Request] = deque()
+        self._waiting: list[Request] = []
         self._writable = True
         self._reading = True
         self._closing = False  # No further request is taken.
@@ -190,7 +213,8 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """Expect a new request."""
         self._target, self._headers = b"", {}
-        self._body = bytearray()
+        if self._body:
+            self._body = bytearray()
         self._request = None
         self._in_head, self._head_size = True, 0
         self._limit = 0
@@ -235,7 +259,7 @@ class Connection(asyncio.Protocol):
             return
         if self._waiting:
             if self._writable:
-                self._start(self._waiting.popleft())
+                self._start(self._waiting.pop(0))
         elif self._closing:
             self._transport.close()
         if not self._reading and len(self._waiting) < PIPELINE_MAX // 2:
