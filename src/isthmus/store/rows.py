@@ -103,17 +103,24 @@ def _encoder(kind: Any) -> Convert | None:
 
 @functools.cache
 def _record_decoder(record: type[Record]) -> Convert:
-    fields = [(name, _decoder(kind), default) for name, kind, default in _fields(record)]
+    fields = _fields(record)
+    names = [name for name, _, _ in fields]
+    special = [
+        (position, name, convert, default)
+        for position, (name, kind, default) in enumerate(fields)
+        for convert in (_decoder(kind),)
+        if convert is not None
+    ]
 
     def decode(values: Any) -> Any:
-        if not isinstance(values, list) or len(values) > len(fields):
-            raise ValueError(f"expected at most {len(fields)} values of {record.__name__}")
-        found: dict[str, object] = {}
-        for (name, convert, default), value in zip(fields, values, strict=False):
-            if value is None:
-                found[name] = default
-            else:
-                found[name] = value if convert is None else convert(value)
+        if not isinstance(values, list) or len(values) > len(names):
+            raise ValueError(f"expected at most {len(names)} values of {record.__name__}")
+        found = dict(zip(names, values, strict=False))
+        for position, name, convert, default in special:
+            if position >= len(values):
+                break
+            value = values[position]
+            found[name] = default if value is None else convert(value)
         return record(**found)
 
     return decode

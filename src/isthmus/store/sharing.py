@@ -4,7 +4,7 @@ Rows are immutable, so sharing is never seen, except in memory. Source: design o
 """
 
 import functools
-from typing import Any, Final, TypeVar, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -62,8 +62,6 @@ class Sharing:
         return self.row(value) if isinstance(value, Record) else value
 
     def _share_dict(self, value: dict[str, Any]) -> dict[str, Any]:
-        if not all(isinstance(item, str | Record) for item in value.values()):
-            return value  # Free values: 1, 1.0 and true are equal, but not the same.
         try:
             key = (dict, *value.items())
             known: dict[str, Any] | None = self._pool.get(key)
@@ -83,9 +81,17 @@ def _shared_fields(record: type[Record]) -> tuple[tuple[str, object], ...]:
         (field.name, defaults[field.name])
         for field in fields_of(record)
         for kind in (split_optional(field.kind)[0],)
-        if kind is str or get_origin(kind) in {tuple, dict} or _is_record(kind)
+        if _is_shared(kind)
     )
 
 
-def _is_record(kind: Any) -> bool:
+def _is_shared(kind: Any) -> bool:
+    """Whether values of a declared type may be replaced by equal ones, and repeat.
+
+    Free values may not: 1, 1.0 and true are equal, but not the same.
+    """
+    if get_origin(kind) is dict:
+        return _is_shared(split_optional(get_args(kind)[1])[0])
+    if get_origin(kind) is tuple or kind is str:
+        return True
     return isinstance(kind, type) and issubclass(kind, Record)
