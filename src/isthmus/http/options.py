@@ -17,6 +17,7 @@ _CONFLICT_CACHED: Final = "Cannot specify ?cached with ?consistent, conflicting 
 _NAMESPACE: Final = (
     'Bad request: Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature'
 )
+_CACHE_AGES: Final = frozenset({"max-age", "stale-if-error"})
 _ZERO: Final = Duration(0)
 
 
@@ -77,6 +78,8 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
     """
     query = request.query
     options = ReadOptions(own_dc, token=request.token)
+    if b"cache-control" in request.headers:
+        _check_cache_control(request.headers[b"cache-control"].decode("latin-1"))
     if namespaced:
         refuse_namespace(request)
     if not query:
@@ -98,6 +101,18 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
     if options.require_consistent and "cached" in query:
         raise InvalidRequest(_CONFLICT_CACHED)
     return options
+
+
+def _check_cache_control(header: str) -> None:
+    """Refuse a malformed header; a well-formed one is ignored, as we answer from no cache.
+
+    Raises:
+        InvalidRequest: An age in it is no number.
+    """
+    for directive in header.lower().split(","):
+        name, _, value = directive.strip().partition("=")
+        if name in _CACHE_AGES and parse_uint(value) is None:
+            raise InvalidRequest("Invalid Cache-Control header.")
 
 
 def read_blocking(query: Query) -> tuple[int, Duration]:

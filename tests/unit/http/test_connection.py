@@ -1,6 +1,9 @@
 import asyncio
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.http.connection import (
     HEAD_SIZE_MAX,
@@ -247,3 +250,44 @@ def test_answer_to_head_tells_the_length_only() -> None:
 def test_date_has_the_form_of_http() -> None:
     assert http_date().endswith(" GMT")
     assert len(http_date()) == 29
+
+
+PUT = b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 5\r\n\r\nvalue"
+CHUNKED = b"PUT /v1/kv/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nval\r\n0\r\n\r\n"
+
+
+@given(
+    st.lists(st.sampled_from([LEADER, PUT, CHUNKED]), min_size=1, max_size=4),
+    st.lists(st.integers(1, 250), max_size=8),
+)
+def test_answers_do_not_depend_on_how_bytes_are_chopped(
+    requests: list[bytes], cuts: list[int]
+) -> None:
+    stream = b"".join(requests)
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+
+    async def play() -> tuple[bytes, list[object]]:
+        fresh = Play()
+        for start, end in pairwise(edges):
+            fresh.connection.data_received(stream[start:end])
+        return await fresh.send(b""), [request for _, request in fresh.rpc.calls]
+
+    async def expected() -> tuple[bytes, list[object]]:
+        fresh = Play()
+        written = b"".join([await fresh.send(request) for request in requests])
+        return written, [request for _, request in fresh.rpc.calls]
+
+    assert asyncio.run(play()) == asyncio.run(expected())
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from([LEADER, PUT, PUT[:50]]), max_size=5))
+def test_any_bytes_are_answered_or_end_the_connection(pieces: list[bytes]) -> None:
+    async def play() -> None:
+        fresh = Play()
+        for piece in pieces:
+            await fresh.send(piece)
+        fresh.connection.connection_lost(None)
+        await fresh.send(b"")
+        assert len(fresh.tasks) == 0
+
+    asyncio.run(play())

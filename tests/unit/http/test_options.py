@@ -96,3 +96,22 @@ def test_node_meta_splits_at_the_first_colon() -> None:
 )
 def test_numbers_have_64_bits(text: str, number: int | None) -> None:
     assert parse_uint(text) == number
+
+
+@pytest.mark.parametrize(
+    ("header", "good"),
+    [
+        ("no-cache", True),
+        ("max-age=30, must-revalidate", True),
+        ("Stale-If-Error=5", True),
+        ("max-age=x", False),
+        ("must-revalidate, stale-if-error=", False),
+    ],
+)
+def test_ages_of_a_cache_must_be_numbers(header: str, good: bool) -> None:
+    request = make_request("", cache_control=header)
+    if good:
+        assert read_options(request, "dc1").datacenter == "dc1"
+        return
+    with pytest.raises(InvalidRequest, match=r"Invalid Cache-Control header\."):
+        read_options(request, "dc1")
