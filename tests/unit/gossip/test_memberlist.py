@@ -1,124 +1,26 @@
 """The membership core on its own: this comes in, that goes out."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.gossip.broadcast import Broadcast
-from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.memberlist import (
     RELAYED_PINGS_MAX,
-    Memberlist,
 )
 from isthmus.gossip.members import OUR_VSN
 from isthmus.gossip.outputs import (
-    Address,
-    CloseStream,
-    JoinFinished,
     LeaveSent,
-    NodeJoined,
     OpenStream,
     PingAcked,
     SendPacket,
-    SendStream,
-    StateReceived,
     UserMessageReceived,
-    Warned,
 )
-from isthmus.gossip.streams import INBOUND_STREAMS_MAX, JoinTarget
 from isthmus.wire import memberlist as wire
-
-ME: Address = ("10.0.0.1", 7946)
-X: Address = ("10.0.0.2", 7946)
-Y: Address = ("10.0.0.3", 7946)
-X_ADDR = b"\x0a\x00\x00\x02"
-QUIET = replace(GossipConfig.lan(), compress=False)
-
-
-class Above:
-    """A layer above that says little."""
-
-    def __init__(self) -> None:
-        self.refusal: str | None = None
-
-    def has_broadcasts(self) -> bool:
-        return False
-
-    def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
-        return []
-
-    def user_state(self, *, join: bool) -> bytes:
-        return b"state"
-
-    def ack_payload(self) -> bytes:
-        return b"coordinate"
-
-    def check_merge(self, nodes: Sequence[wire.NodeState]) -> str | None:
-        return self.refusal
-
-
-class Core:
-    """A core whose outputs are read as messages."""
-
-    def __init__(self, *, config: GossipConfig = QUIET, **options: Any) -> None:
-        self.above = Above()
-        self.rng = Random(1)
-        self.core = Memberlist(
-            name="me",
-            address=ME,
-            meta=b"\xff\x80",
-            config=config,
-            keyring=options.pop("keyring", Keyring()),
-            upper=self.above,
-            rng=self.rng,
-            entropy=self.rng.randbytes,
-            now=0.0,
-            **options,
-        )
-        self.core.rumours.forget("me")
-        self.core.take_outputs()
-
-    def receive(
-        self, *messages: wire.PacketMessage, now: float = 0.0, source: Address | None = X
-    ) -> None:
-        data = wire.join_compound([wire.encode_message(message) for message in messages])
-        self.core.receive_packet(data, source=source, now=now)
-
-    def add(self, name: str = "x", addr: bytes = X_ADDR, *, vsn: bytes = OUR_VSN) -> None:
-        self.receive(wire.Alive(incarnation=1, node=name, addr=addr, port=7946, vsn=vsn))
-        self.core.rumours.forget(name)
-        self.core.take_outputs()
-
-    def sent(self) -> list[tuple[str, Address, list[wire.PacketMessage]]]:
-        """Packets since the last look, as node, address and messages."""
-        found = []
-        for output in self.core.take_outputs():
-            if isinstance(output, SendPacket):
-                leaves = wire.open_packet(output.data).messages
-                messages = [wire.decode_message(leaf) for leaf in leaves]
-                found.append((output.node, output.address, messages))
-        return found
-
-    def run_until_probe(self) -> tuple[float, wire.Ping]:
-        """Let the next probe begin."""
-        while True:
-            now = self.core.next_timer()
-            self.core.handle_timer(now=now)
-            for _, _, messages in self.sent():
-                for message in messages:
-                    if isinstance(message, wire.Ping):
-                        return now, message
-
-
-def ping(**fields: Any) -> wire.Ping:
-    base: dict[str, Any] = {"seq_no": 7, "node": "me", "source_addr": X_ADDR, "source_port": 7946}
-    return wire.Ping(**(base | {"source_node": "x"} | fields))
+from support.memberlist_core import QUIET, X_ADDR, Core, X, Y, ping
 
 
 def test_ping_is_answered_to_its_source() -> None:
@@ -358,182 +260,6 @@ def test_rolling_switch_on_of_encryption() -> None:
     core = Core(config=config, keyring=Keyring([bytes(16)]))
     core.receive(ping())
     assert core.sent() == [("x", X, [wire.Ack(seq_no=7, payload=b"coordinate")])]
-
-
-# --- Streams ------------------------------------------------------------------------------------
-
-
-def remote_state(*nodes: wire.NodeState, join: bool = True) -> bytes:
-    state = wire.PushPull(join=join, nodes=nodes, user_state=b"theirs")
-    return wire.wrap_stream(wire.encode_stream(state), dialler=False)
-
-
-def node_state(name: str = "x", **fields: Any) -> wire.NodeState:
-    base: dict[str, Any] = {"addr": X_ADDR, "port": 7946, "incarnation": 1, "vsn": OUR_VSN}
-    return wire.NodeState(name=name, **(base | fields))
-
-
-def start_join(core: Core, *targets: JoinTarget) -> tuple[int, list[OpenStream]]:
-    number = core.core.join(targets or (JoinTarget("x", X),), ignore_old=True, now=0.0)
-    return number, [o for o in core.core.take_outputs() if isinstance(o, OpenStream)]
-
-
-def test_join_sends_all_we_know_and_learns_all_they_know() -> None:
-    core = Core()
-    _number, (request,) = start_join(core)
-    assert (request.node, request.address) == ("x", X)
-    reader = wire.StreamReader(dialler=False)
-    reader.receive_data(request.data)
-    assert isinstance(reader.message, wire.PushPull)
-    assert reader.message.join
-    assert [node.name for node in reader.message.nodes] == ["me"]
-    assert reader.message.user_state == b"state"
-    core.core.streams.opened(request.id, now=0.1)
-    core.core.streams.receive_data(request.id, remote_state(node_state()), now=0.2)
-    assert [type(o) for o in core.core.take_outputs()] == [
-        CloseStream,
-        NodeJoined,
-        StateReceived,
-        JoinFinished,
-    ]
-    core.core.streams.receive_eof(request.id, now=0.3)
-    assert core.core.take_outputs() == []
-
-
-def finished(core: Core) -> JoinFinished:
-    (found,) = [o for o in core.core.take_outputs() if isinstance(o, JoinFinished)]
-    return found
-
-
-def test_join_counts_who_answered_and_says_why_others_did_not() -> None:
-    core = Core()
-    number, (first, second) = start_join(core, JoinTarget("x", X), JoinTarget("y", Y))
-    core.core.streams.failed(second.id, "connection refused", now=0.1)
-    core.core.streams.receive_data(first.id, remote_state(node_state()), now=0.1)
-    assert finished(core) == JoinFinished(
-        number, 1, ("Failed to join 10.0.0.3:7946: connection refused",)
-    )
-
-
-def test_join_to_many_goes_in_portions() -> None:
-    core = Core()
-    targets = [JoinTarget("", (f"10.0.1.{number}", 7946)) for number in range(20)]
-    _number, requests = start_join(core, *targets)
-    assert len(requests) == 8
-    asked = len(requests)
-    while requests:
-        core.core.streams.failed(requests.pop(0).id, "no", now=0.0)
-        more = core.core.take_outputs()
-        requests += [o for o in more if isinstance(o, OpenStream)]
-        asked += len([o for o in more if isinstance(o, OpenStream)])
-    assert asked == 20
-    (last,) = more
-    assert isinstance(last, JoinFinished)
-    assert (last.contacted, len(last.errors)) == (0, 20)
-
-
-def test_join_that_is_never_answered_ends_by_itself() -> None:
-    core = Core()
-    _, (request,) = start_join(core)
-    core.core.streams.opened(request.id, now=1.0)
-    core.core.handle_timer(now=10.9)
-    assert not [o for o in core.core.take_outputs() if isinstance(o, JoinFinished)]
-    core.core.handle_timer(now=11.0)
-    assert finished(core).errors == ("Failed to join 10.0.0.2:7946: i/o timeout",)
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (remote_state(node_state(vsn=bytes((1, 5, 9, 2, 5, 4)))), "protocol version (9)"),
-        (wire.encode_message(wire.ErrorReply(error="no")), "remote error: no"),
-        (b"\x63", "received invalid msgType (99)"),
-    ],
-)
-def test_join_is_refused_for_a_reason(answer: bytes, error: str) -> None:
-    core = Core()
-    _, (request,) = start_join(core)
-    core.core.streams.receive_data(request.id, answer, now=0.1)
-    assert error in finished(core).errors[0]
-    assert set(core.core.table.nodes) == {"me"}
-
-
-def test_merge_check_is_run_on_the_answer() -> None:
-    """A refused joiner is told nothing, so both sides must look for themselves."""
-    core = Core()
-    core.above.refusal = "Member 'x' is not a server"
-    _, (request,) = start_join(core)
-    core.core.streams.receive_data(request.id, remote_state(node_state()), now=0.1)
-    assert "Member 'x' is not a server" in finished(core).errors[0]
-
-
-def test_nameless_join_is_refused_when_routing_by_name() -> None:
-    core = Core(route_by_name=True)
-    core.core.join([JoinTarget("", X)], ignore_old=True, now=0.0)
-    assert "node names are required" in finished(core).errors[0]
-
-
-def accepted(core: Core) -> int:
-    number = core.core.streams.accept(peer=Y, now=0.0)
-    assert number is not None
-    return number
-
-
-def test_acceptor_sends_its_state_before_it_judges_theirs() -> None:
-    core = Core()
-    core.above.refusal = "Member 'x' is not a server"
-    core.core.streams.receive_data(accepted(core), remote_state(node_state()), now=0.0)
-    answer, warning, close = core.core.take_outputs()
-    assert isinstance(answer, SendStream)
-    assert warning == Warned(
-        "Failed push/pull merge: Member 'x' is not a server from=10.0.0.3:7946"
-    )
-    assert isinstance(close, CloseStream)
-    assert set(core.core.table.nodes) == {"me"}
-
-
-def test_nothing_of_a_stream_counts_before_it_is_complete() -> None:
-    core = Core()
-    number = accepted(core)
-    core.core.streams.receive_data(number, remote_state(node_state())[:-1], now=0.0)
-    core.core.streams.receive_eof(number, now=0.1)
-    assert set(core.core.table.nodes) == {"me"}
-    assert [type(o) for o in core.core.take_outputs()] == [CloseStream, Warned]
-
-
-def test_stream_ping_is_answered() -> None:
-    core = Core()
-    core.core.streams.receive_data(accepted(core), wire.encode_message(ping()), now=0.0)
-    answer, _ = core.core.take_outputs()
-    assert isinstance(answer, SendStream)
-    assert answer.data == wire.encode_message(wire.Ack(seq_no=7))
-    core.core.streams.receive_data(accepted(core), wire.encode_message(ping(node="other")), now=0.0)
-    assert [type(o) for o in core.core.take_outputs()] == [CloseStream]
-
-
-def test_plain_stream_to_an_encrypted_pool_is_told_so() -> None:
-    core = Core(keyring=Keyring([bytes(16)]))
-    core.core.streams.receive_data(accepted(core), b"\x06", now=0.0)
-    answer = core.core.take_outputs()[0]
-    assert isinstance(answer, SendStream)
-    reader = wire.StreamReader(ciphers=core.core.keyring.ciphers, dialler=True)
-    reader.receive_data(answer.data)
-    assert reader.message == wire.ErrorReply(error=wire.NOT_ENCRYPTED)
-
-
-def test_silent_stream_is_closed() -> None:
-    core = Core()
-    number = accepted(core)
-    core.core.handle_timer(now=10.0)
-    outputs = core.core.take_outputs()
-    assert CloseStream(number) in outputs
-
-
-def test_inbound_streams_are_bounded() -> None:
-    core = Core()
-    for _ in range(INBOUND_STREAMS_MAX):
-        accepted(core)
-    assert core.core.streams.accept(peer=Y, now=0.0) is None
 
 
 def test_member_alone_leaves_at_once_and_others_after_telling() -> None:
