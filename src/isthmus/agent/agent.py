@@ -38,6 +38,7 @@ from isthmus.config.reload import reloadable_changes
 from isthmus.errors import ConfigError, IsthmusError
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
+from isthmus.model.address import lan_address, wan_address
 from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
 from isthmus.net.gossip import GossipThread, Member, MemberStatus, Pool, PoolConfig
 from isthmus.net.listener import ListenerConfig, ServerListener
@@ -88,6 +89,8 @@ class Agent:
         self._duties: FederationDuties | None = None
         self._duties_task: asyncio.Task[None] | None = None
         self._feature_seen = False
+        self._gateways_seen: object = None
+        self._gateway_hosts: set[str] = set()
 
     # Life ----------------------------------------------------------------------------------------
 
@@ -228,7 +231,7 @@ class Agent:
             self.server,
             on_gossip_packets=self._accept_packets if gateways else None,
             on_gossip_stream=self._accept_stream if gateways else None,
-            unlimited=self.federation.is_gateway,
+            unlimited=self._is_gateway,
         )
         await listener.start(config.addresses.bind, config.ports.server)
         return listener
@@ -411,6 +414,19 @@ class Agent:
                 federation_states_supported(servers, dcs)
             )
         return self._feature_seen
+
+    def _is_gateway(self, host: str) -> bool:
+        """Whether an address is a gateway's, behind which whole datacenters come."""
+        gateways = self.server.store.federation.gateways().value
+        if gateways is not self._gateways_seen:
+            self._gateways_seen = gateways
+            self._gateway_hosts = {
+                address(gateway)[0]
+                for found in gateways.values()
+                for gateway in found
+                for address in (lan_address, wan_address)
+            }
+        return host in self._gateway_hosts
 
     def _accept_packets(self, inbound: Inbound) -> None:
         if self.wan is None:

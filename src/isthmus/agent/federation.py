@@ -112,12 +112,6 @@ class Federation:
             self._news.clear()
             await self._news.wait()
 
-    def is_gateway(self, host: str) -> bool:
-        """Whether an address is one of our gateways', behind which whole datacenters come."""
-        if self.locator is None:
-            return False
-        return any(address.startswith(host_port(host, 0)[:-1]) for address in self.locator.local)
-
     async def close(self) -> None:
         """Close all connections."""
         await self.pool.close()

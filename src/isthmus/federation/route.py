@@ -23,13 +23,16 @@ class ViaGateway:
 
     dc: str
     node: str
-    sni: str
+
+    def sni(self, domain: str) -> str:
+        """TLS server name that gateways route by, in the federation's DNS domain."""
+        return server_name(self.dc, domain, self.node)
 
 
 Way: TypeAlias = Direct | ViaGateway
 
 
-def way_to(dc: str, node: str, *, own_dc: str, gateways: bool, domain: str) -> Way:
+def way_to(dc: str, node: str, *, own_dc: str, gateways: bool) -> Way:
     """Decide how to reach server `node` of `dc`.
 
     Args:
@@ -37,18 +40,17 @@ def way_to(dc: str, node: str, *, own_dc: str, gateways: bool, domain: str) -> W
         node: Short node name; ``*`` for any server.
         own_dc: Our datacenter.
         gateways: Whether WAN federation through mesh gateways is on.
-        domain: DNS domain of the federation, with or without a trailing dot.
     """
     if not gateways or dc.lower() == own_dc.lower():
         return Direct(dc, node)
-    return ViaGateway(dc, node, server_name(dc, domain, node))
+    return ViaGateway(dc, node)
 
 
-def way_to_member(name: str, *, own_dc: str, gateways: bool, domain: str) -> Way:
+def way_to_member(name: str, *, own_dc: str, gateways: bool) -> Way:
     """Decide how to reach the WAN member `name` (``node.dc``).
 
     Raises:
         InvalidNodeName: The name does not encode a datacenter; nothing may be sent.
     """
     node, dc = split_wan_name(name)
-    return way_to(dc, node, own_dc=own_dc, gateways=gateways, domain=domain)
+    return way_to(dc, node, own_dc=own_dc, gateways=gateways)

@@ -96,6 +96,7 @@ class Network(Protocol):
         tls: TlsDial | None,
         timeout: float,
         source_host: str = "",
+        preamble: bytes = b"",
     ) -> P:
         """Connect, do the TLS handshake if asked, run a protocol on the running loop.
 
@@ -106,6 +107,7 @@ class Network(Protocol):
             tls: Names for TLS; None for plain TCP.
             timeout: Seconds for the whole of it: resolving, connect and handshake.
             source_host: Address to bind to; empty: the system's choice.
+            preamble: Sent in clear before the TLS handshake: the type byte that announces it.
 
         Raises:
             OSError, ssl.SSLError, TimeoutError: Not connected; nothing is left open.

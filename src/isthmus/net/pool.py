@@ -24,7 +24,7 @@ from isthmus.model.record import Record
 from isthmus.names import host_port, server_name
 from isthmus.net.connections import ConnectionSet
 from isthmus.net.multiplex import MultiplexProtocol
-from isthmus.net.network import TlsDial
+from isthmus.net.network import Network, TlsDial
 from isthmus.net.tasks import TaskScope
 from isthmus.net.tls import AlpnRefused, describe
 from isthmus.rpc.calls import ClientChannel, Reply
@@ -80,23 +80,6 @@ class ServerDialer(Protocol):
         Raises:
             DialFailed: No connection; nothing is left open.
         """
-
-
-class PreambleNetwork(Protocol):
-    """A `Network` that can send bytes in clear before its TLS handshake."""
-
-    async def dial(
-        self,
-        factory: Callable[[], P],
-        host: str,
-        port: int,
-        *,
-        tls: TlsDial | None,
-        timeout: float,
-        source_host: str = "",
-        preamble: bytes = b"",
-    ) -> P:
-        """See `isthmus.net.network.Network.dial`; `preamble` is sent before the handshake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,7 +495,7 @@ class DirectDialer:
 
     def __init__(
         self,
-        network: PreambleNetwork,
+        network: Network,
         *,
         tls: bool = False,
         check_name: bool = False,

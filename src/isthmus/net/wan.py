@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from isthmus.errors import NO_REACHABLE_SERVER, DialFailed, Unavailable
-from isthmus.names import Alpn, host_port, server_name, split_wan_name
+from isthmus.federation.route import Direct, ViaGateway, way_to, way_to_member
+from isthmus.names import Alpn, host_port, split_wan_name
 from isthmus.net.connections import ConnectionSet
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Network, TlsDial
@@ -144,7 +145,7 @@ class GatewayDialer:
         loop = asyncio.get_running_loop()
         started = loop.time()
         host, port = gateway
-        tls = TlsDial(server_name(dc, self._domain, node), alpn)
+        tls = TlsDial(ViaGateway(dc, node).sni(self._domain), alpn)
         try:
             hold = await self._network.dial(
                 _Hold, host, port, tls=tls, timeout=timeout, source_host=self._source_host
@@ -170,15 +171,15 @@ class FederatedDialer:
     """
 
     def __init__(self, direct: ServerDialer, gateways: ServerDialer | None, own_dc: str) -> None:
-        self._direct, self._gateways, self._own_dc = direct, gateways, own_dc.lower()
+        self._direct, self._gateways, self._own_dc = direct, gateways, own_dc
 
     async def dial_server(
         self, factory: Callable[[], M], target: ServerTarget, *, timeout: float
     ) -> M:
         """See `isthmus.net.pool.ServerDialer.dial_server`."""
-        dialer = self._direct
-        if self._gateways is not None and target.dc.lower() != self._own_dc:
-            dialer = self._gateways
+        gateways = self._gateways
+        way = way_to(target.dc, target.node, own_dc=self._own_dc, gateways=gateways is not None)
+        dialer = self._direct if gateways is None or isinstance(way, Direct) else gateways
         return await dialer.dial_server(factory, target, timeout=timeout)
 
 
@@ -335,7 +336,7 @@ class GossipCarrier:
     def __init__(
         self, dialer: GatewayDialer, own_dc: str, config: CarrierConfig | None = None
     ) -> None:
-        self._dialer, self._own_dc = dialer, own_dc.lower()
+        self._dialer, self._own_dc = dialer, own_dc
         self._config = config or CarrierConfig()
         self._links: dict[str, _PacketLink] = {}  # The one used last stands last.
         self._dials: dict[str, _PacketDial] = {}
@@ -347,8 +348,8 @@ class GossipCarrier:
 
     def carries(self, node_name: str) -> bool:
         """See `WanCarrier.carries`."""
-        _, dc = split_wan_name(node_name)
-        return dc.lower() != self._own_dc
+        way = way_to_member(node_name, own_dc=self._own_dc, gateways=True)
+        return isinstance(way, ViaGateway)
 
     async def send_packet(self, node_name: str, packet: bytes) -> None:
         """See `WanCarrier.send_packet`."""

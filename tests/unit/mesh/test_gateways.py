@@ -1,7 +1,8 @@
 import pytest
 
-from isthmus.mesh.gateways import LAN, WAN, endpoints, lan_address, remote_gateways, wan_address
+from isthmus.mesh.gateways import LAN, endpoints, remote_gateways
 from isthmus.mesh.routes import Endpoint
+from isthmus.model.address import WAN, lan_address, wan_address
 from isthmus.model.catalog import (
     CheckServiceNode,
     HealthCheck,
