@@ -172,7 +172,8 @@ async def health_by_id(context: Context, request: Request) -> Response:
     """Health of one service; its HTTP status tells, too."""
     found = context.local.services().get(request.argument)
     if found is None:
-        return _unknown(context, request, f"ServiceId {request.argument} Not Found")
+        unknown = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
+        return _unknown(context, request, f"ServiceId {request.argument} not found", unknown)
     health = _health(context, found)
     return _tell(context, request, health.aggregated_status, health)
 
@@ -185,7 +186,7 @@ async def health_by_name(context: Context, request: Request) -> Response:
         if one.service == request.argument
     ]
     if not found:
-        return _unknown(context, request, f"ServiceName {request.argument} Not Found")
+        return _unknown(context, request, f"ServiceName {request.argument} Not Found", [])
     worst = max((one.aggregated_status for one in found), key=_SEVERITY.index)
     return _tell(context, request, worst, found)
 
@@ -211,12 +212,11 @@ def aggregate(checks: Iterable[HealthCheck]) -> str:
     return worst
 
 
-def _unknown(context: Context, request: Request, reason: str) -> Response:
+def _unknown(context: Context, request: Request, reason: str, body: object) -> Response:
     headers: list[Header] = [("X-Consul-Reason", reason)]
     if request.query.first("format") == "text":
         return Response(404, [PLAIN, *headers], reason.encode())
-    body = b"null" if reason.startswith("ServiceId") else b"[]"
-    return Response(404, [JSON, *headers], body)
+    return Response(404, [JSON, *headers], context.encode(request, body))
 
 
 def _tell(context: Context, request: Request, status: str, body: object) -> Response:

@@ -1,6 +1,6 @@
 import pytest
 
-from isthmus.errors import InvalidRequest
+from isthmus.errors import InvalidRequest, NoLeader
 from isthmus.http.agent import aggregate
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
@@ -109,6 +109,13 @@ async def test_refusal_of_the_agent_keeps_its_status() -> None:
     assert (response.status, response.body) == (400, b"Missing service name")
 
 
+async def test_agent_that_cannot_now_is_500() -> None:
+    local = FakeLocal()
+    local.fault = NoLeader()
+    response = await make_client(local=local).put("/v1/agent/join/x")
+    assert (response.status, response.body) == (500, b"No cluster leader")
+
+
 async def test_service_id_is_needed() -> None:
     response = await make_client().put("/v1/agent/service/deregister/")
     assert (response.status, response.body) == (500, b"ServiceID missing")
@@ -163,6 +170,11 @@ async def test_health_of_an_unknown_service_is_404() -> None:
     response = await make_client().get("/v1/agent/health/service/name/x")
     assert (response.status, response.body) == (404, b"[]")
     assert as_dict(response)["X-Consul-Reason"] == "ServiceName x Not Found"
+    response = await make_client().get("/v1/agent/health/service/id/x")
+    assert response.status == 404
+    assert as_json(response) == {"AggregatedStatus": "critical", "Service": None, "Checks": None}
+    response = await make_client().get("/v1/agent/health/service/id/x?format=text")
+    assert (response.status, response.body) == (404, b"ServiceId x not found")
 
 
 def test_maintenance_is_worse_than_critical() -> None:

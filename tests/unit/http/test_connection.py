@@ -2,7 +2,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.http.connection import (
@@ -192,6 +192,26 @@ async def test_what_is_not_http_is_refused(data: bytes) -> None:
     assert play.transport.closed
 
 
+async def test_nonsense_behind_a_running_request_ends_both() -> None:
+    play = Play()
+    play.rpc.block = True
+    await play.send(LEADER)
+    await play.send(b"nonsense\r\n\r\n")
+    assert play.transport.aborted
+    play.connection.connection_lost(None)
+    await play.tasks.close()
+
+
+async def test_body_sent_where_nothing_is_ends_the_connection_unread() -> None:
+    play = Play()
+    answer = await play.send(b"PUT /v1/nope HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert play.transport.closed
+    play = Play()
+    answer = await play.send(b"PUT /v1/%zz HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 async def test_head_is_bounded() -> None:
     play = Play()
     await play.send(b"GET / HTTP/1.1\r\n")
@@ -256,6 +276,7 @@ PUT = b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 5\r\n\r\nvalue"
 CHUNKED = b"PUT /v1/kv/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nval\r\n0\r\n\r\n"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([LEADER, PUT, CHUNKED]), min_size=1, max_size=4),
     st.lists(st.integers(1, 250), max_size=8),
@@ -280,6 +301,7 @@ def test_answers_do_not_depend_on_how_bytes_are_chopped(
     assert asyncio.run(play()) == asyncio.run(expected())
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([LEADER, PUT, PUT[:50]]), max_size=5))
 def test_any_bytes_are_answered_or_end_the_connection(pieces: list[bytes]) -> None:
     async def play() -> None:

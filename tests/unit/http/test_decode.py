@@ -2,7 +2,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidRequest
@@ -80,6 +80,7 @@ def test_syntax_errors_are_worded_as_go_words_them(body: bytes, fault: str) -> N
     assert str(caught.value) == f"Request decode failed: {fault}"
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -90,6 +91,7 @@ def test_json_has_no_fault(value: object) -> None:
     assert syntax_fault(json.dumps(value).encode()) == ""
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_a_record_or_a_refusal(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.http.kv import encode_entry
@@ -138,6 +138,7 @@ async def test_namespaces_are_refused() -> None:
         assert b"Namespaces are a Consul Enterprise feature" in response.body
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         DirEntry,
