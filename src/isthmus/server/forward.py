@@ -88,14 +88,14 @@ class Forwarder:
                 failure = error
             except (ConnectionLost, ProtocolError) as error:
                 failure = ConnectionLost(str(error))
-                if not repeatable:
-                    raise ConnectionLost(CALL_PREFIX + str(error)) from error
             self._router.failed(server)
             logger.warning(
                 "call to another datacenter failed: %s",
                 failure,
                 extra={"dc": dc, "node": server.node, "rpc": method},
             )
+            if isinstance(failure, ConnectionLost) and not repeatable:
+                break  # It may have taken effect.
         assert failure is not None
         raise _with_prefix(failure) from failure
 

@@ -1,0 +1,166 @@
+"""Which servers of another datacenter are called, in which order, and what the caller is told."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from isthmus.errors import (
+    ConnectionLost,
+    DialFailed,
+    MalformedPacket,
+    NoPathToDatacenter,
+    RemoteError,
+    Unavailable,
+)
+from isthmus.federation.router import Router, ServerInfo
+from isthmus.model.kv import DirEntry, KVSRequest
+from isthmus.model.query import DatacenterRequest
+from isthmus.model.record import Record
+from isthmus.net.pool import ServerTarget
+from isthmus.server.forward import CALL_TIMEOUT, Forwarder, call_timeout
+from isthmus.units import Duration
+from support.virtual_loop import run_virtual
+
+READ = ("Catalog.ListNodes", DatacenterRequest(datacenter="dc2"))
+WRITE = ("KVS.Apply", KVSRequest(datacenter="dc2", op="set", dir_ent=DirEntry(key="k")))
+
+
+class FakeCaller:
+    """Answers with what is prepared, one after the other; records whom it called."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.called: list[str] = []
+        self.timeouts: list[float] = []
+
+    async def call(
+        self, target: ServerTarget, method: str, request: Record, reply_type: Any, *, timeout: float
+    ) -> Any:
+        self.called.append(target.node)
+        self.timeouts.append(timeout)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def make_router(*nodes: str) -> Router:
+    router = Router()
+    for node in nodes:
+        router.put(ServerInfo(name=f"{node}.dc2", node=node, dc="dc2", host="10.0.0.1", port=8300))
+    return router
+
+
+def dial_failed(step: str = "connect") -> DialFailed:
+    return DialFailed("dial tcp: refused", dc="dc2", node="a", gateway="10.0.0.9:443", step=step)
+
+
+def forward(call: tuple[str, Record], nodes: Sequence[str], *answers: object) -> FakeCaller:
+    """The caller after a call that succeeded."""
+    caller = FakeCaller(*answers)
+    assert run_virtual(Forwarder(make_router(*nodes), caller).call("dc2", *call, str)) == "done"
+    return caller
+
+
+def refuse(
+    call: tuple[str, Record], nodes: Sequence[str], *answers: object
+) -> tuple[Exception, list[str]]:
+    """The error of a call that failed, and whom it called."""
+    caller = FakeCaller(*answers)
+    with pytest.raises(Exception) as failure:  # noqa: PT011
+        run_virtual(Forwarder(make_router(*nodes), caller).call("dc2", *call, str))
+    return failure.value, caller.called
+
+
+def test_first_server_answers() -> None:
+    assert forward(READ, "ab", "done").called == ["a"]
+
+
+@pytest.mark.parametrize("call", [READ, WRITE])
+def test_every_server_is_dialled_once(call: tuple[str, Record]) -> None:
+    """A dial that failed surely changed nothing, so writes go on as well."""
+    error, called = refuse(call, "abcde", *[dial_failed() for _ in range(9)])
+    assert called == ["a", "b", "c", "d", "e"]
+    assert isinstance(error, DialFailed)
+    assert str(error) == "rpc error getting client: failed to get conn: dial tcp: refused"
+    assert (error.dc, error.node, error.gateway, error.step) == (
+        "dc2",
+        "a",
+        "10.0.0.9:443",
+        "connect",
+    )
+
+
+def test_missing_gateway_speaks_for_itself() -> None:
+    error, called = refuse(READ, "a", dial_failed("no gateway known"))
+    assert (str(error), called) == ("dial tcp: refused", ["a"])
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("EOF"), MalformedPacket("bad reply")])
+def test_read_is_repeated_when_its_connection_breaks(error: Exception) -> None:
+    assert forward(READ, "a", error, error, "done").called == ["a", "a", "a"]
+
+
+def test_read_gives_up_after_three_broken_connections() -> None:
+    error, called = refuse(READ, "ab", *[ConnectionLost("EOF") for _ in range(9)])
+    assert isinstance(error, ConnectionLost)
+    assert (str(error), called) == ("rpc error making call: EOF", ["a", "b", "a"])
+
+
+def test_write_is_not_repeated_when_its_connection_breaks() -> None:
+    error, called = refuse(WRITE, "ab", dial_failed(), ConnectionLost("EOF"))
+    assert isinstance(error, ConnectionLost)
+    assert (str(error), called) == ("rpc error making call: EOF", ["a", "b"])
+
+
+@pytest.mark.parametrize("call", [READ, WRITE])
+def test_server_that_failed_goes_behind_the_others(call: tuple[str, Record]) -> None:
+    router = make_router("a", "b")
+    forwarder = Forwarder(router, FakeCaller(ConnectionLost("EOF"), "done"))
+    try:
+        run_virtual(forwarder.call("dc2", *call, str))
+    except ConnectionLost:
+        assert call is WRITE
+    assert [server.node for server in router.servers("dc2")] == ["b", "a"]
+
+
+def test_error_that_a_server_answers_is_passed_on_and_not_repeated() -> None:
+    error, called = refuse(READ, "ab", RemoteError("Permission denied"))
+    assert isinstance(error, RemoteError)
+    assert (str(error), error.status, called) == (
+        "rpc error making call: Permission denied",
+        403,
+        ["a"],
+    )
+
+
+def test_unknown_datacenter() -> None:
+    error, called = refuse(READ, "")
+    assert isinstance(error, NoPathToDatacenter)
+    assert (str(error), called) == ("No path to datacenter", [])
+
+
+def test_our_own_limits_are_no_fault_of_a_server() -> None:
+    error, called = refuse(READ, "ab", Unavailable("1000 RPC calls in flight"))
+    assert (str(error), called) == ("1000 RPC calls in flight", ["a"])
+
+
+def blocking(wait: float) -> DatacenterRequest:
+    return DatacenterRequest(min_query_index=7, max_query_time=Duration.of(wait))
+
+
+@pytest.mark.parametrize(
+    ("request_", "seconds"),
+    [
+        (WRITE[1], CALL_TIMEOUT),
+        (DatacenterRequest(), CALL_TIMEOUT),
+        (DatacenterRequest(max_query_time=Duration.of(100)), CALL_TIMEOUT),
+        (blocking(0), 300 * 17 / 16 + 7),
+        (blocking(16), 17 + 7),
+        (blocking(10_000), 600 * 17 / 16 + 7),
+    ],
+)
+def test_every_call_has_a_deadline(request_: Record, seconds: float) -> None:
+    assert call_timeout(request_) == pytest.approx(seconds)
+    assert forward((READ[0], request_), "a", "done").timeouts == [pytest.approx(seconds)]
