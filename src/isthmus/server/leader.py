@@ -8,6 +8,7 @@ Source: protocol/federation.md §10, §11.
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from typing import Any, Final, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol
 from isthmus.errors import (
     FEDERATION_STATES_DISABLED,
     PERMISSION_DENIED,
+    EngineError,
     RequestError,
     Unavailable,
 )
@@ -43,6 +45,9 @@ ANNOUNCE_RETRY_FIRST, ANNOUNCE_RETRY_LONGEST = 2.0, 256.0  # Consul's values.
 REPAIR_INTERVAL: Final = 300.0  # Consul's longest time between two comparisons.
 PRUNE_INTERVAL: Final = 3600.0  # Consul's value.
 _RETRY_JITTER: Final = 0.1
+_WATCH_RETRY: Final = 1.0  # Seconds after which our own store is watched again.
+_TRANSIENT: Final = (RequestError, Unavailable, EngineError)
+"""What a duty survives: after an `EngineError` either the store recovers or we lead no more."""
 
 
 class LocalTables(Protocol):
@@ -106,6 +111,8 @@ class FederationDuties:
         self._changed = asyncio.Event()  # Our record or our gateways: announce looks.
         self._news = (asyncio.Event(), asyncio.Event())  # One for each duty that may wait.
         self._departed = asyncio.Event()
+        self._seen = {dc.lower() for dc in known_dcs()}  # Datacenters that ever had servers.
+        self._unechoed: _Written | None = None
 
     @property
     def _is_primary(self) -> bool:
@@ -113,6 +120,7 @@ class FederationDuties:
 
     def wake(self) -> None:
         """News from outside (a server joined, the locator was populated): retry now."""
+        self._seen.update(dc.lower() for dc in self._known_dcs())
         for event in self._news:
             event.set()
         self._changed.set()
@@ -144,7 +152,11 @@ class FederationDuties:
     async def _watch_states(self) -> None:
         index = 0
         while True:
-            index, self._states = await self._tables.federation_states(index)
+            try:
+                index, self._states = await self._tables.federation_states(index)
+            except _TRANSIENT as error:
+                await _watch_again(error)
+                continue
             if self._locator is not None:
                 self._locator.set_states(self._states)
                 self._on_locator()
@@ -153,7 +165,11 @@ class FederationDuties:
     async def _watch_gateways(self) -> None:
         index = 0
         while True:
-            index, self._gateways = await self._tables.mesh_gateways(index)
+            try:
+                index, self._gateways = await self._tables.mesh_gateways(index)
+            except _TRANSIENT as error:
+                await _watch_again(error)
+                continue
             self._changed.set()
 
     # Announce ----------------------------------------------------------------------------------
@@ -170,9 +186,11 @@ class FederationDuties:
             state = self._state_to_announce()
             if state is None:
                 continue  # What changed was changed back meanwhile.
+            stored = self._stored()
+            self._news[0].clear()  # Only news that this attempt could not use bring another.
             try:
                 await self._write_to_primary(state)
-            except (RequestError, Unavailable) as error:
+            except _TRANSIENT as error:
                 wait = backoff.failed()
                 logger.warning(
                     "could not write our federation state to the primary, next try in %.0f s: %s%s",
@@ -183,10 +201,12 @@ class FederationDuties:
                     else "",
                     extra={"dc": self._primary_dc},
                 )
-                await _pause(self._news[0], wait)
+                if await _pause(self._news[0], wait):
+                    backoff.reset()
                 self._changed.set()
             else:
                 backoff.reset()
+                self._unechoed = _Written(state, stored, clock.time() + REPAIR_INTERVAL)
                 logger.info(
                     "federation state written: %d mesh gateways",
                     len(state.mesh_gateways or ()),
@@ -196,8 +216,17 @@ class FederationDuties:
     def _state_to_announce(self) -> FederationState | None:
         if self._states is None or self._gateways is None or not self._enabled():
             return None
-        stored = next((state for state in self._states if state.datacenter == self._dc), None)
-        return state_to_announce(self._dc, self._gateways, stored, wall=self._wall())
+        stored = self._stored()
+        state = state_to_announce(self._dc, self._gateways, stored, wall=self._wall())
+        written, now = self._unechoed, asyncio.get_running_loop().time()
+        if state is not None and written is not None and written.covers(state, stored, now=now):
+            return None
+        return state
+
+    def _stored(self) -> FederationState | None:
+        """Our record in our own store."""
+        dc = self._dc.lower()
+        return next((state for state in self._states or () if state.datacenter.lower() == dc), None)
 
     async def _write_to_primary(self, state: FederationState) -> None:
         request = FederationStateRequest(
@@ -218,15 +247,17 @@ class FederationDuties:
         while True:
             await asyncio.sleep(bucket.take(now=clock.time()))
             if not self._enabled():
-                await _pause(self._news[1], backoff.failed())
+                if await _pause(self._news[1], backoff.failed()):
+                    backoff.reset()
                 continue
+            self._news[1].clear()  # Only news that this round could not use bring another.
             try:
                 reply = await self._fetch(index.last)
                 _, ours = await self._tables.federation_states(0)
                 writes = writes_to_follow(reply.states or (), ours)
                 for write in writes:
                     await self._tables.apply(write)
-            except (RequestError, Unavailable) as error:
+            except _TRANSIENT as error:
                 index.reset()
                 wait = backoff.failed()
                 logger.warning(
@@ -235,7 +266,8 @@ class FederationDuties:
                     error,
                     extra={"dc": self._primary_dc},
                 )
-                await _pause(self._news[1], wait)
+                if await _pause(self._news[1], wait):
+                    backoff.reset()
                 continue
             backoff.reset()
             if writes:
@@ -279,25 +311,67 @@ class FederationDuties:
     async def _prune(self) -> None:
         """Delete records of departed datacenters: hourly, and when one departs.
 
-        The first round waits a whole interval: after a start the WAN pool fills only slowly.
+        The first full round waits a whole interval: after a start the WAN pool fills only slowly.
+        Until then a record goes only when we saw servers of its datacenter and they left.
         """
+        clock = asyncio.get_running_loop()
+        full_at = clock.time() + PRUNE_INTERVAL
         while True:
-            await _pause(self._departed, PRUNE_INTERVAL)
-            for dc in states_to_prune(self._states or (), self._known_dcs(), own_dc=self._dc):
-                logger.info("pruning the federation state of a departed datacenter: %s", dc)
-                await self._tables.apply(
-                    FederationStateRequest(op=DELETE, state=FederationState(datacenter=dc))
-                )
+            await _pause(self._departed, full_at - clock.time())
+            departed = states_to_prune(self._states or (), self._known_dcs(), own_dc=self._dc)
+            if clock.time() < full_at:
+                departed = [dc for dc in departed if dc.lower() in self._seen]
+            else:
+                full_at = clock.time() + PRUNE_INTERVAL
+            for dc in departed:
+                await self._delete(dc)
+
+    async def _delete(self, dc: str) -> None:
+        logger.info("pruning the federation state of a departed datacenter: %s", dc)
+        command = FederationStateRequest(op=DELETE, state=FederationState(datacenter=dc))
+        try:
+            await self._tables.apply(command)
+        except _TRANSIENT as error:
+            logger.warning(
+                "could not prune a federation state, next try in an hour at the latest: %s",
+                error,
+                extra={"dc": dc},
+            )
 
     def _backoff(self, first: float, longest: float) -> Backoff:
         return Backoff(first=first, longest=longest, jitter=_RETRY_JITTER, rng=self._rng)
 
 
-async def _pause(event: asyncio.Event, seconds: float) -> None:
-    """Wait for the event, at most so long; the event is taken."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A state that the primary took, until replication brings it back.
+
+    Attributes:
+        state: What was written.
+        stored: Our own copy at that time.
+        until: When it counts as lost, on the loop's clock.
+    """
+
+    state: FederationState
+    stored: FederationState | None
+    until: float
+
+    def covers(self, state: FederationState, stored: FederationState | None, *, now: float) -> bool:
+        """Whether `state` need not be written: the same was, and its echo is still to come."""
+        return now < self.until and stored == self.stored and state.is_same(self.state)
+
+
+async def _watch_again(error: Exception) -> None:
+    logger.warning("watching our own store failed, next try in %g s: %s", _WATCH_RETRY, error)
+    await asyncio.sleep(_WATCH_RETRY)
+
+
+async def _pause(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, at most so long; the event is taken. Whether it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
     except TimeoutError:
-        return
+        return False
     event.clear()
+    return True
