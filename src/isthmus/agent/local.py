@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from isthmus.errors import IsthmusError, NotFound, RequestError, Unavailable
+from isthmus.errors import EngineError, IsthmusError, NotFound, RequestError, Unavailable
 from isthmus.federation.pacing import Backoff
 from isthmus.model.catalog import (
     CONSUL_SERVICE,
@@ -24,6 +24,7 @@ from isthmus.model.catalog import (
     NodeRequest,
     NodeService,
     RegisterRequest,
+    Weights,
 )
 from isthmus.model.record import Record
 
@@ -35,6 +36,7 @@ FULL_SYNC_INTERVAL: Final = 60.0  # Consul's interval for up to 128 nodes.
 SYNC_WAIT_MAX: Final = 3.0  # A registration does not wait longer for the catalog.
 _RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
 _SERVICE, _CHECK = "service", "check"
+_WEIGHTS: Final = Weights(passing=1, warning=1)  # The catalog gives them to who has none.
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +168,7 @@ class LocalState:
         clock = asyncio.get_running_loop()
         compare_at = clock.time()
         while True:
+            self._work.clear()
             try:
                 if clock.time() >= compare_at:
                     await self._compare()
@@ -173,16 +176,19 @@ class LocalState:
                 await self._push()
                 self._wake()
                 backoff.reset()
-            except (RequestError, Unavailable) as error:
+            except (RequestError, Unavailable, EngineError) as error:
                 wait = backoff.failed()
                 logger.warning("could not update the catalog, next try in %.1f s: %s", wait, error)
-                await asyncio.sleep(wait)
+                await self._until_work(clock.time() + wait)
                 continue
-            try:
-                async with asyncio.timeout_at(compare_at):
-                    await self._work.wait()
-            except TimeoutError:
-                continue
+            await self._until_work(compare_at)
+
+    async def _until_work(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._work.wait()
+        except TimeoutError:
+            return
 
     async def withdraw(self) -> None:
         """Take all our services out of the catalog; errors are logged, we are leaving anyway."""
@@ -222,18 +228,20 @@ class LocalState:
                 self._pending.add((_CHECK, check_id))
 
     async def _push(self) -> None:
-        self._work.clear()
-        if self._node_pending and not self._pending:
-            await self._register()
-        for kind, name in sorted(self._pending, key=lambda item: item[0] == _CHECK):
+        for kind, name in sorted(self._pending, key=lambda item: (item[0] == _CHECK, item[1])):
             if (kind, name) not in self._pending:
                 continue  # Went along with its service, or was removed meanwhile.
             self._pending.discard((kind, name))
             try:
                 await (self._push_service(name) if kind == _SERVICE else self._push_check(name))
+            except RequestError as error:
+                # The others go on; the next comparison finds it again.
+                logger.warning("the catalog refuses %s %s: %s", kind, name, error)
             except BaseException:
                 self._pending.add((kind, name))
                 raise
+        if self._node_pending:
+            await self._register()
 
     async def _push_service(self, service_id: str) -> None:
         service = self._services.get(service_id)
@@ -303,12 +311,13 @@ def _same_service(ours: NodeService, theirs: NodeService) -> bool:
 
 
 def _bare(service: NodeService) -> NodeService:
-    """The service as it compares: without indexes, and nil and empty the same."""
+    """The service as it compares: without indexes, with the catalog's defaults, nil as empty."""
     return msgspec.structs.replace(
         service,
         tags=service.tags or None,
         meta=service.meta or None,
         tagged_addresses=service.tagged_addresses or None,
+        weights=service.weights or _WEIGHTS,
         create_index=0,
         modify_index=0,
     )

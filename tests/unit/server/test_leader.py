@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -363,7 +364,7 @@ def test_jitter_adds_at_most_a_tenth() -> None:
     world.rng = Random(7)
     world.run(2000)
     moments = [moment for moment, _ in world.primary.asked]
-    waits = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(moments)]
     bases = [1, 2, 4, 8, 16, 32, 64, *[120] * 20]
     assert all(base <= wait <= 1.1 * base for base, wait in zip(bases, waits, strict=False))
     assert waits[:3] != [1, 2, 4]
