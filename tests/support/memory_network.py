@@ -152,6 +152,7 @@ class MemoryNetwork:
         tls: TlsDial | None,
         timeout: float,
         source_host: str = "",
+        preamble: bytes = b"",
     ) -> P:
         accept = self.listeners.get((host, port))
         if accept is None:

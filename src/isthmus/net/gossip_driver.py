@@ -1,0 +1,590 @@
+"""Runs one gossip pool: carries out what its core wants, and hands events to the main loop.
+
+Used by `isthmus.net.gossip`, on the gossip thread's loop only.
+"""
+
+import asyncio
+import logging
+import secrets
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final, TypeAlias, TypeVar
+
+from isthmus.errors import InvalidNodeName, NotFound, ProtocolError, Unavailable
+from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.keyring import Keyring
+from isthmus.gossip.outputs import (
+    CloseStream,
+    JoinFinished,
+    OpenStream,
+    SendPacket,
+    SendStream,
+    Warned,
+)
+from isthmus.gossip.roster import (
+    Member,
+)
+from isthmus.gossip.serf import (
+    LeaveFinished,
+    MergeCheck,
+    QueryAnswered,
+    Serf,
+    SerfEvent,
+    SerfOutput,
+)
+from isthmus.gossip.streams import JoinTarget
+from isthmus.names import split_host_port
+from isthmus.net.gateways import WanCarrier
+from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
+from isthmus.net.network import Inbound, Listening, Network, TlsAccept
+from isthmus.net.tasks import TaskScope
+
+T = TypeVar("T")
+
+PoolEvent: TypeAlias = SerfEvent
+
+EVENTS_PENDING_MAX: Final = 65536
+"""Events of a pool that wait for the main loop; the newest give way. `members()` stays right."""
+CARRIED_PACKETS_MAX: Final = 256
+"""Packets on their way into other datacenters; further ones count as lost."""
+PACKET_CONNECTIONS_MAX: Final = 1024
+"""Connections that bring packets of other datacenters; further ones are closed."""
+HANDSHAKE_TIMEOUT: Final = 10.0
+RESOLVE_TIMEOUT: Final = 10.0
+LEAVE_GRACE: Final = 2.0
+"""Seconds that `leave` may take beyond its own limits."""
+JOIN_ADDRESSES_MAX: Final = 1024
+BIND_ATTEMPTS: Final = 16
+"""Port 0: attempts to find one that is free for both TCP and UDP."""
+REPEATED_WARNING_INTERVAL: Final = 60.0
+"""The same warning is logged once in this many seconds."""
+REMEMBERED_WARNINGS_MAX: Final = 256
+
+
+GATEWAY_TLS: Final = TlsAccept(require_client=True, alpn=True)
+"""Gossip through gateways comes in over native TLS on the server port."""
+
+_logger = logging.getLogger(__name__)
+
+
+class JoinFailed(Unavailable):
+    """No member could be reached or would have us; nothing changed. Worded as memberlist does."""
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        self.errors = tuple(errors)
+        count = len(self.errors)
+        head = "1 error occurred:" if count == 1 else f"{count} errors occurred:"
+        points = "\n\t".join(f"* {error}" for error in self.errors)
+        super().__init__(f"{head}\n\t{points}\n\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """One pool.
+
+    Attributes:
+        name: Our name in it; in a WAN pool ``node.dc``.
+        bind_host: Address to listen on, TCP and UDP.
+        bind_port: Port of both; 0: a free one.
+        advertise_host: IP address that others reach us at; empty: the one we listen on.
+        advertise_port: Port of it; 0: the one we listen on.
+        tags: What we tell about ourselves.
+        gossip: Times and limits.
+        keys: Encryption keys, primary first; none: not encrypted.
+        merge_check: Says why given members must not be let in, or None. Runs on the gossip thread
+            and must be a pure function.
+        carrier: Carries to other datacenters; None: everyone is reached directly.
+        route_by_name: Whether everything sent must name its member (gateway federation).
+    """
+
+    name: str
+    bind_host: str
+    bind_port: int
+    advertise_host: str = ""
+    advertise_port: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    gossip: GossipConfig = field(default_factory=GossipConfig.lan)
+    keys: tuple[bytes, ...] = ()
+    merge_check: MergeCheck | None = None
+    carrier: WanCarrier | None = None
+    route_by_name: bool = False
+
+
+class Mailbox:
+    """Hands events to the main loop, in order, without ever waiting for it."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_event: Callable[[PoolEvent], None]
+    ) -> None:
+        self._loop, self._on_event = loop, on_event
+        self._events: deque[PoolEvent] = deque()
+        self._lock = threading.Lock()
+        self.dropped = 0
+
+    def put(self, event: PoolEvent) -> None:
+        """Add an event; on the gossip thread."""
+        with self._lock:
+            if len(self._events) >= EVENTS_PENDING_MAX:
+                self.dropped += 1
+                return
+            self._events.append(event)
+            if len(self._events) > 1:
+                return  # The main loop knows already.
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            return  # The main loop is closed: nobody listens any more.
+
+    def _deliver(self) -> None:
+        with self._lock:
+            events = list(self._events)
+            self._events.clear()
+        for event in events:
+            self._on_event(event)
+
+
+class PoolDriver:
+    """Runs one serf core; lives on the gossip loop."""
+
+    def __init__(self, config: PoolConfig, network: Network, mailbox: Mailbox) -> None:
+        self.config, self._network, self._mailbox = config, network, mailbox
+        self._keyring = Keyring(config.keys)
+        self._loop: asyncio.AbstractEventLoop
+        self._core: Serf
+        self._scope: TaskScope
+        self._listening: Listening | None = None
+        self._datagrams: asyncio.DatagramTransport | None = None
+        self._socket = DatagramProtocol(self.receive_packet)
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._streams: dict[int, StreamProtocol] = {}
+        self._dials: dict[int, asyncio.Task[None]] = {}
+        self._packet_connections: set[PacketProtocol] = set()
+        self._carried = 0
+        self._joins: dict[int, asyncio.Future[JoinFinished]] = {}
+        self._left: asyncio.Event
+        self._warned: dict[str, float] = {}
+        self._counters: dict[str, int] = {}
+        self._closed = False
+        self.address: tuple[str, int] = ("", 0)
+        self.members: tuple[Member, ...] = ()
+        self.local_member: Member
+
+    # --- Opening and closing --------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Listen, then start the core."""
+        self._loop = asyncio.get_running_loop()
+        self._scope = TaskScope()
+        self._left = asyncio.Event()
+        config = self.config
+        await self._bind()
+        host = config.advertise_host or self.address[0]
+        try:
+            self._core = Serf(
+                name=config.name,
+                address=(host, config.advertise_port or self.address[1]),
+                tags=config.tags,
+                config=config.gossip,
+                keyring=self._keyring,
+                merge_check=config.merge_check,
+                rng=Random(secrets.randbits(128)),
+                entropy=secrets.token_bytes,
+                now=self._loop.time(),
+                route_by_name=config.route_by_name,
+                is_remote=self._is_remote,
+            )
+        except BaseException:
+            await self._unbind()
+            raise
+        self.flush()
+
+    async def _bind(self) -> None:
+        """Open TCP and UDP on one port."""
+        host, port = self.config.bind_host, self.config.bind_port
+        for attempt in range(BIND_ATTEMPTS):
+            self._listening = await self._network.listen(host, port, self._accept)
+            self.address = (host, self._listening.address[1])
+            try:
+                self._datagrams = await self._network.datagram(
+                    lambda: self._socket, host, self.address[1]
+                )
+            except OSError:
+                await self._unbind()
+                if port or attempt == BIND_ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    async def _unbind(self) -> None:
+        if self._datagrams is not None:
+            self._datagrams.close()
+            self._datagrams = None
+        if self._listening is not None:
+            await self._listening.close()
+            self._listening = None
+
+    async def close(self) -> None:
+        """Close everything at once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._unbind()
+        await self._scope.close()
+        for stream in list(self._streams.values()):
+            stream.abort()
+        for connection in list(self._packet_connections):
+            connection.abort()
+        for waiting in self._joins.values():
+            if not waiting.done():
+                waiting.set_exception(JoinFailed(["the pool was closed"]))
+        self._left.set()
+        await asyncio.sleep(0)  # Lets the transports finish their closing.
+
+    # --- Calls ----------------------------------------------------------------------------------
+
+    async def join(self, addresses: Sequence[str], *, ignore_old: bool) -> int:
+        """See `Pool.join`."""
+        self._check_open()
+        if not addresses:
+            return 0
+        targets: list[JoinTarget] = []
+        errors: list[str] = []
+        for address in addresses[:JOIN_ADDRESSES_MAX]:
+            try:
+                targets += await self._resolve(address)
+            except (OSError, ValueError) as error:
+                errors.append(f"Failed to resolve {address}: {error}")
+        self._check_open()
+        contacted = 0
+        if targets:
+            number = self._core.join(targets, ignore_old=ignore_old, now=self._loop.time())
+            waiting: asyncio.Future[JoinFinished] = self._loop.create_future()
+            self._joins[number] = waiting
+            self.flush()
+            try:
+                finished = await waiting
+            finally:
+                del self._joins[number]
+            contacted = finished.contacted
+            errors += finished.errors
+        if not contacted:
+            raise JoinFailed(errors)
+        return contacted
+
+    async def _resolve(self, address: str) -> list[JoinTarget]:
+        """The addresses that ``[name/]host[:port]`` stands for."""
+        node, slash, place = address.rpartition("/")
+        if slash and not node:
+            raise ValueError("empty node name provided")
+        try:
+            host, port = split_host_port(place)
+        except ValueError:
+            host, port = place.strip("[]"), self.address[1]
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
+        return [JoinTarget(node, (each, port)) for each in hosts]
+
+    async def leave(self) -> None:
+        """See `Pool.leave`."""
+        self._check_open()
+        gossip = self.config.gossip
+        limit = 2 * gossip.broadcast_timeout + gossip.leave_propagate_delay + LEAVE_GRACE
+        self._core.leave(now=self._loop.time())
+        self.flush()
+        try:
+            async with asyncio.timeout(limit):
+                await self._left.wait()
+        except TimeoutError:
+            _logger.warning("leaving took too long", extra={"pool": self.config.name})
+
+    async def force_leave(self, name: str, prune: bool) -> None:
+        """See `Pool.force_leave`."""
+        self._check_open()
+        if all(member.name != name for member in self.members):
+            raise NotFound(f"agent: No node found with name '{name}'", status=500)
+        self._core.force_leave(name, prune=prune, now=self._loop.time())
+        self.flush()
+
+    async def update_tags(self, tags: Mapping[str, str]) -> None:
+        """See `Pool.update_tags`."""
+        self._check_open()
+        self._core.update_tags(tags, now=self._loop.time())
+        self.flush()
+
+    async def user_event(self, name: str, payload: bytes, coalesce: bool) -> int:
+        """See `Pool.user_event`."""
+        self._check_open()
+        ltime = self._core.user_event(name, payload, coalesce=coalesce)
+        self.flush()
+        return ltime
+
+    async def stats(self) -> dict[str, str]:
+        """See `Pool.stats`."""
+        self._check_open()
+        own = {name: str(value) for name, value in sorted(self._counters.items())}
+        return self._core.stats() | own | {"events_dropped": str(self._mailbox.dropped)}
+
+    def hold(self) -> None:
+        """See `Pool.hold`."""
+        if not self._closed:
+            self._core.hold()
+            self.flush()
+
+    def release(self) -> None:
+        """See `Pool.release`."""
+        if not self._closed:
+            self._core.release(now=self._loop.time())
+            self.flush()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the pool is closed")
+
+    # --- The core's outputs ---------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Carry out the core's outputs, show its members, sleep until its next timer."""
+        if self._closed:
+            return
+        outputs = self._core.take_outputs()
+        while outputs:
+            for output in outputs:
+                self._carry_out(output)
+            outputs = self._core.take_outputs()
+        self._show_members()
+        due = self._core.next_timer()
+        if self._timer is None or due != self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _carry_out(self, output: SerfOutput) -> None:
+        match output:
+            case SendPacket():
+                self._send(output)
+            case OpenStream():
+                self._dials[output.id] = self._scope.spawn(self._dial(output))
+            case SendStream(number, data):
+                stream = self._streams.get(number)
+                if stream is not None:
+                    stream.write(data)
+            case CloseStream(number):
+                self._close_stream(number)
+            case JoinFinished():
+                waiting = self._joins.get(output.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(output)
+            case Warned(text):
+                self._warn(text)
+            case LeaveFinished():
+                self._left.set()
+                self._publish(output)
+            case _:
+                self._publish(output)
+
+    def _publish(self, event: PoolEvent) -> None:
+        self._show_members()
+        if not isinstance(event, QueryAnswered):
+            self._mailbox.put(event)
+
+    def _show_members(self) -> None:
+        self.members = self._core.members()
+        self.local_member = self._core.local_member()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._core.handle_timer(now=self._loop.time())
+        self.flush()
+
+    def _warn(self, text: str) -> None:
+        """Log a warning, unless the same was logged lately."""
+        now = self._loop.time()
+        last = self._warned.get(text)
+        if last is not None and now - last < REPEATED_WARNING_INTERVAL:
+            self._count("warnings_repeated")
+            return
+        self._warned.pop(text, None)
+        self._warned[text] = now
+        if len(self._warned) > REMEMBERED_WARNINGS_MAX:
+            del self._warned[next(iter(self._warned))]
+        _logger.warning("%s", text, extra={"pool": self.config.name})
+
+    # --- Packets --------------------------------------------------------------------------------
+
+    def receive_packet(self, data: bytes, source: tuple[str, int] | None) -> None:
+        """Hand a packet to the core."""
+        if not self._closed:
+            self._core.receive_packet(data, source=source, now=self._loop.time())
+            self.flush()
+
+    def _is_remote(self, name: str) -> bool:
+        try:
+            return self.config.carrier is not None and self.config.carrier.carries(name)
+        except InvalidNodeName:
+            return False
+
+    def _send(self, packet: SendPacket) -> None:
+        carrier = self.config.carrier
+        if carrier is not None:
+            try:
+                carried = carrier.carries(packet.node)
+            except InvalidNodeName:
+                self._fail_packet(packet, "packets_invalid_name")
+                return
+            if carried:
+                if self._carried >= CARRIED_PACKETS_MAX:
+                    self._fail_packet(packet, "packets_not_carried")
+                else:
+                    self._carried += 1
+                    self._scope.spawn(self._carry(carrier, packet))
+                return
+        if self._datagrams is None or self._socket.full:
+            self._fail_packet(packet, "packets_unsent")
+            return
+        self._socket.failed = False
+        self._datagrams.sendto(packet.data, packet.address)
+        if self._socket.failed:
+            self._fail_packet(packet, "packets_unsent")
+
+    def _fail_packet(self, packet: SendPacket, counter: str) -> None:
+        self._count(counter)
+        self._core.packet_failed(packet.id, now=self._loop.time())
+
+    async def _carry(self, carrier: WanCarrier, packet: SendPacket) -> None:
+        try:
+            await carrier.send_packet(packet.node, packet.data)
+        except (Unavailable, InvalidNodeName, OSError) as error:
+            _logger.debug("packet to %s not sent: %s", packet.node, error)
+            self._fail_packet(packet, "packets_not_carried")
+            self.flush()
+        finally:
+            self._carried -= 1
+
+    def accept_packets(self, inbound: Inbound) -> None:
+        """See `Pool.accept_packets`."""
+        if self._closed or len(self._packet_connections) >= PACKET_CONNECTIONS_MAX:
+            self._count("packet_connections_refused")
+            inbound.close()
+            return
+        protocol = PacketProtocol(self._receive_carried, self._packet_connections.discard)
+        self._packet_connections.add(protocol)
+        self._scope.spawn(self._start_packets(inbound, protocol))
+
+    async def _start_packets(self, inbound: Inbound, protocol: "PacketProtocol") -> None:
+        if not await self._start(inbound, protocol, tls=GATEWAY_TLS):
+            self._packet_connections.discard(protocol)
+
+    def _receive_carried(self, packet: bytes) -> None:
+        self.receive_packet(packet, None)
+
+    # --- Streams --------------------------------------------------------------------------------
+
+    async def _accept(self, inbound: Inbound) -> None:
+        await self._serve(inbound, tls=None)
+
+    def accept_stream(self, inbound: Inbound) -> None:
+        """See `Pool.accept_stream`."""
+        if self._closed:
+            inbound.close()
+        else:
+            self._scope.spawn(self._serve(inbound, tls=GATEWAY_TLS))
+
+    async def _serve(self, inbound: Inbound, *, tls: TlsAccept | None) -> None:
+        number = None
+        if not self._closed:
+            number = self._core.accept_stream(peer=inbound.peer, now=self._loop.time())
+        if number is None:
+            inbound.close()
+            return
+        stream = self._streams[number] = StreamProtocol(self.receive_stream, self.stream_lost)
+        started = await self._start(inbound, stream, tls=tls)
+        if started and number in self._streams:
+            stream.attach(number)
+        elif self._streams.pop(number, None) is not None and not self._closed:
+            self._core.stream_failed(number, "handshake failed", now=self._loop.time())
+        else:
+            stream.abort()  # Its time ran out before it began.
+        self.flush()
+
+    async def _start(
+        self, inbound: Inbound, protocol: asyncio.BaseProtocol, *, tls: TlsAccept | None
+    ) -> bool:
+        """Run a protocol on an accepted connection; False: its handshake failed."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                await inbound.start(protocol, tls=tls)
+        except (OSError, ssl.SSLError, ProtocolError) as error:
+            _logger.debug("gossip connection from %s: %s", inbound.peer[0], error)
+            self._count("connections_failed")
+            inbound.close()
+            return False
+        return True
+
+    async def _dial(self, request: OpenStream) -> None:
+        made: list[StreamProtocol] = []
+
+        def make() -> StreamProtocol:
+            made.append(StreamProtocol(self.receive_stream, self.stream_lost))
+            return made[-1]
+
+        try:
+            stream = await self._connect(request, make)
+        except asyncio.CancelledError:
+            for stream in made:  # It may have been connected this very moment.
+                stream.abort()
+            raise
+        except (OSError, ssl.SSLError, Unavailable, InvalidNodeName, ProtocolError) as error:
+            text = str(error) or type(error).__name__
+            self._core.stream_failed(request.id, text, now=self._loop.time())
+        else:
+            self._streams[request.id] = stream
+            stream.write(request.data)
+            self._core.stream_opened(request.id, now=self._loop.time())
+            stream.attach(request.id)
+        finally:
+            self._dials.pop(request.id, None)
+        self.flush()
+
+    async def _connect(
+        self, request: OpenStream, make: Callable[[], "StreamProtocol"]
+    ) -> "StreamProtocol":
+        carrier = self.config.carrier
+        if carrier is not None and carrier.carries(request.node):
+            return await carrier.open_stream(request.node, make, timeout=request.timeout)
+        host, port = request.address
+        return await self._network.dial(make, host, port, tls=None, timeout=request.timeout)
+
+    def _close_stream(self, number: int) -> None:
+        dial = self._dials.pop(number, None)
+        if dial is not None:
+            dial.cancel()
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.close(grace=self.config.gossip.stream_timeout)
+
+    def receive_stream(self, number: int, data: bytes) -> None:
+        """Hand bytes of a stream to the core."""
+        if not self._closed:
+            self._core.receive_stream_data(number, data, now=self._loop.time())
+            self.flush()
+
+    def stream_lost(self, number: int, stream: "StreamProtocol") -> None:
+        """A stream is closed, by whomever."""
+        if self._streams.get(number) is stream:
+            del self._streams[number]
+            if not self._closed:
+                self._core.receive_stream_eof(number, now=self._loop.time())
+                self.flush()
+
+    def _count(self, name: str) -> None:
+        self._counters[name] = self._counters.get(name, 0) + 1
