@@ -76,8 +76,7 @@ class CheckRunner:
         self._id, self._definition, self._report = check_id, definition, report
         self._deregister, self._rng, self._at_once = deregister, rng, at_once
         self._heard = asyncio.Event()
-        self._status = CRITICAL
-        self._critical_since: float | None = None
+        self._expiry: asyncio.TimerHandle | None = None  # Runs while the check is critical.
 
     def heard(self, status: str, output: str) -> None:
         """Take a result that a TTL check's owner sends.
@@ -92,6 +91,12 @@ class CheckRunner:
 
     async def run(self) -> None:
         """Check until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._stop_expiry()
+
+    async def _run(self) -> None:
         if self._definition.ttl:
             await self._wait_for_owner()
         interval = self._definition.interval / SECOND
@@ -115,15 +120,21 @@ class CheckRunner:
         self._report(
             self._id, status, output[: self._definition.output_max_size or OUTPUT_SIZE_MAX]
         )
-        now = asyncio.get_running_loop().time()
         if status != CRITICAL:
-            self._critical_since = None
+            self._stop_expiry()
             return
-        self._critical_since = now if self._critical_since is None else self._critical_since
         limit = self._definition.deregister_critical_service_after / SECOND
-        if limit and now - self._critical_since >= limit:
-            logger.info("check %s was critical for %g s: its service goes", self._id, limit)
-            self._deregister()
+        if limit > 0 and self._expiry is None:
+            self._expiry = asyncio.get_running_loop().call_later(limit, self._expire, limit)
+
+    def _expire(self, limit: float) -> None:
+        logger.info("check %s was critical for %g s: its service goes", self._id, limit)
+        self._deregister()
+
+    def _stop_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     async def _probe(self) -> tuple[str, str]:
         timeout = self._definition.timeout / SECOND or TIMEOUT_DEFAULT
@@ -137,31 +148,42 @@ async def _probe_tcp(address: str, timeout: float) -> tuple[str, str]:
         host, port = split_host_port(address)
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(host, port)
-    except (OSError, ValueError, TimeoutError) as error:
-        return CRITICAL, f"TCP connect {address}: {error or 'timed out'}"
+    except (OSError, ValueError) as error:
+        return CRITICAL, f"TCP connect {address}: {str(error) or 'timed out'}"
     writer.close()
     return PASSING, f"TCP connect {address}: Success"
 
 
 def _probe_http(definition: CheckDefinition, timeout: float) -> tuple[str, str]:
-    url, method = urlsplit(definition.http), definition.method or "GET"
+    method = definition.method or "GET"
+    try:
+        return _exchange(definition, method, timeout)
+    except (OSError, HTTPException, ValueError) as error:
+        return CRITICAL, f"{method} {definition.http}: {str(error) or 'timed out'}"
+
+
+def _exchange(definition: CheckDefinition, method: str, timeout: float) -> tuple[str, str]:
+    """Ask once.
+
+    Raises:
+        OSError, HTTPException, ValueError: There is no answer, or the URL cannot be used.
+    """
+    url = urlsplit(definition.http)
     connection: HTTPConnection
     if url.scheme == "https":
         context = ssl.create_default_context()
         if definition.tls_skip_verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = HTTPSConnection(url.netloc, timeout=timeout, context=context)
+        connection = HTTPSConnection(url.hostname or "", url.port, timeout=timeout, context=context)
     else:
-        connection = HTTPConnection(url.netloc, timeout=timeout)
+        connection = HTTPConnection(url.hostname or "", url.port, timeout=timeout)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     headers = {"User-Agent": "isthmus health check", "Accept": "text/plain, text/*, */*"}
     headers |= {name: ", ".join(values) for name, values in (definition.header or {}).items()}
     try:
-        connection.request(method, path, definition.body or None, headers)
+        connection.request(method, path, definition.body.encode() or None, headers)
         answer = connection.getresponse()
         body = answer.read(OUTPUT_SIZE_MAX).decode(errors="replace")
-    except (OSError, HTTPException) as error:
-        return CRITICAL, f"{method} {definition.http}: {error}"
     finally:
         connection.close()
     output = f"HTTP {method} {definition.http}: {answer.status} {answer.reason} Output: {body}"

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final, Protocol
 
+from msgspec.structs import replace
+
 from isthmus.agent.members import member_registration
-from isthmus.errors import IsthmusError, RequestError, Unavailable
+from isthmus.errors import EngineError, IsthmusError, RequestError, Unavailable
 from isthmus.federation.pacing import Backoff
 from isthmus.federation.router import Router, ServerInfo, parse_server
 from isthmus.gossip.roster import (
@@ -128,7 +130,10 @@ class LanMembership:
             event, MemberJoined | MemberUpdated | MemberFailed | MemberLeft | MemberReaped
         ):
             return
-        self._note(event.member)
+        member = event.member
+        if isinstance(event, MemberReaped):
+            member = replace(member, status=MemberStatus.NONE)  # It still says how it ended.
+        self._note(member)
         if isinstance(event, MemberJoined) and server_of(event.member) is not None:
             self._flood.set()
 
@@ -146,7 +151,7 @@ class LanMembership:
                 try:
                     await self._write_pending()
                     backoff.reset()
-                except Unavailable as error:
+                except (Unavailable, EngineError) as error:
                     wait = backoff.failed()
                     logger.warning(
                         "could not write members to the catalog, next try in %.1f s: %s",

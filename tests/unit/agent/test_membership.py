@@ -1,0 +1,250 @@
+"""What members of the pools mean for the catalog, the router and the WAN pool."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from isthmus.agent.membership import LanMembership, WanMembership, missing_in_wan
+from isthmus.errors import RequestError, Unavailable
+from isthmus.federation.router import Router
+from isthmus.gossip.roster import (
+    Member,
+    MemberFailed,
+    MemberJoined,
+    MemberLeft,
+    MemberReaped,
+    MemberStatus,
+    MemberUpdated,
+)
+from isthmus.model.catalog import DeregisterRequest, RegisterRequest
+from isthmus.model.record import Record
+from isthmus.store.engine import NoSpace
+from support.virtual_loop import now, run_virtual, settle
+
+ALIVE, FAILED, LEFT = MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT
+
+
+def server(
+    name: str, *, status: MemberStatus = ALIVE, address: str = "10.0.0.1", wan_port: int = 8302
+) -> Member:
+    tags = {"role": "consul", "dc": "dc1", "port": "8300", "vsn": "2", "build": "1.10.11:x"}
+    if wan_port:
+        tags["wan_join_port"] = str(wan_port)
+    return Member(name=name, address=address, port=8301, tags=tags, status=status)
+
+
+def client(name: str, *, status: MemberStatus = ALIVE) -> Member:
+    tags = {"role": "node", "dc": "dc1", "id": f"id-{name}"}
+    return Member(name=name, address="10.0.0.7", port=8301, tags=tags, status=status)
+
+
+class FakePool:
+    def __init__(self, *members: Member) -> None:
+        self.all = list(members)
+        self.joined: list[tuple[float, str]] = []
+        self.bad: set[str] = set()
+
+    def members(self) -> tuple[Member, ...]:
+        return tuple(self.all)
+
+    async def join(self, addresses: Sequence[str]) -> int:
+        self.joined += [(now(), address) for address in addresses]
+        if self.bad.intersection(addresses):
+            raise Unavailable("nobody there")
+        return len(addresses)
+
+
+class FakeCatalog:
+    """Records writes; raises what is prepared for a node, once each."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[float, str]] = []
+        self.failures: dict[str, list[Exception]] = {}
+
+    async def rpc(self, method: str, request: Record) -> object:
+        if isinstance(request, RegisterRequest):
+            assert method == "Catalog.Register"
+            assert request.check is not None
+            service = " consul" if request.service is not None else ""
+            text = f"{request.node} {request.check.status}{service}"
+        else:
+            assert method == "Catalog.Deregister"
+            assert isinstance(request, DeregisterRequest)
+            assert (request.service_id, request.check_id) == ("", "")
+            text = f"{request.node} gone"
+        self.writes.append((now(), text))
+        if failures := self.failures.get(text.split()[0]):
+            raise failures.pop(0)
+        return None
+
+
+class World:
+    def __init__(self, *lan: Member, wan: Sequence[Member] | None = ()) -> None:
+        self.lan = FakePool(*lan)
+        self.wan = FakePool(*wan) if wan is not None else None
+        self.catalog = FakeCatalog()
+
+    def run(
+        self,
+        duty: Callable[[LanMembership], Coroutine[Any, Any, None]],
+        seconds: float,
+        *acts: tuple[float, object],
+    ) -> None:
+        """Run a duty for some time; each event comes at its moment."""
+
+        async def play() -> None:
+            membership = LanMembership(dc="dc1", own_name="s1", rpc=self.catalog.rpc, rng=Random(1))
+            membership.use(self.lan, self.wan)
+            running = asyncio.get_running_loop().create_task(duty(membership))
+            for moment, event in acts:
+                await asyncio.sleep(moment - now())
+                membership.receive(event)
+            await asyncio.sleep(seconds - now())
+            await settle()
+            if running.done():
+                running.result()
+            running.cancel()
+            await asyncio.wait({running})
+
+        run_virtual(play())
+
+    def reconcile(self, seconds: float, *acts: tuple[float, object]) -> list[tuple[float, str]]:
+        self.run(LanMembership.reconcile, seconds, *acts)
+        return self.catalog.writes
+
+    def flood(self, seconds: float, *acts: tuple[float, object]) -> list[tuple[float, str]]:
+        self.run(LanMembership.flood, seconds, *acts)
+        assert self.wan is not None
+        return self.wan.joined
+
+
+def test_all_members_are_written_at_start_and_each_minute() -> None:
+    world = World(server("s1"), client("c1"))
+    both = ["s1 passing consul", "c1 passing"]
+    assert world.reconcile(61) == [(at, text) for at in (0, 60) for text in both]
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (MemberJoined(client("c1")), "c1 passing"),
+        (MemberUpdated(client("c1")), "c1 passing"),
+        (MemberFailed(client("c1", status=FAILED)), "c1 critical"),
+        (MemberFailed(server("s2", status=FAILED)), "s2 critical consul"),
+        (MemberLeft(client("c1", status=LEFT)), "c1 gone"),
+        (MemberReaped(client("c1", status=LEFT)), "c1 gone"),
+        (MemberReaped(client("c1", status=FAILED)), "c1 gone"),
+    ],
+)
+def test_event_is_written_at_once(event: object, text: str) -> None:
+    assert World().reconcile(10, (5, event)) == [(5, text)]
+
+
+def test_we_never_deregister_ourselves() -> None:
+    assert World(server("s1", status=LEFT)).reconcile(100) == []
+
+
+def test_plain_serf_member_has_no_place_in_the_catalog() -> None:
+    plain = Member(name="x", address="10.0.0.8", port=1, tags={}, status=ALIVE)
+    assert World(plain).reconcile(10, (5, MemberLeft(plain)), (6, "other event")) == []
+
+
+def test_refused_member_stops_no_other() -> None:
+    world = World(client("bad"), client("good"))
+    world.catalog.failures["bad"] = [RequestError("name is taken")]
+    assert world.reconcile(10) == [(0, "bad passing"), (0, "good passing")]
+
+
+@pytest.mark.parametrize("error", [Unavailable("no leader"), NoSpace("full", operation="commit")])
+def test_failure_is_repeated_and_loses_nobody(error: Exception) -> None:
+    world = World(client("c1"), client("c2"))
+    world.catalog.failures["c1"] = [error, error]
+    writes = world.reconcile(10)
+    assert [text for _, text in writes] == ["c1 passing"] * 3 + ["c2 passing"]
+    assert 0.25 <= writes[1][0] <= 0.3
+    assert 0.75 <= writes[2][0] <= 0.9
+
+
+def test_newest_news_of_a_member_win() -> None:
+    world = World()
+    world.catalog.failures["c1"] = [Unavailable("no leader")]
+    events = [(1.0, MemberJoined(client("c1"))), (1.1, MemberLeft(client("c1", status=LEFT)))]
+    assert [text for _, text in world.reconcile(10, *events)] == ["c1 passing", "c1 gone"]
+
+
+# Into the WAN pool ------------------------------------------------------------------------------
+
+
+def test_servers_are_brought_into_the_wan_pool_each_minute() -> None:
+    address = "s2.dc1/10.0.0.1:8302"
+    world = World(server("s1"), server("s2"), client("c1"))
+    assert world.flood(61) == [(0, address), (60, address)]
+
+
+def test_server_that_joins_is_brought_in_at_once() -> None:
+    world = World(server("s1"))
+    world.lan.all.append(server("s2"))
+    assert world.wan is not None
+    world.wan.all.append(server("s2.dc1"))
+    late = server("s3", address="fd00::3")
+    world.lan.all.append(late)
+    assert world.flood(10, (5, MemberJoined(client("c1"))), (6, MemberJoined(late))) == [
+        (0, "s3.dc1/[fd00::3]:8302"),
+        (6, "s3.dc1/[fd00::3]:8302"),
+    ]
+
+
+def test_server_that_cannot_be_reached_stops_no_other() -> None:
+    world = World(server("s2"), server("s3"))
+    assert world.wan is not None
+    world.wan.bad = {"s2.dc1/10.0.0.1:8302"}
+    assert [address for _, address in world.flood(10)] == [
+        "s2.dc1/10.0.0.1:8302",
+        "s3.dc1/10.0.0.1:8302",
+    ]
+
+
+def test_without_a_wan_pool_nothing_is_brought_in() -> None:
+    world = World(server("s2"), wan=None)
+    world.run(LanMembership.flood, 100)
+
+
+def test_missing_are_alive_servers_with_a_wan_port_that_the_wan_pool_has_not_alive() -> None:
+    lan = [
+        server("s1"),
+        server("s2", status=FAILED),
+        server("s3", wan_port=0),
+        server("s4"),
+        server("s5"),
+    ]
+    wan = [server("s4.dc1"), server("s5.dc1", status=FAILED)]
+    assert missing_in_wan(lan, wan, own_name="s1", dc="dc1") == ["s5.dc1/10.0.0.1:8302"]
+
+
+# The router -------------------------------------------------------------------------------------
+
+
+def test_router_is_told_of_wan_servers() -> None:
+    router, told = Router(), list[str]()
+    wan = WanMembership(router, changed=lambda: told.append("changed"), departed=told.append)
+    wan.receive(MemberJoined(server("s1.dc1")))
+    wan.receive(MemberFailed(server("s1.dc1", status=FAILED)))
+    assert [(found.node, found.alive) for found in router.servers("dc1")] == [("s1", False)]
+    wan.receive(MemberUpdated(client("c1.dc1")))  # No server: only logged.
+    wan.receive("other event")
+    wan.receive(MemberLeft(server("s1.dc1", status=LEFT)))
+    assert (router.servers("dc1"), told) == ((), ["changed"] * 3 + ["dc1", "changed"])
+
+
+def test_datacenter_departs_with_its_last_server() -> None:
+    router, departed = Router(), list[str]()
+    wan = WanMembership(router, changed=lambda: None, departed=departed.append)
+    for name in ("s1.dc1", "s2.dc1"):
+        wan.receive(MemberJoined(server(name)))
+    wan.receive(MemberReaped(server("s1.dc1", status=FAILED)))
+    assert departed == []
+    wan.receive(MemberReaped(server("s2.dc1", status=FAILED)))
+    assert departed == ["dc1"]
