@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from isthmus.mesh.gateways import LAN, endpoints, lan_address, remote_gateways
+from isthmus.mesh.gateways import LAN, endpoints, remote_gateways
 from isthmus.mesh.routes import Endpoint, GatewayFacts, LocalServer, RouteTable, route_table
+from isthmus.model.address import lan_address
 from isthmus.model.catalog import CONSUL_SERVICE, CheckServiceNode, NodeService
 from isthmus.model.federation import FederationState
 from isthmus.names import MESH_GATEWAY_KIND, WAN_FEDERATION_META
@@ -81,14 +82,15 @@ class GatewayRoutes:
         self._waiting.add(waiter)
         try:
             async with asyncio.TaskGroup() as group:
+                # It reads anew: the store may change before this task has its first turn.
                 watching = group.create_task(
-                    self._blocking.wait_past(
-                        self._read, known.changed, timeout=seconds, found=known
-                    )
+                    self._blocking.wait_past(self._read, known.changed, timeout=seconds)
                 )
                 either: set[asyncio.Future[Any]] = {watching, waiter}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 watching.cancel()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         finally:
             self._waiting.discard(waiter)
 

@@ -19,7 +19,7 @@ from isthmus.agent.local import LocalState
 from isthmus.errors import InvalidRequest, IsthmusError, MalformedPacket, RequestError
 from isthmus.http.decode import decode
 from isthmus.model.agent import CheckDefinition, ServiceDefinition
-from isthmus.model.registration import CheckPlan, register, register_check
+from isthmus.model.registration import CheckPlan, Registration, register, register_check
 from isthmus.net.tasks import TaskScope
 from isthmus.wire import msgpack
 
@@ -76,6 +76,10 @@ class LocalServices:
         """Take the services and checks of a new configuration in place of the old one's."""
         wanted = [_definition(ServiceDefinition, entry) for entry in services]
         wanted_checks = [_definition(CheckDefinition, entry) for entry in checks]
+        for definition in wanted:
+            self._planned(definition)  # All mistakes show before anything is changed.
+        for check in wanted_checks:
+            refuse_unknown_kind(register_check(check, node=self._node).definition)
         ids = {definition.id or definition.name for definition in wanted}
         check_ids = {definition.check_id or definition.name for definition in wanted_checks}
         for gone in self._configured - ids:
@@ -96,15 +100,8 @@ class LocalServices:
         Raises:
             InvalidRequest: The definition breaks a rule; nothing was changed.
         """
-        registration = register(definition, node=self._node)
+        registration = self._planned(definition)
         service = registration.service
-        for plan in registration.checks:
-            refuse_unknown_kind(plan.definition)
-        if service.connect.sidecar_service is not None:
-            raise InvalidRequest(
-                "Connect.SidecarService is not supported by this release, register the proxy as "
-                "a service of kind connect-proxy"
-            )
         if keep:
             self._keep(service.id, definition)
         if replace_checks:
@@ -116,6 +113,18 @@ class LocalServices:
         for plan in registration.checks:
             self._watch(plan)
         self._changed()
+
+    def _planned(self, definition: ServiceDefinition) -> Registration:
+        registration = register(definition, node=self._node)
+        for plan in registration.checks:
+            refuse_unknown_kind(plan.definition)
+        connect = definition.connect
+        if connect is not None and connect.sidecar_service is not None:
+            raise InvalidRequest(
+                "Connect.SidecarService is not supported by this release, register the proxy as "
+                "a service of kind connect-proxy"
+            )
+        return registration
 
     def deregister(self, service_id: str) -> bool:
         """Remove a service and its checks; whether it was registered."""
