@@ -232,6 +232,11 @@ def _shown_config(config: AgentConfig) -> dict[str, object]:
                 config.gossip, encrypt="hidden" * bool(config.gossip.encrypt)
             ),
             acl=dataclasses.replace(config.acl, tokens=dict.fromkeys(config.acl.tokens, "hidden")),
+            connect=dataclasses.replace(
+                config.connect, ca_config=dict.fromkeys(config.connect.ca_config, "hidden")
+            ),
+            services=(),  # They hold tokens and headers; other calls show them.
+            checks=(),
             origins={},
         )
     )

@@ -1,0 +1,88 @@
+"""What our tags say, what members become in the catalog, and who is refused."""
+
+import pytest
+
+from isthmus.agent.members import (
+    Identity,
+    lan_member_problem,
+    member_registration,
+    server_tags,
+    wan_member_problem,
+)
+from isthmus.federation.router import parse_server
+
+BARE = Identity(
+    node="s1",
+    node_id="id-1",
+    dc="dc1",
+    rpc_port=8300,
+    wan_port=-1,
+    bootstrap=False,
+    expect=0,
+    uses_tls=False,
+)
+
+
+def test_tags_of_a_server_are_those_of_a_server() -> None:
+    tags = server_tags(BARE, wan=True)
+    found = parse_server("s1.dc1", "10.0.0.1", tags, alive=True)
+    assert found is not None
+    assert (found.node, found.dc, found.port, found.wan_join_port) == ("s1", "dc1", 8300, 0)
+    assert found.supports_federation_states()
+
+
+def test_optional_tags_stand_only_where_they_belong() -> None:
+    full = Identity(
+        node="s1",
+        node_id="id-1",
+        dc="dc1",
+        rpc_port=8300,
+        wan_port=8302,
+        bootstrap=True,
+        expect=3,
+        uses_tls=True,
+    )
+    bare = server_tags(BARE, wan=False)
+    added = {"bootstrap": "1", "expect": "3", "use_tls": "1"}
+    assert server_tags(full, wan=True) == bare | added
+    assert server_tags(full, wan=False) == bare | added | {"wan_join_port": "8302"}
+
+
+@pytest.mark.parametrize(("alive", "status"), [(True, "passing"), (False, "critical")])
+def test_member_becomes_a_node_with_its_health(alive: bool, status: str) -> None:
+    tags = server_tags(BARE, wan=False)
+    server = parse_server("s1", "10.0.0.1", tags, alive=alive)
+    written = member_registration(
+        node="s1", address="10.0.0.1", tags=tags, server=server, alive=alive
+    )
+    assert (written.datacenter, written.id, written.node) == ("dc1", "id-1", "s1")
+    assert written.check is not None
+    assert (written.check.check_id, written.check.status) == ("serfHealth", status)
+    assert written.service is not None
+    assert (written.service.service, written.service.port) == ("consul", 8300)
+    assert written.skip_node_update
+
+
+def problem(name: str, **tags: str) -> str:
+    return lan_member_problem(name, tags, own_name="s1", own_id="id-1", dc="dc1")
+
+
+def test_who_may_be_in_the_lan_pool() -> None:
+    """protocol/gossip.md §14.3."""
+    assert problem("x") == ""
+    assert problem("c1", role="node", dc="dc1", id="id-2") == ""
+    assert problem("S1", role="consul", dc="dc1", id="id-1") == ""
+    assert problem("x", role="node", dc="dc9") == "Member 'x' part of wrong datacenter 'dc9'"
+    assert problem("x", role="node", dc="dc1", segment="alpha") == (
+        "Member 'x' part of wrong segment 'alpha' (expected '')"
+    )
+    assert problem("x", role="node", dc="dc1", id="id-1") == (
+        "Member 'x' has conflicting node ID 'id-1' with this agent's ID"
+    )
+
+
+def test_only_servers_may_be_in_the_wan_pool() -> None:
+    tags = server_tags(BARE, wan=True)
+    server = parse_server("s1.dc1", "10.0.0.1", tags, alive=True)
+    assert wan_member_problem("s1.dc1", tags, server) == ""
+    assert wan_member_problem("x", {}, None) == "Member 'x' is not a server"
