@@ -18,7 +18,7 @@ from isthmus.federation.locator import (
 )
 from isthmus.federation.router import Router
 from isthmus.names import host_port, split_host_port
-from isthmus.net.pool import DirectDialer, RpcPool
+from isthmus.net.pool import DirectDialer, RpcPool, ServerTarget
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.wan import FederatedDialer, GatewayDialer, GatewayOutcome, GossipCarrier
 from isthmus.server.forward import Forwarder
@@ -67,7 +67,9 @@ class Federation:
             check_name=config.tls.verify_server_hostname,
             domain=config.domain,
         )
-        self.pool = RpcPool(FederatedDialer(direct, gateways, config.datacenter))
+        self.pool = RpcPool(
+            FederatedDialer(direct, gateways, config.datacenter), on_silent=self._gateway_silent
+        )
         self.forwarder = Forwarder(self.router, self.pool)
 
     def gossip_carrier(self) -> GossipCarrier:
@@ -125,6 +127,15 @@ class Federation:
 
     def _receive_from_gossip(self, outcome: GatewayOutcome) -> None:
         self._loop.call_soon_threadsafe(self._receive_outcome, outcome)
+
+    def _gateway_silent(self, target: ServerTarget, gateway: str) -> None:
+        assert self.locator is not None
+        self.locator.gateway_failed(gateway)
+        logger.warning(
+            "connection through gateway %s shows no sign of life",
+            gateway,
+            extra={"dc": target.dc, "node": target.node},
+        )
 
     def _receive_outcome(self, outcome: GatewayOutcome) -> None:
         assert self.locator is not None

@@ -22,6 +22,8 @@ class MultiplexProtocol(asyncio.Protocol, ABC):
 
     session: Session
     transport: asyncio.Transport
+    gateway: str = ""
+    """``host:port`` of the mesh gateway that the connection leads through, set by the dialler."""
 
     def __init__(self, role: Role, config: SessionConfig) -> None:
         self._role, self._config = role, config

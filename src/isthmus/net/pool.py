@@ -92,6 +92,11 @@ class PoolConfig:
         idle_streams_max: Streams kept open for the next calls, per connection.
         connections_max: Connections, those being dialled included.
         calls_max: Calls in flight, over all connections.
+        probe_after: Silence, while calls run, after which the server is asked for a sign of life.
+        probe_interval: Between two such questions while it answers.
+        suspect_after: No sign since: reads are repeated on a connection of their own, which may
+            lead through another gateway. Three round trips at least, once those are known.
+        dead_after: No sign since: the connection is given up, its calls fail.
         session: Limits of the yamux sessions; servers open no streams towards us.
     """
 
@@ -100,6 +105,10 @@ class PoolConfig:
     idle_streams_max: int = 64
     connections_max: int = 4096
     calls_max: int = 65536
+    probe_after: float = 0.4
+    probe_interval: float = 2.0
+    suspect_after: float = 0.3
+    dead_after: float = 3.0
     session: SessionConfig = field(default_factory=lambda: SessionConfig(streams_max=0))
 
     def __post_init__(self) -> None:
@@ -109,6 +118,8 @@ class PoolConfig:
         assert self.idle_streams_max >= 0
         assert self.connections_max > 0
         assert self.calls_max > 0
+        assert 0 < self.probe_after <= self.probe_interval
+        assert 0 < self.suspect_after < self.dead_after
 
 
 class RpcPool:
@@ -117,10 +128,18 @@ class RpcPool:
     Args:
         dialer: How servers are reached.
         config: Limits.
+        on_silent: Told when a connection through a gateway (``host:port``) shows no sign of life.
     """
 
-    def __init__(self, dialer: ServerDialer, config: PoolConfig | None = None) -> None:
+    def __init__(
+        self,
+        dialer: ServerDialer,
+        config: PoolConfig | None = None,
+        *,
+        on_silent: Callable[[ServerTarget, str], None] | None = None,
+    ) -> None:
         self._dialer, self._config = dialer, config or PoolConfig()
+        self._on_silent = on_silent
         self._entries: dict[ServerTarget, _Entry] = {}
         self._open = ConnectionSet()
         self._scope = TaskScope()
@@ -145,6 +164,7 @@ class RpcPool:
         reply_type: Any,
         *,
         timeout: float,
+        repeatable: bool = False,
     ) -> Any:
         """Call a server.
 
@@ -154,6 +174,8 @@ class RpcPool:
             request: The argument.
             reply_type: What to decode the reply to, as in `isthmus.model.methods`.
             timeout: Seconds for all of it: dialling, a place among the streams, the answer.
+            repeatable: Whether it may be sent twice (a read): then it does not wait for a
+                connection that shows no sign of life, but is sent on another one as well.
 
         Returns:
             The reply, a `reply_type`.
@@ -174,7 +196,7 @@ class RpcPool:
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(timeout):
-                reply = await self._call(target, header, body)
+                reply = await self._call(target, header, body, repeatable=repeatable)
         except TimeoutError:
             entry = self._entries.get(target)
             if entry is not None and entry.connection is None:
@@ -218,10 +240,14 @@ class RpcPool:
         if connection.heard_at < since:
             self.forget(target)
 
-    async def _call(self, target: ServerTarget, header: RequestHeader, body: bytes) -> Reply:
+    async def _call(
+        self, target: ServerTarget, header: RequestHeader, body: bytes, *, repeatable: bool
+    ) -> Reply:
         while True:
             connection, fresh = await self._connection(target)
             try:
+                if repeatable:
+                    return await self._call_twice(target, connection, header, body)
                 return await connection.call(header, body)
             except _NotOpened:
                 # Nothing was sent. A pooled connection may just have ended: dial, once.
@@ -229,6 +255,44 @@ class RpcPool:
                     raise ConnectionLost(
                         f"server {target.node} of datacenter {target.dc} closes its connections"
                     ) from None
+
+    async def _call_twice(
+        self,
+        target: ServerTarget,
+        connection: "_ClientConnection",
+        header: RequestHeader,
+        body: bytes,
+    ) -> Reply:
+        """Call; if the connection becomes suspect meanwhile, call on another one as well.
+
+        The first answer counts. An error counts once there is no other call that may succeed.
+        """
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(connection.call(header, body))
+        second: asyncio.Task[Reply] | None = None
+        suspicion = connection.suspicion()
+        try:
+            either: set[asyncio.Future[Any]] = {first, suspicion}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                return await first
+            second = loop.create_task(self._call(target, header, body, repeatable=False))
+            running = {first, second}
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task.exception() is None:
+                        return task.result()
+            # Both failed; why there is no second way tells an operator more.
+            return await second
+        finally:
+            suspicion.cancel()
+            for task in [first] if second is None else [first, second]:
+                if not task.done():
+                    task.cancel()
+                    await asyncio.wait({task})
+                if not task.cancelled():
+                    task.exception()  # Seen: the other one's answer counted.
 
     async def _connection(self, target: ServerTarget) -> "tuple[_ClientConnection, bool]":
         """The connection to a server, and whether it was dialled for this call."""
@@ -245,6 +309,14 @@ class RpcPool:
         except Unavailable as error:
             raise _again(error) from error
 
+    def _silent(self, target: ServerTarget, entry: "_Entry") -> None:
+        """A connection shows no sign of life: new calls dial anew, its own go on for a while."""
+        assert entry.connection is not None
+        if self._entries.get(target) is entry:
+            del self._entries[target]
+        if self._on_silent is not None and entry.connection.gateway:
+            self._on_silent(target, entry.connection.gateway)
+
     async def _dial(self, target: ServerTarget, entry: "_Entry") -> None:
         def lost() -> None:
             if self._entries.get(target) is entry:
@@ -252,7 +324,9 @@ class RpcPool:
 
         try:
             entry.connection = await self._dialer.dial_server(
-                lambda: _ClientConnection(target, self._config, self._open, lost),
+                lambda: _ClientConnection(
+                    target, self._config, self._open, lost, lambda: self._silent(target, entry)
+                ),
                 target,
                 timeout=self._config.dial_timeout,
             )
@@ -300,8 +374,16 @@ class _ClientConnection(MultiplexProtocol):
         config: PoolConfig,
         connections: ConnectionSet,
         lost: Callable[[], None],
+        silent: Callable[[], None],
     ) -> None:
         super().__init__(Role.DIALER, config.session)
+        self._silent = silent
+        self._watch: asyncio.TimerHandle | None = None  # While calls run.
+        self._probed_at: float | None = None  # When a question was sent that nothing followed.
+        self._round_trip = 0.0
+        self._is_suspect = False
+        self._dead = ""
+        self._suspicions: set[asyncio.Future[None]] = set()
         self._connections = connections
         self._target, self._limits, self._lost = target, config, lost
         self._calls: dict[int, _Call] = {}  # By stream; idle ones too.
@@ -310,7 +392,7 @@ class _ClientConnection(MultiplexProtocol):
         self._waiting: deque[asyncio.Future[None]] = deque()  # For a stream to be acknowledged.
         self._retired = False
         self._used_at = self._loop.time()
-        self.heard_at = self._used_at
+        self.heard_at = self._asked_at = self._used_at
         self._idle_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -324,7 +406,64 @@ class _ClientConnection(MultiplexProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
+        if self._probed_at is not None:
+            self._round_trip = self.heard_at - self._probed_at
+            self._probed_at = None
         super().data_received(data)
+
+    def suspicion(self) -> "asyncio.Future[None]":
+        """A future that is done as soon as the connection shows no sign of life."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._is_suspect:
+            future.set_result(None)
+        else:
+            self._suspicions.add(future)
+            future.add_done_callback(self._suspicions.discard)
+        return future
+
+    def _look(self) -> None:
+        """While calls run: after some silence ask for a sign of life, and see whether it comes."""
+        self._watch = None
+        if not self._running_count or not self.session.is_usable:
+            return
+        now, limits = self._loop.time(), self._limits
+        if self._probed_at is None:
+            silence = now - max(self.heard_at, self._asked_at)
+            if silence < limits.probe_after:
+                self._look_at(now + limits.probe_after - silence)
+                return
+            if now - self.heard_at < limits.probe_interval and self._asked_at < self.heard_at:
+                self._look_at(self.heard_at + limits.probe_interval)
+                return
+            self._probed_at = now
+            self.session.probe()
+            self.flush()
+            self._look_at(now + self._suspect_after)
+            return
+        waited = now - self._probed_at
+        if waited >= limits.dead_after:
+            self._dead = f"no sign of life for {waited:.1f} s"
+            self.transport.abort()
+            return
+        if waited >= self._suspect_after and not self._is_suspect:
+            self._is_suspect = self._retired = True
+            self._silent()
+            while self._waiting:
+                self._wake()
+            for future in list(self._suspicions):
+                if not future.done():
+                    future.set_result(None)
+        self._look_at(self._probed_at + limits.dead_after)
+
+    @property
+    def _suspect_after(self) -> float:
+        return min(
+            max(self._limits.suspect_after, 3 * self._round_trip), self._limits.dead_after / 2
+        )
+
+    def _look_at(self, moment: float) -> None:
+        if self._watch is None:
+            self._watch = self._loop.call_at(moment, self._look)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
@@ -341,6 +480,8 @@ class _ClientConnection(MultiplexProtocol):
         try:
             call = await self._ask(header, body)
             self.flush_soon()
+            self._asked_at = self._loop.time()
+            self._look_at(self._asked_at + self._limits.probe_after)
             assert call.answered is not None
             try:
                 return await call.answered
@@ -449,16 +590,24 @@ class _ClientConnection(MultiplexProtocol):
         elif call.answered is not None and not call.answered.done():
             target = self._target
             call.answered.set_exception(
-                ConnectionLost(f"server {target.node} of datacenter {target.dc}: {text}")
+                ConnectionLost(
+                    f"server {target.node} of datacenter {target.dc}{self._through}: {text}"
+                )
             )
         self._wake()
+
+    @property
+    def _through(self) -> str:
+        return f" through mesh gateway {self.gateway}" if self.gateway else ""
 
     def _end(self, error: ProtocolError | None) -> None:
         self._retired = True
         self._lost()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
-        lost = error or self.lost_error
+        if self._watch is not None:
+            self._watch.cancel()
+        lost = error or self.lost_error or self._dead
         if isinstance(lost, ssl.SSLError):  # A certificate is refused after our handshake.
             reason = f"the connection ended: {describe(lost)}: EOF"
         else:

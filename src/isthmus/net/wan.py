@@ -26,6 +26,8 @@ M = TypeVar("M", bound=MultiplexProtocol)
 
 DIAL_TIMEOUT: Final = 10.0
 """For a whole dial: all candidates, connect and handshake."""
+RPC_DIAL_TIMEOUT: Final = 3.0
+"""The same for RPC, whose callers wait: a hung gateway must not cost them more."""
 STAGGER: Final = 0.25
 """After it the next candidate is tried beside those that have not answered."""
 CANDIDATES_MAX: Final = 8
@@ -123,6 +125,8 @@ class GatewayDialer:
         race = _Race(self, dc, node, alpn, timeout)
         hold = await race.run(candidates)
         protocol = factory()
+        if isinstance(protocol, MultiplexProtocol):
+            protocol.gateway = hold.gateway
         hold.release(protocol)
         return protocol
 
@@ -131,7 +135,11 @@ class GatewayDialer:
     ) -> M:
         """See `isthmus.net.pool.ServerDialer.dial_server`; the target's address is not used."""
         return await self.dial(
-            factory, dc=target.dc, node=target.node, alpn=Alpn.RPC_MULTI, timeout=timeout
+            factory,
+            dc=target.dc,
+            node=target.node,
+            alpn=Alpn.RPC_MULTI,
+            timeout=min(timeout, RPC_DIAL_TIMEOUT),
         )
 
     async def _attempt(
@@ -158,6 +166,7 @@ class GatewayDialer:
             raise DialFailed(text, dc=dc, node=node, gateway=address, step=step) from error
         seconds = loop.time() - started
         self._report(GatewayOutcome(host, port, dc, node, alpn, True, seconds))
+        hold.gateway = host_port(host, port)
         return hold
 
 
@@ -258,6 +267,7 @@ class _Hold(asyncio.Protocol):
     """Keeps a fresh connection still until it is known whether it is the one to be used."""
 
     def __init__(self) -> None:
+        self.gateway = ""
         self._transport: asyncio.Transport | None = None
         self._lost: list[Exception | None] = []
 

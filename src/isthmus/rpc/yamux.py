@@ -369,6 +369,14 @@ class Session:
             due = min(due, next(iter(self._closing.values())))
         return due
 
+    def probe(self) -> None:
+        """Ask the peer for a sign of life now; whatever it sends is one.
+
+        The caller watches for it: the session itself gives up only after a whole keepalive.
+        """
+        if not self._closed:
+            self._send_control(FrameType.PING, _SYN, 0, self._ping_value)
+
     def handle_timer(self, *, now: float) -> None:
         """Do what is due: ping, give up a silent peer, reset streams that it does not end."""
         if self._closed:

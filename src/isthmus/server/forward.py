@@ -45,6 +45,7 @@ class RemoteCaller(Protocol):
         reply_type: Any,
         *,
         timeout: float,
+        repeatable: bool = False,
     ) -> Any:
         """Call and decode the reply.
 
@@ -102,7 +103,12 @@ class Forwarder:
     async def _call(self, server: ServerInfo, method: str, request: Record, reply: Any) -> Any:
         target = ServerTarget(server.dc, server.node, server.host, server.port)
         return await self._caller.call(
-            target, method, request, reply, timeout=call_timeout(request)
+            target,
+            method,
+            request,
+            reply,
+            timeout=call_timeout(request),
+            repeatable=METHODS[method].read,
         )
 
 
