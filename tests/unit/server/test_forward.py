@@ -35,7 +35,14 @@ class FakeCaller:
         self.timeouts: list[float] = []
 
     async def call(
-        self, target: ServerTarget, method: str, request: Record, reply_type: Any, *, timeout: float
+        self,
+        target: ServerTarget,
+        method: str,
+        request: Record,
+        reply_type: Any,
+        *,
+        timeout: float,
+        repeatable: bool = False,
     ) -> Any:
         self.called.append(target.node)
         self.timeouts.append(timeout)
