@@ -231,7 +231,7 @@ class Agent:
             self.server,
             on_gossip_packets=self._accept_packets if gateways else None,
             on_gossip_stream=self._accept_stream if gateways else None,
-            unlimited=self._is_gateway,
+            is_gateway=self._is_gateway,
         )
         await listener.start(config.addresses.bind, config.ports.server)
         return listener

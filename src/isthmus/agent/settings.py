@@ -28,6 +28,7 @@ def tls_config(config: AgentConfig) -> TlsConfig:
         verify_incoming_rpc=tls.verify_incoming_rpc,
         verify_outgoing=tls.verify_outgoing,
         verify_server_hostname=tls.verify_server_hostname,
+        allow_client_certificates=tls.allow_client_certificates_rpc,
         server_name=tls.server_name,
         tls_min_version=tls.min_version,
         node_name=config.node_name,

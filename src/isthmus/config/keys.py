@@ -181,6 +181,7 @@ _TLS: Final = (
     _key("verify_incoming_https", BOOL, "tls.verify_incoming_https", "The same, HTTPS only."),
     _key("verify_outgoing", BOOL, "tls.verify_outgoing", "We dial servers with TLS only."),
     _key("verify_server_hostname", BOOL, "tls.verify_server_hostname", "A server's certificate must name its role and datacenter."),
+    _key("allow_client_certificates_rpc", BOOL, "tls.allow_client_certificates_rpc", "Any certificate of the CA may act as a server on the server port, as in Consul; else it must name server.<dc>.<domain>."),
     _key("server_name", TEXT, "tls.server_name", "Name that our own certificate carries instead of the node name."),
     _key("tls_min_version", TEXT, "tls.min_version", "tls10, tls11, tls12 or tls13."),
     _later("tls_cipher_suites", TEXT, "tls.cipher_suites", "Cipher suites, parted by commas.", tier=1),
@@ -359,6 +360,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "tls.defaults.verify_server_hostname": "verify_server_hostname",
     "tls.internal_rpc.verify_server_hostname": "verify_server_hostname",
     "tls.internal_rpc.verify_incoming": "verify_incoming_rpc",
+    "tls.internal_rpc.allow_client_certificates": "allow_client_certificates_rpc",
     "tls.https.verify_incoming": "verify_incoming_https",
 }
 """Other spellings of keys, from older and newer releases of Consul."""

@@ -156,6 +156,7 @@ class TlsConfig:
     Attributes:
         verify_incoming: Clients of every TLS door show a certificate of our CA.
         verify_server_hostname: The server we dial carries ``server.<dc>.<domain>``.
+        allow_client_certificates_rpc: Any certificate of our CA may act as a server.
         server_name: Overrides the node name in our own certificates' expected names.
         min_version: ``tls10`` … ``tls13``.
         cipher_suites: Names; empty for the library's choice.
@@ -170,6 +171,7 @@ class TlsConfig:
     verify_incoming_https: bool = False
     verify_outgoing: bool = False
     verify_server_hostname: bool = False
+    allow_client_certificates_rpc: bool = False
     server_name: str = ""
     min_version: str = "tls12"
     cipher_suites: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ RELOADABLE: Final = frozenset(
         "log.level",
         "services",
         "checks",
+        "tls.allow_client_certificates_rpc",
         "tls.ca_file",
         "tls.ca_path",
         "tls.cert_file",

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from isthmus.errors import IsthmusError, MalformedPacket, ProtocolError, UnknownProtocol
@@ -43,6 +43,8 @@ INCOMPLETE_SIZE_MAX: Final = 64 * 1024 * 1024
 """Bytes of incomplete requests that one connection may make us hold."""
 UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
+REFUSAL_TOLD_INTERVAL: Final = 60.0
+"""Seconds between two log lines about addresses with too many connections."""
 
 _RECORD_ALERT: Final = 0x15
 _ALERT_UNEXPECTED_MESSAGE: Final = bytes.fromhex("1503010002020a")
@@ -62,6 +64,7 @@ class PeerInfo:
         names: DNS names of its certificate; empty when none was demanded.
         dcs: Datacenters whose server the certificate proves it to be.
         alpn: Negotiated ALPN name; empty behind a type byte.
+        is_client: Its certificate is no server's, and it may not act as one.
     """
 
     host: str
@@ -69,6 +72,7 @@ class PeerInfo:
     names: tuple[str, ...] = ()
     dcs: frozenset[str] = frozenset()
     alpn: str = ""
+    is_client: bool = False
 
 
 class Dispatcher(Protocol):
@@ -96,26 +100,31 @@ class ListenerConfig:
     Attributes:
         handshake_timeout: From accepting to a protocol that speaks, TLS handshake included.
         connections_per_client: From one address; more are closed at once.
+        connections_per_gateway: The same from a gateway's, behind which whole datacenters come.
         native_tls: We have a CA and a certificate: great first bytes are TLS.
         demand_tls: Refuse what comes in clear.
         demand_certificate: Demand a client certificate in TLS behind the type byte; native TLS
             always does.
         domain: DNS domain of the federation.
+        allow_client_certificates: A certificate that is no server's may act as one all the same.
         session: Limits of yamux sessions.
     """
 
     handshake_timeout: float = 5.0
     connections_per_client: int = 100
+    connections_per_gateway: int = 4096
     native_tls: bool = False
     demand_tls: bool = False
     demand_certificate: bool = False
     domain: str = "consul"
+    allow_client_certificates: bool = False
     session: SessionConfig = field(default_factory=SessionConfig)
 
     def __post_init__(self) -> None:
         """Check the relations between the values."""
         assert self.handshake_timeout > 0
         assert self.connections_per_client > 0
+        assert self.connections_per_gateway > 0
 
     @classmethod
     def of_tls(
@@ -134,6 +143,7 @@ class ListenerConfig:
             demand_tls=demand,
             demand_certificate=demand,
             domain=tls.config.domain,
+            allow_client_certificates=tls.config.allow_client_certificates,
         )
 
 
@@ -150,8 +160,7 @@ class ServerListener:
         on_gossip_stream: The same for a gossip stream.
         handlers: Makes protocols for what is not served here (snapshot, gRPC, Raft); what has
             none is closed.
-        unlimited: Whether an address may open more connections than the limit: a gateway's,
-            behind which whole datacenters come.
+        is_gateway: Whether an address is a gateway's, so that `connections_per_gateway` counts.
     """
 
     def __init__(
@@ -163,7 +172,7 @@ class ServerListener:
         on_gossip_packets: Callable[[Inbound], None] | None = None,
         on_gossip_stream: Callable[[Inbound], None] | None = None,
         handlers: Mapping[Speaks, Callable[[], asyncio.Protocol]] | None = None,
-        unlimited: Callable[[str], bool] = lambda host: False,
+        is_gateway: Callable[[str], bool] = lambda host: False,
     ) -> None:
         self._network, self._config, self._dispatcher = network, config, dispatcher
         self._gossip = {
@@ -171,12 +180,13 @@ class ServerListener:
             Speaks.WAN_STREAM: on_gossip_stream,
         }
         self._handlers = handlers or {}
-        self._unlimited = unlimited
+        self._is_gateway = is_gateway
         self._calls = TaskScope()
         self._connections: Counter[str] = Counter()  # By address.
         self._open = ConnectionSet()  # Those served here.
         self._listening: Listening | None = None
         self._closing = False
+        self._refusal_told_at = float("-inf")
         self.refused_count = 0
         """Connections closed because their address had too many."""
 
@@ -212,10 +222,7 @@ class ServerListener:
 
     async def _accept(self, inbound: Inbound) -> None:
         host = inbound.peer[0]
-        if self._connections[host] >= self._config.connections_per_client and not self._unlimited(
-            host
-        ):
-            self.refused_count += 1
+        if not self._has_room(host):
             inbound.close()
             return
         place = _Place(self._connections, host)
@@ -233,6 +240,25 @@ class ServerListener:
         else:
             return  # What runs now gives the place back when its connection is lost.
         place.release()
+
+    def _has_room(self, host: str) -> bool:
+        """Whether an address may have one more connection; counts it, and warns, if not."""
+        count = self._connections[host]
+        if count < self._config.connections_per_client:
+            return True
+        gateway = self._is_gateway(host)
+        if gateway and count < self._config.connections_per_gateway:
+            return True
+        self.refused_count += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._refusal_told_at + REFUSAL_TOLD_INTERVAL:
+            self._refusal_told_at = now
+            _logger.warning(
+                "server port: too many connections of one %s, further ones are closed",
+                "gateway" if gateway else "address",
+                extra={"peer": host, "open": count, "refused": self.refused_count},
+            )
+        return False
 
     def _refuse(self, inbound: Inbound, reason: str) -> None:
         _logger.info("server port: connection refused: %s", reason, extra={"peer": inbound.peer[0]})
@@ -345,12 +371,13 @@ class _Serving:
         self._transport = transport
         certificate = transport.get_extra_info("peercert")
         if certificate:
-            self.peer = PeerInfo(
-                self.peer.host,
-                self.peer.port,
-                certificate_names(certificate),
-                server_dcs(certificate, self._listener._config.domain),
-                self.peer.alpn,
+            config = self._listener._config
+            dcs = server_dcs(certificate, config.domain)
+            self.peer = replace(
+                self.peer,
+                names=certificate_names(certificate),
+                dcs=dcs,
+                is_client=not dcs and not config.allow_client_certificates,
             )
         self._listener._open.add(transport)
         if self._listener._closing:

@@ -76,8 +76,8 @@ class TlsConfig:
         node_name: Our node name.
         dc: Our datacenter.
         domain: DNS domain of the federation.
-        allow_client_certificates: Accept on native TLS any certificate of the CA, as Consul
-            does, instead of demanding a server's (``server.<dc>.<domain>``).
+        allow_client_certificates: Let any certificate of the CA act as a server, as Consul does,
+            instead of demanding one that names ``server.<dc>.<domain>``.
     """
 
     ca_file: str = ""
@@ -232,7 +232,8 @@ class TlsConfigurator:
             names = ", ".join(certificate_names(certificate)) or "nothing"
             raise HandshakeFailed(
                 f"client certificate is not a server's: it names {names},"
-                f" not server.DATACENTER.{self._config.domain.rstrip('.')}"
+                f" not server.DATACENTER.{self._config.domain.rstrip('.')}; issue a server's"
+                f" certificate, or set allow_client_certificates_rpc"
             )
 
     def warnings(self) -> tuple[str, ...]:

@@ -23,10 +23,12 @@ from isthmus.model.federation import FederationState
 from isthmus.model.methods import METHODS
 from isthmus.model.record import Record
 from isthmus.names import MESH_GATEWAY_KIND
+from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
 from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
 from isthmus.server.committer import Committer
 from isthmus.server.endpoints import HANDLERS, Context, Forwarder, Handler
+from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.store.commands import Command
 from isthmus.store.engine import Engine, Fenced, Head, Lead, LeaderInfo
 from isthmus.store.keys import rows_prefix, table_index_key
@@ -241,13 +243,15 @@ class Server:
             peer: Who calls, if it came over the network.
 
         Raises:
-            RequestError: There is no such method, or the request is wrong.
+            RequestError: There is no such method, the request is wrong, or the peer may not.
             Unavailable: No leader here, or no way to the datacenter asked for.
             EngineError: A write failed; the class says what is known.
         """
         route = self._routes.get(method)
         if route is None:
             raise _unknown(method)
+        if method == _APPLY and isinstance(peer, PeerInfo):
+            check_writer(request, peer, dc=self.config.datacenter)
         handler, target = route
         dc = target(request)
         if dc and dc != self.config.datacenter:

@@ -80,7 +80,7 @@ class Port:
 
 @asynccontextmanager
 async def open_port(
-    certificate: Certificate | None = None, *, unlimited: bool = False, **limits: Any
+    certificate: Certificate | None = None, *, gateway: bool = False, **limits: Any
 ) -> AsyncIterator[Port]:
     """Open a server port of dc1; with a certificate, as with ``verify_incoming_rpc``."""
     tls = None
@@ -119,7 +119,7 @@ async def open_port(
         dispatcher,
         on_gossip_packets=take(stream=False),
         on_gossip_stream=take(stream=True),
-        unlimited=lambda host: unlimited,
+        is_gateway=lambda host: gateway,
     )
     opened.append(Port(listener, dispatcher))
     await listener.start("127.0.0.1", 0)
@@ -739,6 +739,22 @@ async def test_callers_are_known_by_their_certificate(port: Port, certificates: 
     ]
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_client_is_known_by_its_certificate_behind_the_type_byte(
+    certificates: Any, allowed: bool
+) -> None:
+    """Native TLS does not let it in; announced TLS does, for client agents use it."""
+    async with (
+        open_port(certificates.alpha, allow_client_certificates=allowed) as port,
+        announced_tls(port, certificates.client.context()) as client,
+    ):
+        await client.send(b"\x00")
+        await assert_single_open(client)
+    (peer,) = port.dispatcher.peers
+    assert (peer.names, peer.dcs) == (("client.dc1.consul", "localhost"), frozenset())
+    assert peer.is_client is not allowed
+
+
 # Limits ------------------------------------------------------------------------------------------
 
 
@@ -760,15 +776,35 @@ async def test_connections_of_one_address_are_limited_and_given_back() -> None:
             assert port.listener.connection_count == 1
 
 
-async def test_a_gateways_address_is_not_limited() -> None:
+async def test_a_gateways_address_has_a_limit_of_its_own() -> None:
     async with (
-        open_port(connections_per_client=1, unlimited=True) as port,
+        open_port(
+            connections_per_client=1,
+            connections_per_gateway=3,
+            gateway=True,
+            handshake_timeout=DEADLINE,
+        ) as port,
         AsyncExitStack() as stack,
     ):
         clients = [await stack.enter_async_context(connected(port)) for _ in range(3)]
         for client in clients:
             await client.send(b"\x04")
             await assert_multi_open(client)
+        async with connected(port) as fourth:
+            assert await fourth.ended() == b""
+        assert port.listener.refused_count == 1
+
+
+async def test_crowds_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_port(connections_per_client=1, handshake_timeout=DEADLINE) as port:
+        async with connected(port) as first:
+            await first.send(b"\x04")
+            await assert_multi_open(first)
+            for _ in range(5):
+                async with connected(port) as other:
+                    assert await other.ended() == b""
+        assert port.listener.refused_count == 5
+    assert caplog.text.count("too many connections of one address") == 1
 
 
 async def test_handed_over_connections_count_until_they_are_lost(certificates: Any) -> None:

@@ -9,7 +9,12 @@ from typing import Final
 
 import msgspec
 
-from isthmus.errors import FEDERATION_STATES_DISABLED, RequestError
+from isthmus.errors import (
+    FEDERATION_STATES_DISABLED,
+    PERMISSION_DENIED,
+    PermissionDenied,
+    RequestError,
+)
 from isthmus.model.federation import (
     DatacenterIndexedCheckServiceNodes,
     FederationStateQuery,
@@ -19,6 +24,7 @@ from isthmus.model.federation import (
 )
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.timestamp import Timestamp
+from isthmus.net.listener import PeerInfo
 from isthmus.server.endpoints.context import Context, Handler
 
 
@@ -36,6 +42,37 @@ async def apply(context: Context, request: FederationStateRequest) -> bool:
         msgspec.structs.replace(request, datacenter=context.dc, state=state, token="")
     )
     return bool(done)
+
+
+def check_writer(request: FederationStateRequest, peer: PeerInfo, *, dc: str) -> None:
+    """Refuse a caller whose certificate proves that the record is not its own to write.
+
+    A datacenter's servers write its own record, and pass each other's writes on. Every server
+    that a write comes through asks this before it forwards, since it forwards under its own name.
+    A caller without a certificate is let in here: whether there are such is `verify_incoming`'s
+    choice.
+
+    Args:
+        request: The write.
+        peer: Who calls.
+        dc: Our own datacenter.
+
+    Raises:
+        PermissionDenied: The certificate is a client's, or a server's of another datacenter.
+    """
+    if peer.is_client:
+        names = ", ".join(peer.names) or "nothing"
+        raise PermissionDenied(
+            f"{PERMISSION_DENIED}: only servers write federation states, and the caller's"
+            f" certificate is no server's: it names {names}"
+        )
+    written = "" if request.state is None else request.state.datacenter
+    if peer.dcs and not peer.dcs & {written.lower(), dc.lower()}:
+        raise PermissionDenied(
+            f"{PERMISSION_DENIED}: the caller's certificate is of a server of"
+            f" {', '.join(sorted(peer.dcs))}, which may not write the federation state of"
+            f" {written or 'no datacenter'}"
+        )
 
 
 async def get(context: Context, request: FederationStateQuery) -> FederationStateResponse:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from isthmus.errors import FEDERATION_STATES_DISABLED, RequestError
+from isthmus.errors import FEDERATION_STATES_DISABLED, PermissionDenied, RequestError
 from isthmus.model.federation import (
     DELETE,
     UPSERT,
@@ -20,6 +20,7 @@ from isthmus.model.federation import (
 from isthmus.model.methods import METHODS
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.timestamp import Timestamp
+from isthmus.net.listener import PeerInfo
 from isthmus.server.server import Server
 from isthmus.wire import msgpack
 from support.servers import WALL, make_server
@@ -176,3 +177,42 @@ async def test_bad_writes_are_refused(
     with pytest.raises(RequestError) as caught:
         await server.call("FederationState.Apply", request_)
     assert str(caught.value) == text
+
+
+def write_of(dc: str) -> FederationStateRequest:
+    return FederationStateRequest(op=UPSERT, state=FederationState(datacenter=dc))
+
+
+@pytest.mark.parametrize(
+    "dcs",
+    [
+        {"dc2"},  # Its own record, under whatever case.
+        {"dc1"},  # A server of our own datacenter passes it on.
+        {"dc3", "dc2"},  # A certificate of several datacenters.
+        set[str](),  # No certificate: verify_incoming is off.
+    ],
+)
+async def test_servers_write_their_own_record(server: Server, dcs: set[str]) -> None:
+    peer = PeerInfo("127.0.0.2", 1, dcs=frozenset(dcs))
+    assert await server.call("FederationState.Apply", write_of("DC2"), peer) is True
+
+
+@pytest.mark.parametrize("op", [UPSERT, DELETE])
+@pytest.mark.parametrize("primary", ["dc1", "dc4"])
+async def test_servers_of_another_datacenter_write_no_foreign_record(op: str, primary: str) -> None:
+    """Nor through a server that would forward it under its own name: there is no forwarder."""
+    server = make_server(primary=primary)
+    await server.start()
+    request = msgspec.structs.replace(write_of("dc3"), op=op)
+    peer = PeerInfo("127.0.0.2", 1, dcs=frozenset({"dc2"}))
+    with pytest.raises(PermissionDenied, match=r"^Permission denied: .* of dc2, .* of dc3$"):
+        await server.call("FederationState.Apply", request, peer)
+    assert len(server.store.federation) == 0
+    await server.stop()
+
+
+async def test_a_clients_certificate_writes_no_record(server: Server) -> None:
+    peer = PeerInfo("127.0.0.2", 1, ("client.dc2.consul",), is_client=True)
+    with pytest.raises(PermissionDenied, match=r"no server's: it names client\.dc2\.consul$"):
+        await server.call("FederationState.Apply", write_of("dc2"), peer)
+    assert len(server.store.federation) == 0
