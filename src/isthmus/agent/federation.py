@@ -92,12 +92,13 @@ class Federation:
                 case LocatorPopulated():
                     logger.info("gateway locator is populated")
                     self._populated()
-                case GatewaysChanged(local, primary, fallback):
+                case GatewaysChanged(local, primary, fallback, hearsay):
                     logger.info(
-                        "gateways changed: local %s, primary %s, configured %s",
+                        "gateways changed: local %s, primary %s, configured %s, heard of %s",
                         _listed(local),
                         _listed(primary),
                         _listed(fallback),
+                        _listed(hearsay),
                     )
                 case WayToPrimaryChanged(through_local):
                     logger.info(

@@ -26,11 +26,19 @@ class LocatorPopulated:
 
 @dataclass(frozen=True, slots=True)
 class GatewaysChanged:
-    """Event: a list changed. `local` and `primary` are the new lists, ``host:port``, sorted."""
+    """Event: a list changed. These are the new ones, ``host:port``, sorted.
+
+    Attributes:
+        local: Our own gateways.
+        primary: The primary's, as replicated.
+        fallback: The primary's, as configured.
+        hearsay: The primary's, as another secondary says.
+    """
 
     local: tuple[str, ...]
     primary: tuple[str, ...]
     fallback: tuple[str, ...]
+    hearsay: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class GatewayLocator:
         self._local: tuple[str, ...] = ()
         self._primary: tuple[str, ...] = ()
         self._fallback: tuple[str, ...] = ()
+        self._hearsay: tuple[str, ...] = ()  # The primary's gateways, as another secondary says.
+        self._primary_index = 0  # Primary's modify index of its own record, as replicated.
         self._populated = False
         self._replicating = False
         self._failures = 0  # Consecutive failures of replication.
@@ -82,6 +92,11 @@ class GatewayLocator:
         return self._primary
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether replication failed so often that the direct way to the primary is taken."""
+        return not self._through_local
+
+    @property
     def fallback(self) -> tuple[str, ...]:
         """Configured addresses of the primary's gateways, sorted."""
         return self._fallback
@@ -95,6 +110,7 @@ class GatewayLocator:
                 local = usable_addresses(state.mesh_gateways or (), wan=False)
             if state.datacenter.lower() == self._primary_dc:
                 primary = usable_addresses(state.mesh_gateways or (), wan=True)
+                self._primary_index = state.primary_modify_index
         if (local, primary) != (self._local, self._primary):
             self._local, self._primary = local, primary
             self._report_lists()
@@ -110,6 +126,24 @@ class GatewayLocator:
             self._fallback = fallback
             self._report_lists()
 
+    def set_hearsay(self, states: Iterable[FederationState]) -> None:
+        """Take what another secondary has, while we are cut off from the primary.
+
+        Only the primary's own record counts, and only if it is newer than ours. It is used for
+        dialling and never stored; the first success of replication makes it obsolete.
+
+        Source: protocol/federation.md §21.5, "Better".
+        """
+        for state in states:
+            if (
+                state.datacenter.lower() == self._primary_dc
+                and state.primary_modify_index > self._primary_index
+            ):
+                hearsay = usable_addresses(state.mesh_gateways or (), wan=True)
+                if hearsay != self._hearsay:
+                    self._hearsay = hearsay
+                    self._report_lists()
+
     def replication_started(self) -> None:
         """We lead a secondary and replicate from the primary: its outcomes count from now on."""
         self._replicating, self._failures = True, 0
@@ -121,8 +155,11 @@ class GatewayLocator:
         self._decide_way()
 
     def replication_succeeded(self) -> None:
-        """The primary answered."""
+        """The primary answered: nobody's hearsay is needed any more."""
         self._failures = 0
+        if self._hearsay:
+            self._hearsay = ()
+            self._report_lists()
         self._decide_way()
 
     def replication_failed(self) -> None:
@@ -162,7 +199,7 @@ class GatewayLocator:
             return self._local
         if self._through_local and self._local:
             return self._local
-        return sorted({*self._primary, *self._fallback})
+        return sorted({*self._primary, *self._fallback, *self._hearsay})
 
     def _decide_way(self) -> None:
         """Source: protocol/federation.md §12.5. Followers get no outcomes and stay local."""
@@ -172,7 +209,9 @@ class GatewayLocator:
             self._outputs.append(WayToPrimaryChanged(through_local))
 
     def _report_lists(self) -> None:
-        self._outputs.append(GatewaysChanged(self._local, self._primary, self._fallback))
+        self._outputs.append(
+            GatewaysChanged(self._local, self._primary, self._fallback, self._hearsay)
+        )
 
 
 def usable_addresses(gateways: Iterable[CheckServiceNode], *, wan: bool) -> tuple[str, ...]:

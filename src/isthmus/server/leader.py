@@ -40,8 +40,13 @@ logger = logging.getLogger(__name__)
 REPLICATION_RATE: Final = 1.0  # Rounds per second, Consul's value.
 ANNOUNCE_RATE: Final = 1.0  # Writes per second; Consul: one per 5 s, which delays the last one.
 BURST: Final = 5  # Consul's value, of both.
-REPLICATION_RETRY_FIRST, REPLICATION_RETRY_LONGEST = 1.0, 120.0  # Consul's values.
-ANNOUNCE_RETRY_FIRST, ANNOUNCE_RETRY_LONGEST = 2.0, 256.0  # Consul's values.
+REPLICATION_RETRY_FIRST = 1.0  # Consul's value.
+REPLICATION_RETRY_LONGEST = 5.0  # Consul: 120 s, for which a healed federation stays apart.
+HEARSAY_TIMEOUT: Final = 3.0  # For asking one other secondary while cut off from the primary.
+HEARSAY_ASKED_MAX: Final = 4  # Secondaries asked in one round.
+REPEATED_WARNING_INTERVAL: Final = 60.0
+ANNOUNCE_RETRY_FIRST = 2.0  # Consul's value.
+ANNOUNCE_RETRY_LONGEST = 10.0  # Consul: 256 s.
 REPAIR_INTERVAL: Final = 300.0  # Consul's longest time between two comparisons.
 PRUNE_INTERVAL: Final = 3600.0  # Consul's value.
 _RETRY_JITTER: Final = 0.1
@@ -244,6 +249,7 @@ class FederationDuties:
         bucket = TokenBucket(rate=REPLICATION_RATE, burst=BURST, now=clock.time())
         backoff = self._backoff(REPLICATION_RETRY_FIRST, REPLICATION_RETRY_LONGEST)
         index = ReplicationIndex()
+        warned_at = -REPEATED_WARNING_INTERVAL
         while True:
             await asyncio.sleep(bucket.take(now=clock.time()))
             if not self._enabled():
@@ -260,16 +266,21 @@ class FederationDuties:
             except _TRANSIENT as error:
                 index.reset()
                 wait = backoff.failed()
-                logger.warning(
+                repeated = clock.time() - warned_at < REPEATED_WARNING_INTERVAL
+                warned_at = warned_at if repeated else clock.time()
+                logger.log(
+                    logging.DEBUG if repeated else logging.WARNING,
                     "replication of federation states failed, next try in %.0f s: %s",
                     wait,
                     error,
                     extra={"dc": self._primary_dc},
                 )
+                await self._ask_others()
                 if await _pause(self._news[1], wait):
                     backoff.reset()
                 continue
             backoff.reset()
+            warned_at = -REPEATED_WARNING_INTERVAL
             if writes:
                 logger.info("replicated %d federation states from the primary", len(writes))
             if index.receive(reply.index):
@@ -296,6 +307,27 @@ class FederationDuties:
         self._tell_locator(succeeded=True)
         assert isinstance(reply, IndexedFederationStates)
         return reply
+
+    async def _ask_others(self) -> None:
+        """While cut off from the primary: other secondaries may know its gateways of today."""
+        if self._locator is None or not self._locator.is_cut_off:
+            return
+        others = sorted(set(self._known_dcs()) - {self._dc, self._primary_dc})
+        for dc in self._rng.sample(others, k=min(len(others), HEARSAY_ASKED_MAX)):
+            request = DatacenterRequest(datacenter=dc, allow_stale=True, token=self._token)
+            try:
+                async with asyncio.timeout(HEARSAY_TIMEOUT):
+                    reply = await self._remote.call(
+                        dc, "FederationState.List", request, IndexedFederationStates
+                    )
+            except (RequestError, Unavailable, TimeoutError) as error:
+                logger.debug(
+                    "could not ask datacenter %s for the primary's gateways: %s", dc, error
+                )
+                continue
+            self._locator.set_hearsay(reply.states or ())
+            self._on_locator()
+            return
 
     def _tell_locator(self, *, succeeded: bool) -> None:
         if self._locator is None:

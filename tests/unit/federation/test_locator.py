@@ -2,6 +2,7 @@
 
 from random import Random
 
+import msgspec
 import pytest
 
 from isthmus.federation.locator import (
@@ -145,6 +146,23 @@ def test_first_states_and_every_change_of_a_list_are_events() -> None:
         LocatorPopulated(),
         GatewaysChanged(("10.2.0.1:8443",), (), ("a:1", "b:1")),
     ]
+
+
+def test_hearsay_of_a_newer_record_is_used_while_cut_off_and_forgotten_then() -> None:
+    locator = make_locator()
+    old = msgspec.structs.replace(DC1, primary_modify_index=7)
+    moved = make_state("dc1", make_gateway("10.1.0.9", "198.51.100.9"))
+    locator.set_states((old,))
+    locator.replication_started()
+    for _ in range(3):
+        locator.replication_failed()
+    locator.set_hearsay((msgspec.structs.replace(moved, primary_modify_index=7),))
+    assert locator.candidates("dc1") == ("198.51.100.1:443",)
+    locator.set_hearsay((msgspec.structs.replace(moved, primary_modify_index=8), DC2))
+    assert set(locator.candidates("dc1")) == {"198.51.100.1:443", "198.51.100.9:443"}
+    locator.replication_succeeded()
+    locator.replication_failed()
+    assert locator.candidates("dc1") == ("198.51.100.1:443",)
 
 
 @pytest.mark.parametrize(

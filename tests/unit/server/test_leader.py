@@ -101,9 +101,13 @@ class FakePrimary:
         self.asked: list[tuple[float, int]] = []
         self.written: list[tuple[float, tuple[str, ...]]] = []
         self.on_write: Callable[[FederationState], Awaitable[object]] | None = None
+        self.others: dict[str, tuple[FederationState, ...]] = {}
+        self.asked_others: list[tuple[float, str]] = []
 
     async def call(self, dc: str, method: str, request: Record, reply: Any) -> Any:
-        assert dc == "dc1"
+        if dc != "dc1":
+            self.asked_others.append((now(), dc))
+            return listed(5, *self.others[dc])
         if isinstance(request, FederationStateRequest):
             assert (method, request.datacenter, request.token) == (
                 "FederationState.Apply",
@@ -258,7 +262,7 @@ def test_failed_write_is_repeated_after_waits_that_double() -> None:
     world.refusals = [Unavailable("no way") for _ in range(9)]
     world.run(2000)
     moments = [moment for moment, _ in world.primary.written]
-    assert moments == [0, 2, 6, 14, 30, 62, 126, 254, 510, 766]
+    assert moments == [0, 2, 6, 14, 24, 34, 44, 54, 64, 74]
 
 
 def test_news_bring_the_repetition_forward_and_make_waits_short_again() -> None:
@@ -354,8 +358,8 @@ def test_failure_starts_over_after_waits_that_double() -> None:
     assert world.primary.asked == [
         (0, 0),
         (0, 17),
-        *((moment, 0) for moment in (1, 3, 7, 15, 31, 63, 127, 247, 367)),
-        (367, 17),
+        *((moment, 0) for moment in (1, 3, 7, 12, 17, 22, 27, 32, 37)),
+        (37, 17),
     ]
 
 
@@ -365,15 +369,31 @@ def test_jitter_adds_at_most_a_tenth() -> None:
     world.run(2000)
     moments = [moment for moment, _ in world.primary.asked]
     waits = [later - earlier for earlier, later in pairwise(moments)]
-    bases = [1, 2, 4, 8, 16, 32, 64, *[120] * 20]
+    bases = [1, 2, 4, *[5] * 20]
     assert all(base <= wait <= 1.1 * base for base, wait in zip(bases, waits, strict=False))
     assert waits[:3] != [1, 2, 4]
 
 
 def test_news_bring_the_next_round_forward() -> None:
     world = World(*[Unavailable("no way") for _ in range(6)])
-    world.run(26, (20, lambda: world.duties.wake()))
-    assert [moment for moment, _ in world.primary.asked] == [0, 1, 3, 7, 15, 20, 21]
+    world.run(15, (14, lambda: world.duties.wake()))
+    assert [moment for moment, _ in world.primary.asked] == [0, 1, 3, 7, 12, 14, 15]
+
+
+def test_cut_off_secondary_asks_the_others_for_the_primarys_gateways() -> None:
+    world = World(*[Unavailable("no way") for _ in range(4)], listed(17))
+    world.known |= {"dc3"}
+    moved = CheckServiceNode(
+        service=NodeService(address="198.51.100.9", port=8443, meta={"consul-wan-federation": "1"})
+    )
+    world.primary.others["dc3"] = (
+        FederationState(datacenter="dc1", mesh_gateways=(moved,), primary_modify_index=9),
+    )
+    seen: list[tuple[str, ...]] = []
+    world.run(13, (3.5, lambda: seen.append(world.locator.candidates("dc1"))))
+    assert world.primary.asked_others == [(3, "dc3"), (7, "dc3")]
+    assert seen == [("198.51.100.9:8443",)]
+    assert world.locator.candidates("dc1") == ()
 
 
 def test_index_that_goes_back_reads_everything() -> None:
