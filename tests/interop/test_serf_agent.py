@@ -25,6 +25,7 @@ from isthmus.net.gossip import (
     Pool,
     PoolConfig,
     PoolEvent,
+    QueryReceived,
     UserEventReceived,
 )
 from isthmus.net.sockets import SocketNetwork
@@ -113,14 +114,17 @@ class Observer:
         self._changed.set()
 
     async def wait_for(self, kind: type, name: str, *, within: float = 10.0) -> Any:
-        async with asyncio.timeout(within):
-            while True:
-                for event in self.events:
-                    subject: Any = getattr(event, "member", event)
-                    if isinstance(event, kind) and subject.name == name:
-                        return event
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    for event in self.events:
+                        subject: Any = getattr(event, "member", getattr(event, "query", event))
+                        if isinstance(event, kind) and subject.name == name:
+                            return event
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TimeoutError(f"no {kind.__name__} of {name} in {self.events}") from None
 
 
 async def live_together(pool: Pool, observer: Observer, tmp_path: Path, *options: str) -> None:
@@ -142,6 +146,10 @@ async def live_together(pool: Pool, observer: Observer, tmp_path: Path, *options
         await peer.command("event", "-coalesce=false", "deploy", "seven")
         heard = await observer.wait_for(UserEventReceived, "deploy")
         assert heard.payload == b"seven"
+        asking = asyncio.ensure_future(peer.command("query", "-timeout=5s", "load", "now"))
+        asked = await observer.wait_for(QueryReceived, "load")
+        await pool.respond(asked.query, b"seven percent")
+        assert "Response from 'ours': seven percent" in await asking
         await peer.command("tags", "-set", "size=big")
         changed = await observer.wait_for(MemberUpdated, "real")
         assert changed.member.tags == {"role": "peer", "size": "big"}

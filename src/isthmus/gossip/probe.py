@@ -86,6 +86,8 @@ class Prober:
         self._tick_at += interval
         if self._tick_at <= now:  # Ticks missed meanwhile are skipped, the phase stays.
             self._tick_at += ((now - self._tick_at) // interval + 1) * interval
+            if self._tick_at <= now:  # By a rounding.
+                self._tick_at += interval
         return True
 
     def start(self, target: str, sequence: int, *, now: float) -> None:

@@ -107,13 +107,14 @@ MemberEvent: TypeAlias = MemberJoined | MemberFailed | MemberLeft | MemberUpdate
 
 
 class _Entry:
-    """A member and when it went."""
+    """A member, when it went, and whether its status' time was only implied by a push/pull."""
 
-    __slots__ = ("gone_at", "member", "prune_at")
+    __slots__ = ("gone_at", "implied", "member", "prune_at")
 
     def __init__(self, member: Member) -> None:
         self.member = member
         self.gone_at = 0.0
+        self.implied = False
         self.prune_at: float | None = None
 
 
@@ -122,6 +123,7 @@ class _Intent:
     ltime: int
     leaving: bool
     heard_at: float
+    implied: bool = False
 
 
 def member_of(node: NodeState, *, status: MemberStatus, status_ltime: int = 0) -> Member:
@@ -189,7 +191,8 @@ class Roster:
             status = MemberStatus.LEAVING if intent and intent.leaving else MemberStatus.ALIVE
             ltime = intent.ltime if intent else 0
             member = _tolerant(node, status=status, status_ltime=ltime)
-            self._entries[node.name] = _Entry(member)
+            entry = self._entries[node.name] = _Entry(member)
+            entry.implied = intent is not None and intent.implied
         else:
             member = _tolerant(
                 node, status=MemberStatus.ALIVE, status_ltime=entry.member.status_ltime
@@ -222,13 +225,22 @@ class Roster:
 
     # --- What members intend ------------------------------------------------------------------
 
-    def receive_join(self, join: wire.Join, *, now: float) -> bool:
-        """Take in an intent to stay; return whether it was news."""
+    def receive_join(self, join: wire.Join, *, now: float, implied: bool = False) -> bool:
+        """Take in an intent to stay; return whether it was news.
+
+        Args:
+            join: The intent.
+            now: Seconds on the driver's monotonic clock.
+            implied: It is no intent but a status' time in a push/pull. That may as well be the
+                time of a leave that has not reached us yet, so a leave of the same time still
+                counts; the reference then takes a member that left for a failed one.
+        """
         entry = self._entries.get(join.node)
         if entry is None:
-            return self._remember(join.node, _Intent(join.ltime, False, now))
+            return self._remember(join.node, _Intent(join.ltime, False, now, implied))
         if join.ltime <= entry.member.status_ltime:
             return False
+        entry.implied = implied
         self._put(replace(entry.member, status_ltime=join.ltime))
         if entry.member.status is MemberStatus.LEAVING:
             self._set_status(entry, MemberStatus.ALIVE)
@@ -240,8 +252,9 @@ class Roster:
         entry = self._entries.get(leave.node)
         if entry is None:
             return self._remember(leave.node, _Intent(leave.ltime, True, now))
-        if leave.ltime <= entry.member.status_ltime:
+        if leave.ltime < entry.member.status_ltime + (0 if entry.implied else 1):
             return False
+        entry.implied = False
         self._put(replace(entry.member, status_ltime=leave.ltime))
         if entry.member.status is MemberStatus.ALIVE:
             self._set_status(entry, MemberStatus.LEAVING)
@@ -315,8 +328,10 @@ class Roster:
 
     def _remember(self, name: str, intent: _Intent) -> bool:
         known = self._intents.get(name)
-        if known is not None and intent.ltime <= known.ltime:
-            return False
+        if known is not None:
+            tied = intent.ltime == known.ltime and intent.leaving and known.implied
+            if intent.ltime <= known.ltime and not tied:
+                return False
         self._intents.pop(name, None)
         self._intents[name] = intent
         if len(self._intents) > RECENT_INTENTS_MAX:

@@ -571,7 +571,7 @@ class Serf:
         for name, ltime in state.status_ltimes.items():
             if name not in left:
                 self.clock.witness(ltime)
-                self._roster.receive_join(wire.Join(ltime=ltime, node=name), now=now)
+                self._roster.receive_join(wire.Join(ltime=ltime, node=name), now=now, implied=True)
         if received.join and received.ignore_old:
             self._recent_events.ltime_min = max(self._recent_events.ltime_min, state.event_ltime)
         for slot in state.events:
@@ -602,7 +602,7 @@ class Serf:
         members = sorted(self.members(), key=lambda member: member.name)
         state = wire.SerfPushPull(
             ltime=self.clock.time,
-            status_ltimes={member.name: member.status_ltime for member in members},
+            status_ltimes={member.name: _told_ltime(member) for member in members},
             left_members=tuple(
                 [member.name for member in members if member.status is MemberStatus.LEFT]
             ),
@@ -639,6 +639,16 @@ _STATUS_OF: Final = {
     packets.NodeStatus.DEAD: MemberStatus.FAILED,
     packets.NodeStatus.LEFT: MemberStatus.LEFT,
 }
+
+
+def _told_ltime(member: Member) -> int:
+    """Time of a member's status as a push/pull may tell it.
+
+    A peer takes it for that of an intent to stay. The time of a leave that has not reached that
+    peer yet must not come first, or it takes the leave for old and the member for failed.
+    """
+    leaving = member.status is MemberStatus.LEAVING
+    return max(0, member.status_ltime - 1) if leaving else member.status_ltime
 
 
 def _encode_tags(tags: Mapping[str, str]) -> bytes:

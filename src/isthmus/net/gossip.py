@@ -29,6 +29,7 @@ from isthmus.gossip.serf import (
 )
 from isthmus.net.gossip_driver import JoinFailed, Mailbox, PoolConfig, PoolDriver, PoolEvent
 from isthmus.net.network import Inbound, Network
+from isthmus.wire.serf import Query
 
 __all__ = [
     "GossipThread",
@@ -236,6 +237,14 @@ class Pool:
             InvalidRequest: It is too long; nothing was sent.
         """
         return await self._thread.call(self._driver.user_event(name, payload, coalesce))
+
+    async def respond(self, query: Query, payload: bytes) -> None:
+        """Answer a query that `QueryReceived` told of, within its time-out.
+
+        Raises:
+            InvalidRequest: The answer is too long; nothing was sent.
+        """
+        await self._thread.call(self._driver.respond(query, payload))
 
     async def stats(self) -> dict[str, str]:
         """Figures for an operator."""

@@ -43,6 +43,7 @@ from isthmus.net.gateways import WanCarrier
 from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
+from isthmus.wire.serf import Query
 
 T = TypeVar("T")
 
@@ -326,6 +327,12 @@ class PoolDriver:
         ltime = self._core.user_event(name, payload, coalesce=coalesce)
         self.flush()
         return ltime
+
+    async def respond(self, query: Query, payload: bytes) -> None:
+        """See `Pool.respond`."""
+        self._check_open()
+        self._core.respond(query, payload, now=self._loop.time())
+        self.flush()
 
     async def stats(self) -> dict[str, str]:
         """See `Pool.stats`."""

@@ -135,6 +135,29 @@ def test_intents_about_unknown_members_are_bounded() -> None:
     assert fixture.state("0") == (ALIVE, 0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_push_pull_that_overtakes_a_leave_does_not_hide_it(known: bool) -> None:
+    """Its status' time is already that of the leave; the leave itself comes a moment later."""
+    fixture = joined() if known else Fixture()
+    fixture.roster.receive_join(Join(ltime=3, node="x"), now=0.0, implied=True)
+    if not known:
+        fixture.roster.receive_leave(Leave(ltime=3, node="x"), now=0.0)
+        fixture.roster.node_joined(node())
+    else:
+        assert fixture.roster.receive_leave(Leave(ltime=3, node="x"), now=0.0)
+    assert fixture.state() == (LEAVING, 3)
+    assert not fixture.roster.receive_leave(Leave(ltime=3, node="x"), now=0.0)
+
+
+def test_departure_overtaken_by_a_push_pull_is_set_right() -> None:
+    fixture = joined()
+    fixture.roster.receive_join(Join(ltime=3, node="x"), now=0.0, implied=True)
+    fixture.roster.node_left(node(), now=1.0)
+    assert fixture.state() == (FAILED, 3)
+    fixture.roster.receive_leave(Leave(ltime=3, node="x"), now=1.0)
+    assert fixture.state() == (LEFT, 3)
+
+
 def test_update_keeps_the_status() -> None:
     fixture = joined()
     fixture.roster.receive_leave(Leave(ltime=3, node="x"), now=0.0)

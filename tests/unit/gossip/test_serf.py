@@ -230,6 +230,17 @@ def test_our_state_tells_clocks_statuses_and_events() -> None:
     assert state.events[2] is not None
 
 
+def test_our_state_does_not_overtake_a_leave() -> None:
+    """Whoever takes the time of a leave for that of a join would ignore the leave itself."""
+    core = Core()
+    core.add()
+    core.hear(wire.Leave(ltime=8, node="x"))
+    state = wire.decode_message(core.serf.user_state(join=False))
+    assert isinstance(state, wire.SerfPushPull)
+    assert state.status_ltimes == {"me": 0, "x": 7}
+    assert state.left_members == ()
+
+
 def query(**fields: Any) -> wire.Query:
     base: dict[str, Any] = {
         "ltime": 1, "id": 77, "addr": X_ADDR, "port": 7946, "source_node": "x",
