@@ -20,6 +20,7 @@ import secrets
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,18 +30,23 @@ from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
 from isthmus.agent.join import JoinGaveUp, Rejoin, RetryJoin, discover_primary_gateways
 from isthmus.agent.local import LocalState
-from isthmus.agent.members import lan_member_problem, server_tags, wan_member_problem
+from isthmus.agent.members import (
+    lan_member_problem,
+    server_tags,
+    shared_id_problem,
+    wan_member_problem,
+)
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
 from isthmus.config.reload import reloadable_changes
-from isthmus.errors import ConfigError, IsthmusError
+from isthmus.errors import IsthmusError
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
 from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
-from isthmus.net.gossip import GossipThread, Member, MemberStatus, Pool, PoolConfig
+from isthmus.net.gossip import GossipThread, Member, MemberStatus, Pool, PoolConfig, PoolEvent
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
 from isthmus.net.sockets import SocketNetwork
@@ -259,7 +265,7 @@ class Agent:
                 keys=keys,
                 merge_check=self._check_lan_members,
             ),
-            on_event=lan_members.receive,
+            on_event=partial(self._receive_lan_event, lan_members),
         )
         if config.ports.serf_wan != OFF:
             gateways = federation.locator is not None
@@ -384,6 +390,10 @@ class Agent:
     async def _resolve_primary_gateways(self) -> Sequence[str]:
         return self.config.connect.primary_gateways
 
+    def _receive_lan_event(self, members: LanMembership, event: PoolEvent) -> None:
+        members.receive(event)
+        self._federation_changed()
+
     # What changes --------------------------------------------------------------------------------
 
     def _federation_changed(self) -> None:
@@ -452,19 +462,19 @@ class Agent:
             )
             for member in members
         )
-        return next(filter(None, problems), None)
+        return next(filter(None, problems), None) or shared_id_problem(members)
 
     def _reload(self, reload: Callable[[], AgentConfig]) -> None:
         try:
             fresh = reload()
+            self.services.reload(fresh.services, fresh.checks)
             self._tls.reload(settings.tls_config(fresh))
-        except (ConfigError, OSError) as error:
+        except (IsthmusError, OSError) as error:
             logger.error("reload refused, the old configuration stays: %s", error)
             return
         if needs_restart := reloadable_changes(self.config, fresh).restart:
             logger.warning("needs a restart to take effect: %s", ", ".join(needs_restart))
         logs.set_level(fresh.log.level)
-        self.services.reload(fresh.services, fresh.checks)
         self.config = replace(
             self.config, log=fresh.log, services=fresh.services, checks=fresh.checks
         )

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from isthmus.errors import EngineError, IsthmusError, NotFound, RequestError, Unavailable
+from isthmus.errors import EngineError, NotFound, RequestError, Unavailable
 from isthmus.federation.pacing import Backoff
 from isthmus.model.catalog import (
     CONSUL_SERVICE,
@@ -189,14 +189,6 @@ class LocalState:
                 await self._work.wait()
         except TimeoutError:
             return
-
-    async def withdraw(self) -> None:
-        """Take all our services out of the catalog; errors are logged, we are leaving anyway."""
-        for service_id in list(self._services):
-            try:
-                await self._deregister(service_id=service_id)
-            except IsthmusError as error:
-                logger.warning("could not deregister %s: %s", service_id, error)
 
     async def _compare(self) -> None:
         """Find what the catalog has that we have not, or otherwise."""

@@ -3,12 +3,13 @@
 Source: protocol/gossip.md §14.2, §14.5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from isthmus import __version__
 from isthmus.federation.router import ServerInfo
+from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model.catalog import (
     CONSUL_SERVICE,
     CRITICAL,
@@ -132,3 +133,18 @@ def lan_member_problem(
     if tags.get("id") and tags["id"] == own_id and name.lower() != own_name.lower():
         return f"Member '{name}' has conflicting node ID '{own_id}' with this agent's ID"
     return ""
+
+
+def shared_id_problem(members: Sequence[Member]) -> str | None:
+    """Why a list of LAN members contradicts itself: two of them share a node id."""
+    owners: dict[str, str] = {}
+    for member in members:
+        own_id = member.tags.get("id", "")
+        if not own_id or member.status is MemberStatus.LEFT:
+            continue
+        other = owners.setdefault(own_id, member.name)
+        if other != member.name:
+            return (
+                f"Member '{member.name}' has conflicting node ID '{own_id}' with member '{other}'"
+            )
+    return None

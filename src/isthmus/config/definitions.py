@@ -35,7 +35,7 @@ _CHECK: Final = _Shape(
         "HTTP", "Method", "Body", "TCP", "Interval", "DockerContainerID", "Shell", "GRPC",
         "GRPCUseTLS", "TLSServerName", "TLSSkipVerify", "AliasNode", "AliasService", "Timeout",
         "TTL", "SuccessBeforePassing", "FailuresBeforeWarning", "FailuresBeforeCritical",
-        "DeregisterCriticalServiceAfter", "OutputMaxSize", "H2PING", "H2PingUseTLS",
+        "DeregisterCriticalServiceAfter", "OutputMaxSize", "H2PING",
     ),
     {"Header": None},
 )  # fmt: skip

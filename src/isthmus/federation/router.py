@@ -88,9 +88,9 @@ class Router:
 
     def put(self, server: ServerInfo) -> bool:
         """Add or replace a server; returns whether its datacenter is new."""
-        servers = self._servers.setdefault(server.dc.lower(), {})
-        servers[server.name] = server
-        return len(servers) == 1
+        is_new = server.dc.lower() not in self._servers
+        self._servers.setdefault(server.dc.lower(), {})[server.name] = server
+        return is_new
 
     def remove(self, name: str, dc: str) -> bool:
         """Forget a server that left; returns whether its datacenter is gone with it."""

@@ -179,10 +179,7 @@ class NodeService(Record, frozen=True, kw_only=True):
 
 
 class ServiceNode(Record, frozen=True, kw_only=True):
-    """A service instance with its node flattened in; also the catalog's service row.
-
-    In the stored row the node's own fields are empty: `store.catalog` joins them in.
-    """
+    """A service instance with its node flattened in."""
 
     json_omit_empty = frozenset({"service_tagged_addresses"})
 

@@ -91,7 +91,7 @@ def register(definition: ServiceDefinition, *, node: str) -> Registration:
     if weights.warning < 0:
         raise InvalidRequest("Invalid Weights: Warning must be greater or equal than 0")
     service = _service(definition, weights)
-    _validate_kind(service)
+    validate_kind(service)
     return Registration(service, _plans(service, definitions, node), definition.token)
 
 
@@ -216,7 +216,7 @@ def _tagged_addresses(definition: ServiceDefinition) -> dict[str, ServiceAddress
     return tagged
 
 
-def _validate_kind(service: NodeService) -> None:
+def validate_kind(service: NodeService) -> None:
     """Check what the kind of a service demands.
 
     Raises:

@@ -289,19 +289,6 @@ def test_refused_service_stops_no_other() -> None:
     play(act)
 
 
-def test_withdrawn_services_leave_the_catalog_whatever_fails() -> None:
-    async def act(world: World) -> None:
-        world.local.put_service(service("a"))
-        world.local.put_service(service("b"))
-        await asyncio.sleep(10)
-        first = [Unavailable("no leader")]
-        world.fails = lambda request: first.pop() if first else None
-        await world.local.withdraw()
-        assert await world.stored() == {"a": 80}
-
-    play(act)
-
-
 def test_waiting_for_a_change_ends_in_time() -> None:
     async def act(world: World) -> None:
         await asyncio.sleep(1)

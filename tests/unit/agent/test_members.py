@@ -7,9 +7,11 @@ from isthmus.agent.members import (
     lan_member_problem,
     member_registration,
     server_tags,
+    shared_id_problem,
     wan_member_problem,
 )
 from isthmus.federation.router import parse_server
+from isthmus.gossip.roster import Member, MemberStatus
 
 BARE = Identity(
     node="s1",
@@ -86,3 +88,14 @@ def test_only_servers_may_be_in_the_wan_pool() -> None:
     server = parse_server("s1.dc1", "10.0.0.1", tags, alive=True)
     assert wan_member_problem("s1.dc1", tags, server) == ""
     assert wan_member_problem("x", {}, None) == "Member 'x' is not a server"
+
+
+def test_list_in_which_two_members_share_an_id_is_refused() -> None:
+    def member(name: str, own_id: str, status: MemberStatus = MemberStatus.ALIVE) -> Member:
+        return Member(name=name, address="10.0.0.1", port=1, tags={"id": own_id}, status=status)
+
+    assert shared_id_problem([member("a", "1"), member("b", "2"), member("c", "")]) is None
+    assert shared_id_problem([member("a", "1", MemberStatus.LEFT), member("b", "1")]) is None
+    assert shared_id_problem([member("d1", "1"), member("d2", "1")]) == (
+        "Member 'd2' has conflicting node ID '1' with member 'd1'"
+    )

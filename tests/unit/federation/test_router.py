@@ -50,6 +50,7 @@ def test_alive_servers_stand_before_failed_ones_and_failures_rotate() -> None:
     router = Router()
     servers = [make_server(f"{name}.dc2") for name in ("a", "b", "c")]
     assert [router.put(server) for server in servers] == [True, False, False]
+    assert not router.put(servers[0])
     router.failed(servers[0])
     assert [server.node for server in router.servers("DC2")] == ["b", "c", "a"]
     router.put(make_server("b.dc2", alive=False))

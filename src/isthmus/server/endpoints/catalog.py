@@ -30,6 +30,7 @@ from isthmus.model.catalog import (
     ServiceRequest,
 )
 from isthmus.model.query import DatacenterRequest, Empty
+from isthmus.model.registration import validate_kind
 from isthmus.server.endpoints.context import Context, Handler, refuse_filter
 from isthmus.store.answer import Answer
 from isthmus.store.catalog import has_meta
@@ -54,7 +55,10 @@ async def register(context: Context, request: RegisterRequest) -> Empty:
     checks = request.checks or ()
     if request.check is not None:
         checks = (*checks, request.check)
-    service = None if request.service is None else _complete_service(request.service)
+    service = None
+    if request.service is not None:
+        service = _complete_service(request.service)
+        validate_kind(service)
     await context.commit(
         msgspec.structs.replace(
             request,
