@@ -22,6 +22,37 @@ CALL_PREFIX: Final = "rpc error making call: "
 CONNECT_PREFIX: Final = "rpc error getting client: failed to get conn: "
 """Stands before a failure to reach another server at all."""
 
+NO_GATEWAY: Final = "no gateway known"
+CONNECT: Final = "connect"
+TLS: Final = "tls"
+ALPN: Final = "alpn"
+NO_ROUTE: Final = "route"
+DEADLINE: Final = "deadline"
+REMOTE_SERVER: Final = "remote server"
+ACL: Final = "acl"
+STEPS: Final = {
+    NO_GATEWAY: "no gateway known",
+    CONNECT: "connect",
+    TLS: "TLS",
+    ALPN: "ALPN",
+    NO_ROUTE: "no route at the gateway",
+    DEADLINE: "deadline",
+    REMOTE_SERVER: "remote server",
+    ACL: "ACL",
+}
+"""The steps on the way to another datacenter's server, and how operators read them.
+
+``route``: the connection ended in the TLS handshake, as gateways do that know no way to the server
+name; ``deadline``: somebody on the way accepted the connection and then said nothing.
+"""
+
+
+def located(text: str, *, dc: str, node: str, gateway: str, step: str) -> str:
+    """An error's text with the place behind it: datacenter, server, gateway, step."""
+    server = "any server" if node == "*" else f"server {node}"
+    through = f", gateway{'s' * (',' in gateway)} {gateway}" if gateway else ""
+    return f"{text} (datacenter {dc}, {server}{through}, step: {STEPS.get(step, step)})"
+
 
 class IsthmusError(Exception):
     """Root of all errors of ours that a border may handle; never raised itself."""
@@ -112,9 +143,13 @@ class RemoteError(RequestError):
     """Another server answered with this error text; what it changed is for its text to say.
 
     `str()` is the text as the other server sent it; pass it on behind `CALL_PREFIX`.
+
+    Attributes:
+        gateway: ``host:port`` of the gateway that the call led through, if any.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, gateway: str = "") -> None:
+        self.gateway = gateway
         denied = PERMISSION_DENIED in text or ACL_NOT_FOUND in text
         super().__init__(text, status=403 if denied else 500)
 
@@ -131,11 +166,14 @@ class NoLeader(Unavailable):
 
 
 class NoPathToDatacenter(Unavailable):
-    """No server of that datacenter is known."""
+    """No server of that datacenter is known.
 
-    def __init__(self, dc: str) -> None:
+    The text is Consul's alone unless we know why: `why` stands behind it.
+    """
+
+    def __init__(self, dc: str, why: str = "") -> None:
         self.dc = dc
-        super().__init__(NO_PATH)
+        super().__init__(f"{NO_PATH}: {why}" if why else NO_PATH)
 
 
 class DialFailed(Unavailable):
@@ -145,7 +183,7 @@ class DialFailed(Unavailable):
         dc: Datacenter dialled; empty inside our own.
         node: Server dialled (``*`` for any).
         gateway: ``host:port`` that was dialled; empty when none was known.
-        step: ``no gateway known``, ``connect``, ``tls``, ``alpn`` or ``deadline``.
+        step: One of `STEPS` up to ``deadline``.
     """
 
     def __init__(self, text: str, *, dc: str, node: str, gateway: str, step: str) -> None:
@@ -154,7 +192,17 @@ class DialFailed(Unavailable):
 
 
 class ConnectionLost(Unavailable):
-    """A connection ended before the answer; whether the call took effect is unknown."""
+    """A connection ended before the answer; whether the call took effect is unknown.
+
+    Attributes:
+        gateway: ``host:port`` of the gateway that it led through, if any.
+        step: ``remote server``; ``tls`` when the server refused our certificate after the
+            handshake, as TLS 1.3 does.
+    """
+
+    def __init__(self, text: str, *, gateway: str = "", step: str = REMOTE_SERVER) -> None:
+        self.gateway, self.step = gateway, step
+        super().__init__(text)
 
 
 class EngineError(IsthmusError):

@@ -14,11 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from isthmus.errors import (
+    ALPN,
+    CONNECT,
+    DEADLINE,
+    NO_ROUTE,
+    REMOTE_SERVER,
+    TLS,
     ConnectionLost,
     DialFailed,
     ProtocolError,
     RemoteError,
     Unavailable,
+    located,
 )
 from isthmus.model.record import Record
 from isthmus.names import host_port, server_name
@@ -26,7 +33,7 @@ from isthmus.net.connections import ConnectionSet
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Network, TlsDial
 from isthmus.net.tasks import TaskScope
-from isthmus.net.tls import AlpnRefused, describe
+from isthmus.net.tls import AlpnRefused, HandshakeEnded, describe
 from isthmus.rpc.calls import ClientChannel, Reply
 from isthmus.rpc.sniff import TypeByte
 from isthmus.rpc.yamux import (
@@ -210,7 +217,9 @@ class RpcPool:
         finally:
             self._call_count -= 1
         if reply.error:
-            raise RemoteError(reply.error)
+            entry = self._entries.get(target)
+            through = entry.connection.gateway if entry and entry.connection else ""
+            raise RemoteError(reply.error, gateway=through)
         return from_plain(reply_type, reply.body)
 
     def forget(self, target: ServerTarget) -> None:
@@ -591,7 +600,9 @@ class _ClientConnection(MultiplexProtocol):
             target = self._target
             call.answered.set_exception(
                 ConnectionLost(
-                    f"server {target.node} of datacenter {target.dc}{self._through}: {text}"
+                    f"server {target.node} of datacenter {target.dc}{self._through}: {text}",
+                    gateway=self.gateway,
+                    step=self._failed_step,
                 )
             )
         self._wake()
@@ -599,6 +610,10 @@ class _ClientConnection(MultiplexProtocol):
     @property
     def _through(self) -> str:
         return f" through mesh gateway {self.gateway}" if self.gateway else ""
+
+    @property
+    def _failed_step(self) -> str:
+        return TLS if isinstance(self.lost_error, ssl.SSLError) else REMOTE_SERVER
 
     def _end(self, error: ProtocolError | None) -> None:
         self._retired = True
@@ -671,10 +686,11 @@ class DirectDialer:
             )
         except OSError as error:
             text, step = explain_dial(error, host_port(target.host, target.port))
+            dc, node = target.dc, target.node
             raise DialFailed(
-                f"{text} (server {target.node} of datacenter {target.dc})",
-                dc=target.dc,
-                node=target.node,
+                located(text, dc=dc, node=node, gateway="", step=step),
+                dc=dc,
+                node=node,
                 gateway="",
                 step=step,
             ) from error
@@ -688,23 +704,27 @@ def explain_dial(error: OSError, address: str) -> tuple[str, str]:
     The text begins as Go's does.
     """
     if isinstance(error, AlpnRefused):
-        return f"dial tcp {address}: {error}", "alpn"
+        return f"dial tcp {address}: {error}", ALPN
+    if isinstance(error, HandshakeEnded):
+        return f"dial tcp {address}: TLS: {error}", NO_ROUTE
     if isinstance(error, ssl.SSLError):
-        return f"dial tcp {address}: TLS: {describe(error)}", "tls"
+        return f"dial tcp {address}: TLS: {describe(error)}", TLS
     if isinstance(error, TimeoutError):
-        return f"dial tcp {address}: i/o timeout: {error}", "deadline"
+        return f"dial tcp {address}: i/o timeout: {error}", DEADLINE
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     reason = (reason or type(error).__name__).lower()
-    return f"dial tcp {address}: connect: {reason}", "connect"
+    return f"dial tcp {address}: connect: {reason}", CONNECT
 
 
 def _dial_timed_out(target: ServerTarget, timeout: float) -> DialFailed:
+    dc, node = target.dc, target.node
+    text = f"dial took longer than {timeout:g} s"
     return DialFailed(
-        f"dial to server {target.node} of datacenter {target.dc} took longer than {timeout:g} s",
-        dc=target.dc,
-        node=target.node,
+        located(text, dc=dc, node=node, gateway="", step=DEADLINE),
+        dc=dc,
+        node=node,
         gateway="",
-        step="deadline",
+        step=DEADLINE,
     )
 
 

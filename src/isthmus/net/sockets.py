@@ -16,7 +16,14 @@ from isthmus.errors import ProtocolError
 from isthmus.names import host_port
 from isthmus.net.network import Inbound, Listening, TlsAccept, TlsDial
 from isthmus.net.tasks import TaskScope
-from isthmus.net.tls import AlpnRefused, HandshakeFailed, TlsConfigurator, TlsDisabled, describe
+from isthmus.net.tls import (
+    AlpnRefused,
+    HandshakeEnded,
+    HandshakeFailed,
+    TlsConfigurator,
+    TlsDisabled,
+    describe,
+)
 from isthmus.wire.tlshello import HELLO_SIZE_MAX, ClientHello, parse_client_hello
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -330,7 +337,7 @@ class _Teller:
             if isinstance(error, ssl.SSLError):
                 raise HandshakeFailed(describe(error)) from error
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-                raise HandshakeFailed("the peer ended the connection in the handshake") from error
+                raise HandshakeEnded("the peer ended the connection in the handshake") from error
 
 
 def _send_alert(sock: socket.socket, alert: bytes) -> None:

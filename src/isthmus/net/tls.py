@@ -36,6 +36,19 @@ _DIALLED: Final = (
 )
 """ALPN names that we dial; a context exists for each."""
 
+_CERTIFICATE_ALERTS: Final = frozenset(
+    {
+        "bad certificate",
+        "unsupported certificate",
+        "certificate revoked",
+        "certificate expired",
+        "certificate unknown",
+        "unknown ca",
+        "certificate required",
+    }
+)
+"""Alerts (RFC 8446 §6.2, as OpenSSL spells them) that speak of the certificate we showed."""
+
 
 class HandshakeFailed(ssl.SSLError):
     """No TLS with this peer: wrong certificate, no common protocol, or it hung up meanwhile.
@@ -51,6 +64,13 @@ class HandshakeFailed(ssl.SSLError):
 
 class AlpnRefused(HandshakeFailed):
     """The peer did not accept the ALPN name we offered; it is no server, or not of our kind."""
+
+
+class HandshakeEnded(HandshakeFailed):
+    """The peer ended the connection in the handshake, without an alert.
+
+    Gateways do so that know no way to the server name, and programs that speak no TLS.
+    """
 
 
 class TlsDisabled(HandshakeFailed):
@@ -286,7 +306,8 @@ def describe(error: ssl.SSLError) -> str:
     reason: str = getattr(error, "reason", None) or str(error)
     if reason.startswith(("TLSV1_ALERT", "SSLV3_ALERT", "TLSV13_ALERT")):
         alert = reason.split("ALERT_", 1)[1].replace("_", " ").lower()
-        return f"the peer refused the handshake: {alert}"
+        what = "our certificate" if alert in _CERTIFICATE_ALERTS else "the handshake"
+        return f"the peer refused {what}: {alert}"
     return reason.replace("_", " ").lower()
 
 

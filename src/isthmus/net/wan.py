@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from isthmus.errors import NO_REACHABLE_SERVER, DialFailed, Unavailable
+from isthmus.errors import NO_GATEWAY, NO_REACHABLE_SERVER, DialFailed, Unavailable, located
 from isthmus.federation.route import Direct, ViaGateway, way_to, way_to_member
 from isthmus.names import Alpn, host_port, split_wan_name
 from isthmus.net.connections import ConnectionSet
@@ -74,6 +74,7 @@ class GatewayDialer:
         domain: DNS domain of the federation.
         source_host: Address to bind to; empty: the system's choice.
         stagger: Seconds until the next candidate is tried beside the others.
+        report_failure: Told about every dial that failed as a whole, from this loop's thread.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class GatewayDialer:
         domain: str = "consul",
         source_host: str = "",
         stagger: float = STAGGER,
+        report_failure: Callable[[DialFailed], None] = lambda failure: None,
     ) -> None:
+        self._report_failure = report_failure
         self._network, self._pick, self._report = network, pick, report
         self._domain, self._source_host, self._stagger = domain, source_host, stagger
 
@@ -114,16 +117,22 @@ class GatewayDialer:
         """
         candidates = list(dict.fromkeys(self._pick(dc)))[:CANDIDATES_MAX]
         if not candidates:
-            raise DialFailed(
-                f"{NO_REACHABLE_SERVER}: no mesh gateway known for server {node}"
-                f" of datacenter {dc}",
+            text = f"{NO_REACHABLE_SERVER}: no mesh gateway is known that leads there"
+            failure = DialFailed(
+                located(text, dc=dc, node=node, gateway="", step=NO_GATEWAY),
                 dc=dc,
                 node=node,
                 gateway="",
-                step="no gateway known",
+                step=NO_GATEWAY,
             )
+            self._report_failure(failure)
+            raise failure
         race = _Race(self, dc, node, alpn, timeout)
-        hold = await race.run(candidates)
+        try:
+            hold = await race.run(candidates)
+        except DialFailed as failure:
+            self._report_failure(failure)
+            raise
         protocol = factory()
         if isinstance(protocol, MultiplexProtocol):
             protocol.gateway = hold.gateway
@@ -246,13 +255,13 @@ class _Race:
 
     def _failed(self) -> DialFailed:
         """One error out of all: the first gateway's, with the others' texts behind it."""
-        first = self._failures[0]
+        first, dc, node = self._failures[0], self._dc, self._node
         text = "; ".join(dict.fromkeys(str(failure) for failure in self._failures))
+        tried = ", ".join(dict.fromkeys(failure.gateway for failure in self._failures))
         return DialFailed(
-            f"{text} (server {self._node} of datacenter {self._dc},"
-            f" {len(self._failures)} of its mesh gateways tried)",
-            dc=self._dc,
-            node=self._node,
+            located(text, dc=dc, node=node, gateway=tried, step=first.step),
+            dc=dc,
+            node=node,
             gateway=first.gateway,
             step=first.step,
         )

@@ -8,14 +8,18 @@ import logging
 from typing import Any, Final, Protocol
 
 from isthmus.errors import (
+    ACL,
     CALL_PREFIX,
     CONNECT_PREFIX,
+    NO_GATEWAY,
+    REMOTE_SERVER,
     ConnectionLost,
     DialFailed,
     NoPathToDatacenter,
     ProtocolError,
     RemoteError,
     Unavailable,
+    located,
 )
 from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.methods import METHODS
@@ -53,11 +57,46 @@ class RemoteCaller(Protocol):
         """
 
 
-class Forwarder:
-    """Carries calls to servers of other datacenters."""
+class Witness(Protocol):
+    """Is told how calls to other datacenters end."""
 
-    def __init__(self, router: Router, caller: RemoteCaller) -> None:
-        self._router, self._caller = router, caller
+    def call_answered(self, dc: str) -> None:
+        """A server of `dc` carried the call out."""
+
+    def call_refused(self, dc: str) -> float:
+        """A server of `dc` denied the call to the token; for how many seconds it has done so."""
+
+    def call_failed(
+        self, dc: str, *, node: str, gateway: str, step: str, text: str, dialled: bool
+    ) -> float:
+        """No server of `dc` answered; for how many seconds none has.
+
+        Args:
+            dc: The datacenter.
+            node: Server that was tried last; empty when none is known.
+            gateway: ``host:port`` that the call led through; empty for none.
+            step: What failed, one of `errors.STEPS`.
+            text: The error.
+            dialled: Whether there was a connection.
+        """
+
+    def why(self, dc: str) -> str:
+        """What is known of why `dc` cannot be reached; empty when nothing speaks against it."""
+
+
+class Forwarder:
+    """Carries calls to servers of other datacenters.
+
+    Args:
+        router: Knows the servers.
+        caller: Calls one.
+        witness: Is told how calls end, and how long they have failed.
+    """
+
+    def __init__(
+        self, router: Router, caller: RemoteCaller, witness: Witness | None = None
+    ) -> None:
+        self._router, self._caller, self._witness = router, caller, witness
 
     def datacenters(self) -> tuple[str, ...]:
         """Datacenters that have servers."""
@@ -74,21 +113,27 @@ class Forwarder:
         """
         servers = self._router.servers(dc)
         if not servers:
-            raise NoPathToDatacenter(dc)
+            raise NoPathToDatacenter(dc, self._witness.why(dc) if self._witness else "")
         repeatable = METHODS[method].read
-        failure: Unavailable | None = None
+        failure: DialFailed | ConnectionLost | None = None
         for attempt in range(max(_ATTEMPTS_MAX, len(servers))):
             server = servers[attempt % len(servers)]
             if isinstance(failure, DialFailed) and attempt >= len(servers):
                 break  # Every server was dialled once; the pool has tried every gateway.
             try:
-                return await self._call(server, method, request, reply)
+                answer = await self._call(server, method, request, reply)
             except RemoteError as error:
-                raise RemoteError(CALL_PREFIX + str(error)) from error
+                raise self._remote(error, server) from error
             except DialFailed as error:
                 failure = error
-            except (ConnectionLost, ProtocolError) as error:
+            except ConnectionLost as error:
+                failure = error
+            except ProtocolError as error:
                 failure = ConnectionLost(str(error))
+            else:
+                if self._witness is not None:
+                    self._witness.call_answered(dc)
+                return answer
             self._router.failed(server)
             logger.warning(
                 "call to another datacenter failed: %s",
@@ -98,7 +143,7 @@ class Forwarder:
             if isinstance(failure, ConnectionLost) and not repeatable:
                 break  # It may have taken effect.
         assert failure is not None
-        raise _with_prefix(failure) from failure
+        raise self._described(failure, server) from failure
 
     async def _call(self, server: ServerInfo, method: str, request: Record, reply: Any) -> Any:
         target = ServerTarget(server.dc, server.node, server.host, server.port)
@@ -111,6 +156,50 @@ class Forwarder:
             repeatable=METHODS[method].read,
         )
 
+    def _remote(self, error: RemoteError, server: ServerInfo) -> RemoteError:
+        """A server's own error with Consul's prefix before and the place behind it."""
+        dc, gateway, lasting = server.dc, error.gateway, ""
+        step = ACL if error.status == 403 else REMOTE_SERVER
+        if self._witness is not None:
+            if step == ACL:
+                lasting = _lasting(self._witness.call_refused(dc))
+            else:
+                self._witness.call_answered(dc)
+        text = located(
+            CALL_PREFIX + str(error), dc=dc, node=server.node, gateway=gateway, step=step
+        )
+        return RemoteError(text + lasting, gateway=gateway)
+
+    def _described(self, failure: DialFailed | ConnectionLost, server: ServerInfo) -> Unavailable:
+        """The failure with Consul's text before it; behind it the place, and since when."""
+        dc, text = server.dc, str(failure)
+        if isinstance(failure, ConnectionLost):
+            text = located(
+                CALL_PREFIX + text,
+                dc=dc,
+                node=server.node,
+                gateway=failure.gateway,
+                step=failure.step,
+            )
+        elif failure.step != NO_GATEWAY:  # That text starts with Consul's own.
+            text = CONNECT_PREFIX + text
+        if self._witness is not None:
+            text += _lasting(
+                self._witness.call_failed(
+                    dc,
+                    node=server.node,
+                    gateway=failure.gateway,
+                    step=failure.step,
+                    text=str(failure),
+                    dialled=isinstance(failure, ConnectionLost),
+                )
+            )
+        if isinstance(failure, ConnectionLost):
+            return ConnectionLost(text, gateway=failure.gateway, step=failure.step)
+        return DialFailed(
+            text, dc=failure.dc, node=failure.node, gateway=failure.gateway, step=failure.step
+        )
+
 
 def call_timeout(request: Record) -> float:
     """Seconds a remote call may take: longer for a blocking read than for anything else."""
@@ -120,16 +209,6 @@ def call_timeout(request: Record) -> float:
     return min(wait, QUERY_TIME_MAX) * (1 + _JITTER) + HOLD_TIME
 
 
-def _with_prefix(failure: Unavailable) -> Unavailable:
-    """The failure with the text that Consul puts before it."""
-    if isinstance(failure, DialFailed):
-        if failure.step == "no gateway known":
-            return failure  # Its text starts with Consul's own.
-        return DialFailed(
-            CONNECT_PREFIX + str(failure),
-            dc=failure.dc,
-            node=failure.node,
-            gateway=failure.gateway,
-            step=failure.step,
-        )
-    return ConnectionLost(CALL_PREFIX + str(failure))
+def _lasting(seconds: float) -> str:
+    """How long a trouble has lasted, to stand behind its text; nothing about a new one."""
+    return f", for {seconds:.1f} s now" if seconds > 0 else ""

@@ -239,7 +239,7 @@ async def test_a_refused_connection_names_server_and_step() -> None:
         assert caught.value.step == "connect"
         assert str(caught.value) == (
             f"dial tcp 127.0.0.1:{target.port}: connect: connection refused"
-            " (server alpha of datacenter dc1)"
+            " (datacenter dc1, server alpha, step: connect)"
         )
 
 
@@ -267,7 +267,7 @@ async def test_a_certificate_that_the_server_refuses_is_named(certificates: Any)
         )
         dialer = DirectDialer(SocketNetwork(TlsConfigurator(config)), tls=True)
         async with pooled(dialer) as (pool, _):
-            with pytest.raises(ConnectionLost, match="refused the handshake: unknown ca"):
+            with pytest.raises(ConnectionLost, match="refused our certificate: unknown ca"):
                 await leader(pool, target)
 
 

@@ -1,0 +1,176 @@
+"""What became of dials and calls: one record per gateway, and since when a datacenter fails.
+
+Every dial and every call to another datacenter is told here, and nowhere else is it counted, so
+that errors, status and log lines agree. Bounded: a federation has few gateways and datacenters,
+and what does not fit is not remembered.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+GATEWAYS_MAX: Final = 4096
+"""Gateways remembered; the one unused for longest gives way."""
+DATACENTERS_MAX: Final = 4096
+"""Datacenters in trouble at once that are remembered."""
+TEXT_SIZE_MAX: Final = 1024
+"""Characters kept of an error."""
+
+
+@dataclass(slots=True)
+class GatewayRecord:
+    """Dials of one gateway; moments are on the driver's monotonic clock.
+
+    Attributes:
+        address: ``host:port``.
+        dcs: Datacenters that it was dialled for.
+        attempts: Dials.
+        failures: Those that failed.
+        used_at: Latest dial.
+        dial_seconds: Of the latest that worked.
+        error: Of the latest that failed.
+        error_at: When that was.
+        failing_since: First failure since it worked last; None while it works.
+    """
+
+    address: str
+    dcs: set[str] = field(default_factory=set)
+    attempts: int = 0
+    failures: int = 0
+    used_at: float = 0.0
+    dial_seconds: float = 0.0
+    error: str = ""
+    error_at: float | None = None
+    failing_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A datacenter that cannot be reached; moments are on the driver's monotonic clock.
+
+    Attributes:
+        dc: The datacenter.
+        node: Server that was tried last.
+        gateway: ``host:port`` that was dialled last; empty for none.
+        step: What failed last, as `errors.DialFailed` names it, or ``call``.
+        text: The error.
+        since: First failure since it worked.
+        count: Failures since then.
+    """
+
+    dc: str
+    node: str
+    gateway: str
+    step: str
+    text: str
+    since: float
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleBegan:
+    """Event: a datacenter cannot be reached any more, or fails at another step than before."""
+
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleEnded:
+    """Event: a datacenter answers again."""
+
+    trouble: Trouble
+    seconds: float
+
+
+Event: TypeAlias = TroubleBegan | TroubleEnded
+
+CALL: Final = "call"
+"""Step of a failure after the dial worked: the connection ended, or nobody answered."""
+
+
+class Outcomes:
+    """Takes note of every dial and call; belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._gateways: dict[str, GatewayRecord] = {}  # The one used last stands last.
+        self._troubles: dict[str, Trouble] = {}
+        self._outputs: list[Event] = []
+
+    # Told ---------------------------------------------------------------------------------------
+
+    def gateway_dialled(
+        self, address: str, dc: str, *, seconds: float, error: str = "", now: float
+    ) -> None:
+        """One gateway was tried.
+
+        Args:
+            address: ``host:port``.
+            dc: Datacenter that it was to lead to.
+            seconds: How long it took.
+            error: Why it failed; empty when a server answered the handshake.
+            now: Seconds on the driver's monotonic clock.
+        """
+        record = self._gateways.pop(address, None) or GatewayRecord(address)
+        self._gateways[address] = record
+        if len(self._gateways) > GATEWAYS_MAX:
+            del self._gateways[next(iter(self._gateways))]
+        record.dcs.add(dc)
+        record.attempts += 1
+        record.used_at = now
+        if not error:
+            record.dial_seconds, record.failing_since = seconds, None
+            trouble = self._troubles.get(dc.lower())
+            if trouble is not None and trouble.step != CALL:
+                self._end(dc, now=now)
+            return
+        record.failures += 1
+        record.error, record.error_at = error[:TEXT_SIZE_MAX], now
+        if record.failing_since is None:
+            record.failing_since = now
+
+    def failed(
+        self, dc: str, *, node: str, gateway: str, step: str, text: str, now: float
+    ) -> Trouble:
+        """A whole dial failed over all gateways, or a call after it (step `CALL`).
+
+        Returns:
+            The trouble with the datacenter, as it is now.
+        """
+        known = self._troubles.get(dc.lower())
+        text = text[:TEXT_SIZE_MAX]
+        if known is None:
+            trouble = Trouble(dc, node, gateway, step, text, since=now)
+        else:
+            trouble = replace(
+                known, node=node, gateway=gateway, step=step, text=text, count=known.count + 1
+            )
+        if known is None and len(self._troubles) >= DATACENTERS_MAX:
+            return trouble
+        self._troubles[dc.lower()] = trouble
+        if known is None or known.step != step:
+            self._outputs.append(TroubleBegan(trouble))
+        return trouble
+
+    def answered(self, dc: str, *, now: float) -> None:
+        """A server of the datacenter answered a call, be it with an error."""
+        if self._troubles:
+            self._end(dc, now=now)
+
+    # Asked --------------------------------------------------------------------------------------
+
+    def trouble(self, dc: str) -> Trouble | None:
+        """Why a datacenter cannot be reached; None when the latest dial or call worked."""
+        return self._troubles.get(dc.lower())
+
+    def gateways(self) -> tuple[GatewayRecord, ...]:
+        """Gateways that were dialled, by address."""
+        return tuple(self._gateways[address] for address in sorted(self._gateways))
+
+    def take_outputs(self) -> list[Event]:
+        """Remove and return the events, oldest first."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _end(self, dc: str, *, now: float) -> None:
+        trouble = self._troubles.pop(dc.lower(), None)
+        if trouble is not None:
+            self._outputs.append(TroubleEnded(trouble, now - trouble.since))
