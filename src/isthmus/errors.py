@@ -50,7 +50,8 @@ name; ``deadline``: somebody on the way accepted the connection and then said no
 def located(text: str, *, dc: str, node: str, gateway: str, step: str) -> str:
     """An error's text with the place behind it: datacenter, server, gateway, step."""
     server = "any server" if node == "*" else f"server {node}"
-    through = f", gateway{'s' * (',' in gateway)} {gateway}" if gateway else ""
+    several = "s" if "," in gateway else ""
+    through = f", gateway{several} {gateway}" if gateway else ""
     return f"{text} (datacenter {dc}, {server}{through}, step: {STEPS.get(step, step)})"
 
 

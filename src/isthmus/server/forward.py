@@ -135,7 +135,7 @@ class Forwarder:
                     self._witness.call_answered(dc)
                 return answer
             self._router.failed(server)
-            logger.warning(
+            logger.debug(  # The witness warns, once for all calls.
                 "call to another datacenter failed: %s",
                 failure,
                 extra={"dc": dc, "node": server.node, "rpc": method},

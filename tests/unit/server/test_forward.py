@@ -112,13 +112,19 @@ def test_read_is_repeated_when_its_connection_breaks(error: Exception) -> None:
 def test_read_gives_up_after_three_broken_connections() -> None:
     error, called = refuse(READ, "ab", *[ConnectionLost("EOF") for _ in range(9)])
     assert isinstance(error, ConnectionLost)
-    assert (str(error), called) == ("rpc error making call: EOF", ["a", "b", "a"])
+    assert str(error) == (
+        "rpc error making call: EOF (datacenter dc2, server a, step: remote server)"
+    )
+    assert called == ["a", "b", "a"]
 
 
 def test_write_is_not_repeated_when_its_connection_breaks() -> None:
     error, called = refuse(WRITE, "ab", dial_failed(), ConnectionLost("EOF"))
     assert isinstance(error, ConnectionLost)
-    assert (str(error), called) == ("rpc error making call: EOF", ["a", "b"])
+    assert str(error) == (
+        "rpc error making call: EOF (datacenter dc2, server b, step: remote server)"
+    )
+    assert called == ["a", "b"]
 
 
 @pytest.mark.parametrize("call", [READ, WRITE])
@@ -136,7 +142,7 @@ def test_error_that_a_server_answers_is_passed_on_and_not_repeated() -> None:
     error, called = refuse(READ, "ab", RemoteError("Permission denied"))
     assert isinstance(error, RemoteError)
     assert (str(error), error.status, called) == (
-        "rpc error making call: Permission denied",
+        "rpc error making call: Permission denied (datacenter dc2, server a, step: ACL)",
         403,
         ["a"],
     )
@@ -171,3 +177,72 @@ def blocking(wait: float) -> DatacenterRequest:
 def test_every_call_has_a_deadline(request_: Record, seconds: float) -> None:
     assert call_timeout(request_) == pytest.approx(seconds)
     assert forward((READ[0], request_), "a", "done").timeouts == [pytest.approx(seconds)]
+
+
+class FakeWitness:
+    """Writes down what it is told; all troubles are 12 s old."""
+
+    def __init__(self, why: str = "") -> None:
+        self.told: list[tuple[object, ...]] = []
+        self.reason = why
+
+    def call_answered(self, dc: str) -> None:
+        self.told.append(("answered", dc))
+
+    def call_refused(self, dc: str) -> float:
+        self.told.append(("refused", dc))
+        return 12.0
+
+    def call_failed(
+        self, dc: str, *, node: str, gateway: str, step: str, text: str, dialled: bool
+    ) -> float:
+        self.told.append(("failed", dc, node, gateway, step, text, dialled))
+        return 12.0
+
+    def why(self, dc: str) -> str:
+        return self.reason
+
+
+def told(*answers: object) -> tuple[str, list[tuple[object, ...]]]:
+    """Error text, empty for none, and what the witness was told, of a read of one server."""
+    witness = FakeWitness()
+    forwarder = Forwarder(make_router("a"), FakeCaller(*answers), witness)
+    try:
+        run_virtual(forwarder.call("dc2", *READ, str))
+    except (Unavailable, RemoteError) as error:
+        return str(error), witness.told
+    return "", witness.told
+
+
+def test_witness_hears_of_answers() -> None:
+    assert told("done") == ("", [("answered", "dc2")])
+
+
+def test_errors_end_with_how_long_it_has_been_so() -> None:
+    text, heard = told(dial_failed())
+    assert text.endswith("dial tcp: refused, for 12.0 s now")
+    assert heard == [("failed", "dc2", "a", "10.0.0.9:443", "connect", "dial tcp: refused", False)]
+    lost = ConnectionLost("EOF", gateway="10.0.0.9:443", step="tls")
+    text, heard = told(lost, lost, lost)
+    assert text == (
+        "rpc error making call: EOF (datacenter dc2, server a, gateway 10.0.0.9:443, step: TLS),"
+        " for 12.0 s now"
+    )
+    assert heard == [("failed", "dc2", "a", "10.0.0.9:443", "tls", "EOF", True)]
+
+
+def test_a_denied_call_names_the_acl_and_any_other_answer_proves_the_way() -> None:
+    text, heard = told(RemoteError("Permission denied", gateway="g:1"))
+    assert text == (
+        "rpc error making call: Permission denied"
+        " (datacenter dc2, server a, gateway g:1, step: ACL), for 12.0 s now"
+    )
+    assert heard == [("refused", "dc2")]
+    assert told(RemoteError("no such thing"))[1] == [("answered", "dc2")]
+
+
+def test_a_datacenter_without_servers_is_explained_when_something_is_known_of_it() -> None:
+    forwarder = Forwarder(make_router(), FakeCaller(), FakeWitness("the gateway is down"))
+    with pytest.raises(NoPathToDatacenter) as failure:
+        run_virtual(forwarder.call("dc2", *READ, str))
+    assert str(failure.value) == "No path to datacenter: the gateway is down"
