@@ -6,6 +6,7 @@ used before it is complete.
 Source: protocol/gossip.md §1.3, §10.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +32,9 @@ from isthmus.names import host_port
 from isthmus.wire import memberlist as wire
 
 INBOUND_STREAMS_MAX: Final = 128
+"""Streams of all peers; when there are more, one of the busiest address gives way."""
+INBOUND_SIZE_MAX: Final = 64 * 1024 * 1024
+"""Bytes of incomplete messages of all peers; when there are more, the largest gives way."""
 OUTBOUND_STREAMS_MAX: Final = 128
 JOIN_PARALLEL_MAX: Final = 8
 """Addresses of one join that are tried at the same time."""
@@ -151,10 +155,10 @@ class Streams:
 
     def accept(self, *, peer: Address, now: float) -> int | None:
         """A peer opened a stream: its number, or None when there are too many."""
-        inbound = [s for s in self._streams.values() if isinstance(s.purpose, _Accepted)]
-        if len(inbound) >= INBOUND_STREAMS_MAX:
+        if len(self._inbound()) >= INBOUND_STREAMS_MAX:
             self._count("streams_refused")
-            return None
+            if not self._make_room(peer[0], now=now):
+                return None
         number = self._number()
         deadline = now + self._config.stream_timeout
         self._streams[number] = _Stream(
@@ -186,7 +190,8 @@ class Streams:
         except ProtocolError as error:
             self._refuse(stream_id, stream, str(error), now=now)
             return
-        if stream.reader.message is not None:
+        self._check_size(now=now)
+        if stream.reader.message is not None and stream_id in self._streams:
             del self._streams[stream_id]
             self._receive(stream_id, stream.purpose, stream.reader.message, now=now)
 
@@ -210,6 +215,39 @@ class Streams:
             stream = self._streams.pop(number)
             self._emit(CloseStream(number))
             self._end(stream, "i/o timeout", now=now)
+
+    # --- Room -----------------------------------------------------------------------------------
+
+    def _inbound(self) -> dict[int, _Accepted]:
+        """Peers of the streams that they opened, oldest first."""
+        return {
+            number: stream.purpose
+            for number, stream in self._streams.items()
+            if isinstance(stream.purpose, _Accepted)
+        }
+
+    def _make_room(self, host: str, *, now: float) -> bool:
+        """End the oldest stream of the busiest address, unless that is the newcomer's."""
+        inbound = self._inbound()
+        counts = Counter(accepted.peer[0] for accepted in inbound.values())
+        busiest, count = counts.most_common(1)[0]
+        if count <= counts[host] + 1:
+            return False
+        oldest = next(number for number, peer in inbound.items() if peer.peer[0] == busiest)
+        self._end_inbound(oldest, "too many streams", now=now)
+        return True
+
+    def _check_size(self, *, now: float) -> None:
+        """End the inbound stream that holds most, if all together hold too much."""
+        sizes = {number: self._streams[number].reader.held_size for number in self._inbound()}
+        if sum(sizes.values()) > INBOUND_SIZE_MAX:
+            self._count("streams_refused")
+            self._end_inbound(max(sizes, key=sizes.__getitem__), "too much at once", now=now)
+
+    def _end_inbound(self, number: int, why: str, *, now: float) -> None:
+        stream = self._streams.pop(number)
+        self._emit(CloseStream(number))
+        self._end(stream, why, now=now)
 
     # --- Messages -------------------------------------------------------------------------------
 

@@ -414,14 +414,15 @@ class PoolDriver:
         self.flush()
 
     def _warn(self, text: str) -> None:
-        """Log a warning, unless the same was logged lately."""
+        """Log a warning, unless the same was logged lately, of whatever peer."""
         now = self._loop.time()
-        last = self._warned.get(text)
+        what = text.partition(" from=")[0]
+        last = self._warned.get(what)
         if last is not None and now - last < REPEATED_WARNING_INTERVAL:
             self._count("warnings_repeated")
             return
-        self._warned.pop(text, None)
-        self._warned[text] = now
+        self._warned.pop(what, None)
+        self._warned[what] = now
         if len(self._warned) > REMEMBERED_WARNINGS_MAX:
             del self._warned[next(iter(self._warned))]
         _logger.warning("%s", text, extra={"pool": self.config.name})

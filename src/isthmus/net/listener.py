@@ -45,6 +45,8 @@ UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
 REFUSAL_TOLD_INTERVAL: Final = 60.0
 """Seconds between two log lines about addresses with too many connections."""
+REASONS_TOLD_MAX: Final = 50
+"""Refused connections that are logged with their reason in each such interval."""
 
 _RECORD_ALERT: Final = 0x15
 _ALERT_UNEXPECTED_MESSAGE: Final = bytes.fromhex("1503010002020a")
@@ -186,7 +188,8 @@ class ServerListener:
         self._open = ConnectionSet()  # Those served here.
         self._listening: Listening | None = None
         self._closing = False
-        self._refusal_told_at = float("-inf")
+        self._refusal_told_at = self._reasons_told_at = float("-inf")
+        self._reasons_told = 0
         self.refused_count = 0
         """Connections closed because their address had too many."""
 
@@ -261,8 +264,16 @@ class ServerListener:
         return False
 
     def _refuse(self, inbound: Inbound, reason: str) -> None:
-        _logger.info("server port: connection refused: %s", reason, extra={"peer": inbound.peer[0]})
         inbound.close()
+        now = asyncio.get_running_loop().time()
+        if now >= self._reasons_told_at + REFUSAL_TOLD_INTERVAL:
+            self._reasons_told_at, self._reasons_told = now, 0
+        self._reasons_told += 1
+        if self._reasons_told <= REASONS_TOLD_MAX:
+            extra = {"peer": inbound.peer[0]}
+            _logger.info("server port: connection refused: %s", reason, extra=extra)
+        elif self._reasons_told == REASONS_TOLD_MAX + 1:
+            _logger.info("server port: further refusals of this minute are not told")
 
     async def _welcome(self, inbound: Inbound, place: "_Place") -> None:
         first = await inbound.first_byte()

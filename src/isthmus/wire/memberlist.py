@@ -577,6 +577,11 @@ class StreamReader:
         self._steps = self._read()
         next(self._steps)
 
+    @property
+    def held_size(self) -> int:
+        """Bytes taken in so far."""
+        return len(self._source.data)
+
     def receive_data(self, data: bytes) -> None:
         """Take bytes in; those after the message are ignored.
 

@@ -15,7 +15,7 @@ from isthmus.gossip.outputs import (
     StateReceived,
     Warned,
 )
-from isthmus.gossip.streams import INBOUND_STREAMS_MAX, JoinTarget
+from isthmus.gossip.streams import INBOUND_SIZE_MAX, INBOUND_STREAMS_MAX, JoinTarget
 from isthmus.wire import memberlist as wire
 from support.memberlist_core import X_ADDR, Core, X, Y, ping
 
@@ -191,3 +191,40 @@ def test_inbound_streams_are_bounded() -> None:
     for _ in range(INBOUND_STREAMS_MAX):
         accepted(core)
     assert core.core.streams.accept(peer=Y, now=0.0) is None
+
+
+def accept_from(core: Core, host: str) -> int | None:
+    return core.core.streams.accept(peer=(host, 40_000), now=0.0)
+
+
+def test_the_busiest_address_gives_way_to_others() -> None:
+    core = Core()
+    crowd = [accept_from(core, "192.0.2.66") for _ in range(INBOUND_STREAMS_MAX)]
+    assert accept_from(core, "192.0.2.66") is None
+    assert accept_from(core, "192.0.2.7") is not None
+    closed = [o.id for o in core.core.take_outputs() if isinstance(o, CloseStream)]
+    assert closed == crowd[:1]
+
+
+def test_a_newcomer_ends_nobody_who_has_as_few_streams() -> None:
+    core = Core()
+    for number in range(INBOUND_STREAMS_MAX):
+        assert accept_from(core, f"192.0.2.{number}") is not None
+    assert accept_from(core, "192.0.2.0") is None
+    assert accept_from(core, "198.51.100.1") is None
+
+
+def test_incomplete_messages_of_all_streams_share_one_bound() -> None:
+    core = Core()
+    piece = 1 << 20
+    start = wire.encode_stream(wire.PushPull(join=False, nodes=(), user_state=bytes(19 << 20)))
+    small, *large = [accept_from(core, f"192.0.2.{number}") for number in range(5)]
+    assert small is not None
+    core.core.streams.receive_data(small, start[:100], now=0.0)
+    for number in large:
+        assert number is not None
+        for at in range(0, INBOUND_SIZE_MAX // 4 + piece, piece):
+            core.core.streams.receive_data(number, start[at : at + piece], now=0.0)
+    closed = [o.id for o in core.core.take_outputs() if isinstance(o, CloseStream)]
+    assert len(closed) == 1
+    assert small not in closed
