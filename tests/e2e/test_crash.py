@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ async def write(journal: Journal) -> None:
 
 async def write_until_killed(agent: AgentProcess, journals: list[Journal], after: float) -> None:
     """Run all writers at once, kill the agent after some seconds."""
-    asyncio.get_running_loop().call_later(after, agent.process.send, 9)
+    asyncio.get_running_loop().call_later(after, agent.process.send, signal.SIGKILL)
     async with asyncio.timeout(after + 20), asyncio.TaskGroup() as group:
         for journal in journals:
             group.create_task(write(journal))

@@ -6,7 +6,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from support.processes import ISTHMUS, Process, eventually
+from support.processes import ISTHMUS, Process, eventually, shown_on_failure
 
 HTTP_PORT = 8500
 START_TIMEOUT = 20.0
@@ -40,7 +40,8 @@ class AgentProcess:
 
     def wait_until_ready(self) -> None:
         """Wait until it leads and has registered itself."""
-        eventually(self.ready, timeout=START_TIMEOUT, every=0.02, what=f"agent at {self.host}")
+        with shown_on_failure(self.process):
+            eventually(self.ready, timeout=START_TIMEOUT, every=0.02, what=f"agent at {self.host}")
 
     def ready(self) -> bool:
         """Whether it leads and has registered itself."""
