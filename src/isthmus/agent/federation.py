@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from isthmus.config.model import AgentConfig
+from isthmus.errors import DialFailed
+from isthmus.federation.diagnosis import hop_of, remedy_for
 from isthmus.federation.locator import (
     GatewayLocator,
     GatewaysChanged,
     LocatorPopulated,
     WayToPrimaryChanged,
 )
+from isthmus.federation.outcomes import Outcomes, TroubleEnded
 from isthmus.federation.router import Router
 from isthmus.names import host_port, split_host_port
 from isthmus.net.pool import DirectDialer, RpcPool, ServerTarget
@@ -38,6 +41,7 @@ class Federation:
 
     Attributes:
         locator: None when gateways are not in use.
+        outcomes: What became of dials and calls.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Federation:
         self._changed, self._populated = changed, populated
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
+        self.outcomes = Outcomes()
         self.router = Router()
         self.locator: GatewayLocator | None = None
         gateways: GatewayDialer | None = None
@@ -60,7 +65,7 @@ class Federation:
             self.locator = GatewayLocator(
                 dc=config.datacenter, primary_dc=config.primary_datacenter, rng=rng
             )
-            gateways = self._dialer(self._receive_outcome)
+            gateways = self._dialer(self._receive_outcome, self._receive_failure)
         direct = DirectDialer(
             network,
             tls=config.tls.verify_outgoing,
@@ -70,12 +75,49 @@ class Federation:
         self.pool = RpcPool(
             FederatedDialer(direct, gateways, config.datacenter), on_silent=self._gateway_silent
         )
-        self.forwarder = Forwarder(self.router, self.pool)
+        self.forwarder = Forwarder(self.router, self.pool, self)
 
     def gossip_carrier(self) -> GossipCarrier:
         """What carries gossip through gateways; to be called on the gossip thread's loop."""
         assert self.locator is not None
-        return GossipCarrier(self._dialer(self._receive_from_gossip), self._config.datacenter)
+        dialer = self._dialer(self._receive_from_gossip, self._receive_failure_from_gossip)
+        return GossipCarrier(dialer, self._config.datacenter)
+
+    # How calls end (`server.forward.Witness`) -----------------------------------------------------
+
+    def call_answered(self, dc: str) -> None:
+        """See `Witness.call_answered`."""
+        if self.outcomes.has_news_in_an_answer:
+            self.outcomes.answered(dc, now=self._loop.time())
+            self._tell_outcomes()
+
+    def call_refused(self, dc: str) -> float:
+        """See `Witness.call_refused`."""
+        return self.outcomes.refused(dc, now=self._loop.time())
+
+    def call_failed(
+        self, dc: str, *, node: str, gateway: str, step: str, text: str, dialled: bool
+    ) -> float:
+        """See `Witness.call_failed`."""
+        now = self._loop.time()
+        trouble = self.outcomes.trouble(dc)
+        if trouble is None or dialled or self.locator is None:
+            trouble = self.outcomes.failed(
+                dc, node=node, gateway=gateway, step=step, text=text, by_call=dialled, now=now
+            )
+            self._tell_outcomes()
+        return now - trouble.since
+
+    def why(self, dc: str) -> str:
+        """See `Witness.why`."""
+        trouble = self.outcomes.trouble(dc)
+        if trouble is None:
+            return ""
+        lasting = self._loop.time() - trouble.since
+        return (
+            f"no server of it is in the WAN pool yet, and it cannot be joined:"
+            f" {trouble.text}, for {lasting:.1f} s now"
+        )
 
     def refresh_primary_gateway_fallback_addresses(self, addresses: Sequence[str]) -> None:
         """Take the addresses that retry-join found in `primary_gateways`."""
@@ -119,8 +161,18 @@ class Federation:
         """Close all connections."""
         await self.pool.close()
 
-    def _dialer(self, report: Callable[[GatewayOutcome], None]) -> GatewayDialer:
-        return GatewayDialer(self._network, self._pick, report, domain=self._config.domain)
+    def _dialer(
+        self,
+        report: Callable[[GatewayOutcome], None],
+        report_failure: Callable[[DialFailed], None],
+    ) -> GatewayDialer:
+        return GatewayDialer(
+            self._network,
+            self._pick,
+            report,
+            domain=self._config.domain,
+            report_failure=report_failure,
+        )
 
     def _pick(self, dc: str) -> Sequence[tuple[str, int]]:
         assert self.locator is not None
@@ -128,6 +180,48 @@ class Federation:
 
     def _receive_from_gossip(self, outcome: GatewayOutcome) -> None:
         self._loop.call_soon_threadsafe(self._receive_outcome, outcome)
+
+    def _receive_failure_from_gossip(self, failure: DialFailed) -> None:
+        self._loop.call_soon_threadsafe(self._receive_failure, failure)
+
+    def _receive_failure(self, failure: DialFailed) -> None:
+        """A dial failed over all gateways."""
+        self.outcomes.failed(
+            failure.dc,
+            node=failure.node,
+            gateway=failure.gateway,
+            step=failure.step,
+            text=str(failure),
+            by_call=False,
+            now=self._loop.time(),
+        )
+        self._tell_outcomes()
+
+    def _tell_outcomes(self) -> None:
+        """Log what changed: one line when a datacenter's trouble begins, turns, ends."""
+        for event in self.outcomes.take_outputs():
+            trouble = event.trouble
+            if isinstance(event, TroubleEnded):
+                logger.info(
+                    "datacenter %s is reached again after %.1f s",
+                    trouble.dc,
+                    event.seconds,
+                    extra={"dc": trouble.dc},
+                )
+                continue
+            logger.warning(
+                "cannot reach datacenter %s: %s: remedy: %s",
+                trouble.dc,
+                trouble.text,
+                remedy_for(
+                    trouble.step,
+                    trouble.text,
+                    source=self._config.datacenter,
+                    target=trouble.dc,
+                    gateway=trouble.gateway,
+                ),
+                extra={"dc": trouble.dc, "hop": str(hop_of(trouble.step))},
+            )
 
     def _gateway_silent(self, target: ServerTarget, gateway: str) -> None:
         assert self.locator is not None
@@ -141,6 +235,14 @@ class Federation:
     def _receive_outcome(self, outcome: GatewayOutcome) -> None:
         assert self.locator is not None
         address = host_port(outcome.host, outcome.port)
+        self.outcomes.gateway_dialled(
+            address,
+            outcome.dc,
+            seconds=outcome.seconds,
+            error=outcome.text,
+            now=self._loop.time(),
+        )
+        self._tell_outcomes()
         if outcome.ok:
             self.locator.gateway_worked(address)
         else:

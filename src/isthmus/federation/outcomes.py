@@ -51,9 +51,11 @@ class Trouble:
         dc: The datacenter.
         node: Server that was tried last.
         gateway: ``host:port`` that was dialled last; empty for none.
-        step: What failed last, as `errors.DialFailed` names it, or ``call``.
+        step: What failed last, one of `errors.STEPS`.
         text: The error.
         since: First failure since it worked.
+        by_call: The dial had worked; the connection failed after it. Then only an answer proves
+            that it is over.
         count: Failures since then.
     """
 
@@ -63,6 +65,7 @@ class Trouble:
     step: str
     text: str
     since: float
+    by_call: bool = False
     count: int = 1
 
 
@@ -83,9 +86,6 @@ class TroubleEnded:
 
 Event: TypeAlias = TroubleBegan | TroubleEnded
 
-CALL: Final = "call"
-"""Step of a failure after the dial worked: the connection ended, or nobody answered."""
-
 
 class Outcomes:
     """Takes note of every dial and call; belongs to one thread."""
@@ -93,6 +93,7 @@ class Outcomes:
     def __init__(self) -> None:
         self._gateways: dict[str, GatewayRecord] = {}  # The one used last stands last.
         self._troubles: dict[str, Trouble] = {}
+        self._refused: dict[str, float] = {}
         self._outputs: list[Event] = []
 
     # Told ---------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class Outcomes:
         if not error:
             record.dial_seconds, record.failing_since = seconds, None
             trouble = self._troubles.get(dc.lower())
-            if trouble is not None and trouble.step != CALL:
+            if trouble is not None and not trouble.by_call:
                 self._end(dc, now=now)
             return
         record.failures += 1
@@ -128,9 +129,17 @@ class Outcomes:
             record.failing_since = now
 
     def failed(
-        self, dc: str, *, node: str, gateway: str, step: str, text: str, now: float
+        self,
+        dc: str,
+        *,
+        node: str,
+        gateway: str,
+        step: str,
+        text: str,
+        by_call: bool,
+        now: float,
     ) -> Trouble:
-        """A whole dial failed over all gateways, or a call after it (step `CALL`).
+        """A whole dial failed over all gateways, or a call after it (`by_call`).
 
         Returns:
             The trouble with the datacenter, as it is now.
@@ -138,10 +147,16 @@ class Outcomes:
         known = self._troubles.get(dc.lower())
         text = text[:TEXT_SIZE_MAX]
         if known is None:
-            trouble = Trouble(dc, node, gateway, step, text, since=now)
+            trouble = Trouble(dc, node, gateway, step, text, since=now, by_call=by_call)
         else:
             trouble = replace(
-                known, node=node, gateway=gateway, step=step, text=text, count=known.count + 1
+                known,
+                node=node,
+                gateway=gateway,
+                step=step,
+                text=text,
+                by_call=by_call,
+                count=known.count + 1,
             )
         if known is None and len(self._troubles) >= DATACENTERS_MAX:
             return trouble
@@ -150,10 +165,26 @@ class Outcomes:
             self._outputs.append(TroubleBegan(trouble))
         return trouble
 
+    def refused(self, dc: str, *, now: float) -> float:
+        """A server of the datacenter denied a call to its token.
+
+        Returns:
+            Seconds since it first did so without allowing any in between.
+        """
+        self._end(dc, now=now)
+        if len(self._refused) < DATACENTERS_MAX:
+            self._refused.setdefault(dc.lower(), now)
+        return now - self._refused.get(dc.lower(), now)
+
     def answered(self, dc: str, *, now: float) -> None:
-        """A server of the datacenter answered a call, be it with an error."""
-        if self._troubles:
-            self._end(dc, now=now)
+        """A server of the datacenter answered a call."""
+        self._refused.pop(dc.lower(), None)
+        self._end(dc, now=now)
+
+    @property
+    def has_news_in_an_answer(self) -> bool:
+        """Whether an answer of some datacenter would change anything here."""
+        return bool(self._troubles or self._refused)
 
     # Asked --------------------------------------------------------------------------------------
 
