@@ -97,6 +97,26 @@ class GatewayLocator:
         return not self._through_local
 
     @property
+    def hearsay(self) -> tuple[str, ...]:
+        """Gateways of the primary that another secondary told us of, sorted."""
+        return self._hearsay
+
+    def way_to_primary(self) -> tuple[bool, str]:
+        """Whether the primary is dialled through our own gateways, and why so, in words.
+
+        Source: protocol/federation.md §12.4, §12.5.
+        """
+        if not self._local:
+            return False, "no gateway of ours can be used"
+        if not self._through_local:
+            return False, f"replication failed {self._failures} times in a row"
+        if not self._replicating:
+            return True, "this server does not lead, so it has no reason to doubt our gateways"
+        if self._failures:
+            return True, f"replication failed {self._failures} times in a row, not yet too often"
+        return True, "replication works"
+
+    @property
     def fallback(self) -> tuple[str, ...]:
         """Configured addresses of the primary's gateways, sorted."""
         return self._fallback

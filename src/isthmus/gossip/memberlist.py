@@ -105,6 +105,8 @@ class Memberlist:
         self._route_by_name, self._is_remote = route_by_name, is_remote
         self._outputs: list[MemberlistOutput] = []
         self.counters: dict[str, int] = {}
+        self.acked_at: dict[str, float] = {}
+        """When members answered a probe of ours last."""
         self.awareness = Awareness(config.awareness_max)
         self.rumours = BroadcastQueue(config.retransmit_mult)
         me = wire.Alive(
@@ -439,6 +441,7 @@ class Memberlist:
     def _carry_out(self, result: ProbeResult, *, now: float) -> None:
         match result:
             case ProbeSucceeded(target, rtt, payload, by_stream):
+                self._note_ack(target, now=now)
                 if by_stream:
                     self._outputs.append(
                         Warned(
@@ -462,6 +465,13 @@ class Memberlist:
                         incarnation=node.incarnation, node=node.name, from_=self.table.me.name
                     )
                     self.table.receive_suspect(claim, now=now)
+
+    def _note_ack(self, target: str, *, now: float) -> None:
+        self.acked_at[target] = now
+        if len(self.acked_at) > 2 * len(self.table.nodes) + 16:  # Most of them are forgotten.
+            self.acked_at = {
+                name: at for name, at in self.acked_at.items() if name in self.table.nodes
+            }
 
     def _ask_helpers(self, target: Node, sequence: int, *, now: float) -> None:
         helpers = self.table.random_nodes(

@@ -250,6 +250,13 @@ class Pool:
         """Figures for an operator."""
         return await self._thread.call(self._driver.stats())
 
+    async def acks(self) -> dict[str, float]:
+        """Seconds since members answered a probe of ours last, by name.
+
+        An answer travels its own way, so it proves both directions.
+        """
+        return await self._thread.call(self._driver.acks())
+
     def hold(self) -> None:
         """Start nothing by ourselves until `release`; go on answering. Any thread."""
         self._thread.post(self._driver.hold)

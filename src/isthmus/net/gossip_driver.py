@@ -340,6 +340,12 @@ class PoolDriver:
         own = {name: str(value) for name, value in sorted(self._counters.items())}
         return self._core.stats() | own | {"events_dropped": str(self._mailbox.dropped)}
 
+    async def acks(self) -> dict[str, float]:
+        """See `Pool.acks`."""
+        self._check_open()
+        now = self._loop.time()
+        return {name: now - at for name, at in self._core.memberlist.acked_at.items()}
+
     def hold(self) -> None:
         """See `Pool.hold`."""
         if not self._closed:
