@@ -78,6 +78,9 @@ class Remote(Protocol):
 class FederationDuties:
     """Keeps our record in the primary and the primary's records in our store.
 
+    Attributes:
+        replication: How replication fares.
+
     Args:
         dc: Our datacenter.
         primary_dc: The primary datacenter.
@@ -111,6 +114,7 @@ class FederationDuties:
         self._enabled, self._known_dcs = enabled, known_dcs
         self._wall, self._rng, self._token = wall, rng, token
         self._on_locator = on_locator
+        self.replication = ReplicationStatus(running=dc != primary_dc)
         self._states: tuple[FederationState, ...] | None = None
         self._gateways: tuple[CheckServiceNode, ...] | None = None
         self._changed = asyncio.Event()  # Our record or our gateways: announce looks.
@@ -259,11 +263,13 @@ class FederationDuties:
             self._news[1].clear()  # Only news that this round could not use bring another.
             try:
                 reply = await self._fetch(index.last)
+                self.replication.primary_index = reply.index
                 _, ours = await self._tables.federation_states(0)
                 writes = writes_to_follow(reply.states or (), ours)
                 for write in writes:
                     await self._tables.apply(write)
             except _TRANSIENT as error:
+                self.replication.failed(str(error))
                 index.reset()
                 wait = backoff.failed()
                 repeated = clock.time() - warned_at < REPEATED_WARNING_INTERVAL
@@ -281,6 +287,7 @@ class FederationDuties:
                 continue
             backoff.reset()
             warned_at = -REPEATED_WARNING_INTERVAL
+            self.replication.succeeded(reply.index, now=clock.time())
             if writes:
                 logger.info("replicated %d federation states from the primary", len(writes))
             if index.receive(reply.index):
@@ -372,6 +379,36 @@ class FederationDuties:
 
     def _backoff(self, first: float, longest: float) -> Backoff:
         return Backoff(first=first, longest=longest, jitter=_RETRY_JITTER, rng=self._rng)
+
+
+@dataclass(slots=True)
+class ReplicationStatus:
+    """How replication from the primary fares.
+
+    Attributes:
+        running: Whether this server replicates.
+        primary_index: Newest index that the primary told.
+        index: Newest of those whose records are all in our store.
+        succeeded_at: When a round ended well last, on the loop's clock; None for never.
+        failures: Rounds that failed since then.
+        error: Of the latest of them.
+    """
+
+    running: bool = False
+    primary_index: int = 0
+    index: int = 0
+    succeeded_at: float | None = None
+    failures: int = 0
+    error: str = ""
+
+    def succeeded(self, index: int, *, now: float) -> None:
+        """A round ended well."""
+        self.index, self.succeeded_at, self.failures, self.error = index, now, 0, ""
+
+    def failed(self, error: str) -> None:
+        """A round failed."""
+        self.failures += 1
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
