@@ -100,6 +100,8 @@ class Connection(asyncio.Protocol):
         """Give up the request that is running: nobody waits for it."""
         self._closing = True
         self._connections.remove(self, self._peer)
+        if self._transport is not None:
+            self._connections.unsent.note(self._transport, self._peer, 0)
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -137,6 +139,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client reads again."""
         self._writable = True
+        if self._transport is not None:
+            self._connections.unsent.note(self._transport, self._peer, 0)
         self._next()
 
     # From the parser ------------------------------------------------------------------------
@@ -280,6 +284,9 @@ class Connection(asyncio.Protocol):
                 body=request.method != "HEAD",
             )
         )
+        if not self._writable:
+            transport = self._transport
+            self._connections.unsent.note(transport, self._peer, transport.get_write_buffer_size())
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer something that is no request of ours, and close."""

@@ -5,10 +5,13 @@ import enum
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from isthmus.net.connections import SharedMemory
 from isthmus.net.tasks import TaskScope
 
 CONNECTIONS_MAX: Final = 16_384
 """Connections of all clients together."""
+UNSENT_SIZE_MAX: Final = 256 * 1024 * 1024
+"""Bytes of answers that clients do not read, of all together; then one of them is dropped."""
 
 
 class Closable(Protocol):
@@ -49,6 +52,9 @@ class Connections:
         self._clock = clock
         self._open: set[Closable] = set()
         self._clients: dict[str, int] = {}
+        self.unsent = SharedMemory(
+            UNSENT_SIZE_MAX, measure=lambda transport: transport.get_write_buffer_size()
+        )
         self._date, self._date_until = "", float("-inf")
 
     def __len__(self) -> int:

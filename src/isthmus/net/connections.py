@@ -1,6 +1,8 @@
-"""The open connections of one component, and their orderly end."""
+"""The open connections of one component: their orderly end, and the memory they share."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 CLOSE_TIMEOUT: Final = 1.0
@@ -48,3 +50,65 @@ class ConnectionSet:
         while self._open:
             self._changed.clear()
             await self._changed.wait()
+
+
+class SharedMemory:
+    """Memory that all connections of a component share; who takes most of it gives way.
+
+    The bound holds for all of them together: one that held for each would have to be too small
+    for the honest or, times the number of connections, too large for the machine.
+
+    Args:
+        size_max: Bytes that all may hold together.
+        measure: Finds out what a connection holds now; None: what it noted last.
+    """
+
+    def __init__(
+        self, size_max: int, *, measure: Callable[[asyncio.Transport], int] | None = None
+    ) -> None:
+        assert size_max > 0
+        self._size_max, self._measure = size_max, measure
+        self._held: dict[asyncio.Transport, tuple[str, int]] = {}
+        self._total = 0
+        self.aborted_count = 0
+        """Connections that gave way."""
+
+    @property
+    def total(self) -> int:
+        """Bytes held, as noted."""
+        return self._total
+
+    def note(self, transport: asyncio.Transport, host: str, size: int) -> None:
+        """A connection holds so many bytes now; it or another is aborted if that is too much.
+
+        Args:
+            transport: The connection.
+            host: Address of its peer: the one that holds most gives way with its largest.
+            size: Bytes; 0 when it is lost, too.
+        """
+        _, before = self._held.pop(transport, ("", 0))
+        self._total += size - before
+        if size:
+            self._held[transport] = (host, size)
+        if self._total > self._size_max:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        if self._measure is not None:
+            self._held = {
+                transport: (host, size)
+                for transport, (host, _) in self._held.items()
+                if (size := self._measure(transport))
+            }
+            self._total = sum(size for _, size in self._held.values())
+        while self._total > self._size_max:
+            hosts: Counter[str] = Counter()
+            for host, size in self._held.values():
+                hosts[host] += size
+            busiest = max(hosts, key=hosts.__getitem__)
+            of_busiest = [entry for entry in self._held.items() if entry[1][0] == busiest]
+            transport, (_, size) = max(of_busiest, key=lambda entry: entry[1][1])
+            del self._held[transport]
+            self._total -= size
+            self.aborted_count += 1
+            transport.abort()

@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 from isthmus.errors import IsthmusError, MalformedPacket, ProtocolError, UnknownProtocol
 from isthmus.model.record import Record
-from isthmus.net.connections import ConnectionSet
+from isthmus.net.connections import ConnectionSet, SharedMemory
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
@@ -41,12 +41,14 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 INCOMPLETE_SIZE_MAX: Final = 64 * 1024 * 1024
 """Bytes of incomplete requests that one connection may make us hold."""
+INCOMPLETE_TOTAL_MAX: Final = 256 * 1024 * 1024
+"""The same of all connections; then one of the address that holds most is dropped."""
 UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
 REFUSAL_TOLD_INTERVAL: Final = 60.0
 """Seconds between two log lines about addresses with too many connections."""
 REASONS_TOLD_MAX: Final = 50
-"""Refused connections that are logged with their reason in each such interval."""
+"""Refused connections of one kind that are logged with their reason in each such interval."""
 
 _RECORD_ALERT: Final = 0x15
 _ALERT_UNEXPECTED_MESSAGE: Final = bytes.fromhex("1503010002020a")
@@ -114,7 +116,7 @@ class ListenerConfig:
 
     handshake_timeout: float = 5.0
     connections_per_client: int = 100
-    connections_per_gateway: int = 4096
+    connections_per_gateway: int = 2048
     native_tls: bool = False
     demand_tls: bool = False
     demand_certificate: bool = False
@@ -186,10 +188,11 @@ class ServerListener:
         self._calls = TaskScope()
         self._connections: Counter[str] = Counter()  # By address.
         self._open = ConnectionSet()  # Those served here.
+        self._incomplete = SharedMemory(INCOMPLETE_TOTAL_MAX)
         self._listening: Listening | None = None
         self._closing = False
         self._refusal_told_at = self._reasons_told_at = float("-inf")
-        self._reasons_told = 0
+        self._reasons_told: Counter[str] = Counter()  # By kind.
         self.refused_count = 0
         """Connections closed because their address had too many."""
 
@@ -233,9 +236,9 @@ class ServerListener:
             async with asyncio.timeout(self._config.handshake_timeout):
                 await self._welcome(inbound, place)
         except TimeoutError:
-            self._refuse(inbound, "nothing complete within the handshake timeout")
+            self._refuse(inbound, "nothing complete within the handshake timeout", "timeout")
         except (ProtocolError, HandshakeFailed, OSError) as error:
-            self._refuse(inbound, str(error))
+            self._refuse(inbound, str(error), type(error).__name__)
         except BaseException:
             inbound.close()
             place.release()
@@ -263,17 +266,18 @@ class ServerListener:
             )
         return False
 
-    def _refuse(self, inbound: Inbound, reason: str) -> None:
+    def _refuse(self, inbound: Inbound, reason: str, kind: str) -> None:
         inbound.close()
         now = asyncio.get_running_loop().time()
         if now >= self._reasons_told_at + REFUSAL_TOLD_INTERVAL:
-            self._reasons_told_at, self._reasons_told = now, 0
-        self._reasons_told += 1
-        if self._reasons_told <= REASONS_TOLD_MAX:
+            self._reasons_told_at = now
+            self._reasons_told.clear()
+        self._reasons_told[kind] += 1
+        if self._reasons_told[kind] <= REASONS_TOLD_MAX:
             extra = {"peer": inbound.peer[0]}
             _logger.info("server port: connection refused: %s", reason, extra=extra)
-        elif self._reasons_told == REASONS_TOLD_MAX + 1:
-            _logger.info("server port: further refusals of this minute are not told")
+        elif self._reasons_told[kind] == REASONS_TOLD_MAX + 1:
+            _logger.info("server port: further refusals of this kind are not told this minute")
 
     async def _welcome(self, inbound: Inbound, place: "_Place") -> None:
         first = await inbound.first_byte()
@@ -394,9 +398,15 @@ class _Serving:
         if self._listener._closing:
             transport.abort()
 
+    def holds(self, size: int) -> None:
+        """The connection holds so many bytes of incomplete requests; may abort it."""
+        if self._transport is not None:
+            self._listener._incomplete.note(self._transport, self.peer.host, size)
+
     def lost(self) -> None:
         """The connection is gone."""
         self._place.release()
+        self.holds(0)
         if self._transport is not None:
             self._listener._open.discard(self._transport)
 
@@ -546,10 +556,12 @@ class _MultiConnection(MultiplexProtocol):
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._incomplete_size -= stream.incomplete_size
+            self._serving.holds(self._incomplete_size)
             if stream.task is not None:
                 stream.task.cancel()
 
     def _check_size(self) -> None:
+        self._serving.holds(self._incomplete_size)
         if self._incomplete_size > INCOMPLETE_SIZE_MAX:
             _logger.warning(
                 "server port: too many incomplete requests",
@@ -576,6 +588,7 @@ class _SingleConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._unread_size += len(data)
         self._channel.receive_data(data)
+        self._serving.holds(self._channel.incomplete_size)
         self._advance()
 
     def eof_received(self) -> bool:
