@@ -29,16 +29,19 @@ class Federation:
         self.sites, self.folder = sites, folder
         self.servers: dict[str, Process] = {}
         self.gateways: dict[str, Process] = {}
-        make_certificates(folder, {site.name: f"{site.name}s0" for site in sites.sites})
+        make_certificates(folder, {site.name: self.node(site) for site in sites.sites})
 
-    def start_server(self, site: Site) -> Process:
-        """Start a site's server."""
+    def node(self, site: Site) -> str:
+        """Name of a site's server."""
+        return f"{site.name}s0"
+
+    def start_server(self, site: Site, **more: Any) -> Process:
+        """Start a site's server, with more configuration if wanted."""
         primary = self.sites.sites[0]
-        more: dict[str, Any] = {}
-        if site is not primary:
+        if site is not primary and "primary_gateways" not in more:
             more["primary_gateways"] = [f"{primary.gateway_wan()}:{GATEWAY_PORT}"]
         config = server_config(
-            self.folder, dc=site.name, node=f"{site.name}s0", address=site.server, **more
+            self.folder, dc=site.name, node=self.node(site), address=site.server, **more
         )
         command = site.command(*ISTHMUS, "agent", "-config-file", str(config))
         self.servers[site.name] = Process(command, self.folder / f"{site.name}-server.log")

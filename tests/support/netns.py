@@ -67,6 +67,7 @@ class Site:
     name: str
     number: int
     namespace: str
+    private: str
     _entered: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,11 +77,11 @@ class Site:
     @property
     def server(self) -> str:
         """Address of the datacenter's server; nothing outside can reach it."""
-        return f"10.{self.number}.0.10"
+        return f"{self.private}.0.10"
 
     def gateway(self, index: int = 0) -> str:
         """LAN address of a gateway."""
-        return f"10.{self.number}.0.{20 + index}"
+        return f"{self.private}.0.{20 + index}"
 
     def gateway_wan(self, index: int = 0) -> str:
         """WAN address of a gateway; two are configured for every site."""
@@ -131,16 +132,26 @@ def _enter(namespace: str) -> None:
 
 
 class Sites:
-    """Several sites around a transit namespace. A context manager."""
+    """Several sites around a transit namespace. A context manager.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: How many.
+        same_private: All use the same private addresses, as sites of different owners may.
+    """
+
+    def __init__(self, count: int, *, same_private: bool = False) -> None:
+        self._same_private = same_private
         self._prefix = f"isth{os.getpid()}n{next(_numbers)}"
         self.transit = f"{self._prefix}t"
         self._create(count)
         self.sites = [
-            Site(f"dc{number}", number, f"{self._prefix}d{number}")
+            Site(f"dc{number}", number, f"{self._prefix}d{number}", self._private(number))
             for number in range(1, count + 1)
         ]
+
+    def _private(self, number: int) -> str:
+        """First half of a site's private addresses."""
+        return "10.1" if self._same_private else f"10.{number}"
 
     def _create(self, count: int) -> None:
         run("ip", "netns", "add", self.transit)
@@ -160,7 +171,8 @@ class Sites:
         )
         inside = ("ip", "-n", namespace)
         run(*inside, "link", "set", "lo", "up")
-        for address in (f"10.{number}.0.10", *(f"10.{number}.0.{20 + i}" for i in range(4))):
+        private = self._private(number)
+        for address in (f"{private}.0.10", *(f"{private}.0.{20 + i}" for i in range(4))):
             run(*inside, "addr", "add", f"{address}/32", "dev", "lo")
         for address in (f"198.51.100.{wan + 1}/30", f"198.51.100.{wan + 65}/32"):
             run(*inside, "addr", "add", address, "dev", here)
@@ -170,7 +182,8 @@ class Sites:
         run(*transit, "addr", "add", f"198.51.100.{wan + 2}/30", "dev", there)
         run(*transit, "link", "set", there, "up")
         run(*transit, "route", "add", f"198.51.100.{wan + 65}/32", "dev", there)
-        run(*transit, "route", "add", f"10.{number}.0.0/16", "dev", there)
+        if not self._same_private:
+            run(*transit, "route", "add", f"10.{number}.0.0/16", "dev", there)
 
     def _filter(self, count: int) -> None:
         rules = ["-P FORWARD DROP", "-N servers", "-A servers -j DROP"]

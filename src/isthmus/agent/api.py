@@ -14,7 +14,7 @@ from isthmus.agent.local import LocalState
 from isthmus.agent.members import COMPATIBLE_BUILD
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
-from isthmus.config.model import AgentConfig
+from isthmus.config.model import OFF, AgentConfig
 from isthmus.errors import WAN_JOIN_DISABLED, RequestError
 from isthmus.gossip import roster
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
@@ -114,7 +114,8 @@ class AgentApi:
         """Members of a pool, sorted by name."""
         pool = self._parts.wan if wan else self._parts.lan
         if pool is None:
-            return None if wan else ()
+            not_a_member = wan and self._parts.config.ports.serf_wan == OFF
+            return None if not_a_member else ()  # The latter while we start.
         return tuple(_shown(member) for member in sorted(pool.members(), key=lambda m: m.name))
 
     async def join(self, address: str, *, wan: bool) -> None:

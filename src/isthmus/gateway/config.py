@@ -12,7 +12,9 @@ class GatewayConfig:
         hello_timeout: A client that has not sent its whole ClientHello by then is cut off.
         connect_timeout: From the start of a dial until some endpoint must be connected.
         stagger: An attempt that is not connected by then is joined by one to the next endpoint.
-        answer_patience: So is a connected endpoint that has not answered the hello by then.
+        answer_patience: So is a connected endpoint that has not answered the hello by then, or in
+            three times the time that it took last.
+        doubt_time: An endpoint that another one overtook so is tried last for this time.
         attempts_max: Attempts in one dial.
         connections_max: Open connections, including those whose hello is awaited.
         hellos_max: Connections whose hello is awaited; the oldest makes room for a new one.
@@ -29,7 +31,8 @@ class GatewayConfig:
     hello_timeout: float = 15.0
     connect_timeout: float = 5.0
     stagger: float = 0.25
-    answer_patience: float = 0.75
+    answer_patience: float = 0.25
+    doubt_time: float = 5.0
     attempts_max: int = 8
     connections_max: int = 16_384
     hellos_max: int = 4_096

@@ -23,6 +23,7 @@ from isthmus.gateway.timers import Timers
 from isthmus.mesh.routes import Endpoint
 
 _ANSWER_SIZE: Final = 16 * 1024
+_PATIENCE_FACTOR: Final = 3
 _LOST_ANSWERS_MAX: Final = 2
 """Endpoints that may accept and then close without an answer before the dial is given up.
 
@@ -58,7 +59,9 @@ class Dialer:
         self.health = EndpointHealth(config)
         self.resolver = Resolver(loop)
         self.staggers: Timers[Dial] = Timers(config.stagger, lambda dial: dial.widen())
-        self.patience: Timers[Dial] = Timers(config.answer_patience, lambda dial: dial.widen())
+        self.patience: Timers[Dial] = Timers(
+            config.answer_patience, lambda dial: dial.lose_patience()
+        )
         self.connects: Timers[Dial] = Timers(config.connect_timeout, lambda dial: dial.time_out())
         for timers in (self.staggers, self.patience, self.connects):
             loop.add_timers(timers)
@@ -120,6 +123,17 @@ class Dial:
         if not (self._attempts or self._resolving or self._over):
             self.abandon()
             self._caller.dial_failed()
+
+    def lose_patience(self) -> None:
+        """Try one more candidate, unless an endpoint is known to take its time to answer."""
+        now, health = self._dialer.loop.now, self._dialer.health
+        for attempt in self._attempts:
+            if attempt.connected_at is not None:
+                usual = _PATIENCE_FACTOR * health.answer_seconds(attempt.endpoint)
+                if now - attempt.connected_at < usual:
+                    self._dialer.patience.start(self, now=now)
+                    return
+        self.widen()
 
     def time_out(self) -> None:
         """Give up the attempts that are not connected by now, and all further ones."""
@@ -222,11 +236,14 @@ class Dial:
         if not data:
             raise ConnectionResetError
         self._attempts.remove(attempt)
-        self._dialer.health.worked(attempt.endpoint)
-        late = self._dialer.loop.now - self._dialer.config.answer_patience
+        now, health = self._dialer.loop.now, self._dialer.health
+        assert attempt.connected_at is not None
+        health.worked(attempt.endpoint, seconds=now - attempt.connected_at)
+        late = now - self._dialer.config.answer_patience
         for loser in self._attempts:
             if loser.connected_at is not None and loser.connected_at <= late:
-                self._blame(loser.endpoint)  # It was asked first, and overtaken.
+                self._dialer.counters.attempts_failed += 1
+                health.overtaken(loser.endpoint, now=now)
         self.abandon()
         self._caller.dial_won(attempt.sock, data, more=hangup or len(data) == _ANSWER_SIZE)
 

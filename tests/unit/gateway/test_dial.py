@@ -128,6 +128,22 @@ def test_hanging_endpoint_is_overtaken(
     hanging.close()
 
 
+def test_endpoint_known_to_be_slow_is_given_its_time(
+    make_backend: BackendMaker, make_gateway: GatewayMaker
+) -> None:
+    def hesitate(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        threading.Event().wait(0.15)
+        sock.sendall(b"one")
+
+    slow, other = make_backend(hesitate).endpoint, make_backend(b"two").endpoint
+    gateway = make_gateway(routes(web=(slow,)), answer_patience=0.05)
+    assert ask(gateway.connect())[0] == b"one"
+    gateway.proxy.set_routes(routes(web=(slow, other)))
+    assert {ask(gateway.connect())[0] for _ in range(4)} == {b"one", b"two"}
+    assert gateway.proxy.counters().attempts == 5  # Nobody was joined by another.
+
+
 def test_slow_answer_is_waited_for(make_backend: BackendMaker, make_gateway: GatewayMaker) -> None:
     asked = threading.Event()
     may_answer = threading.Event()

@@ -80,3 +80,28 @@ def test_endpoints_that_no_route_names_are_forgotten() -> None:
         fail(health, endpoint, 3, now=0.0)
     health.keep_only({A})
     assert (health.is_ejected(A, now=1.0), health.is_ejected(B, now=1.0)) == (True, False)
+
+
+def test_overtaken_endpoint_is_tried_last_for_a_while() -> None:
+    health = make_health()
+    health.overtaken(A, now=0.0)
+    assert all(health.order((A, B), now=4.9) == [B, A] for _ in range(4))
+    assert {health.order((A, B), now=5.0)[0] for _ in range(4)} == {A, B}
+
+
+def test_answer_ends_the_doubt() -> None:
+    health = make_health()
+    health.overtaken(A, now=0.0)
+    health.worked(A, seconds=0.3)
+    assert {health.order((A, B), now=0.0)[0] for _ in range(4)} == {A, B}
+
+
+def test_usual_answer_time_is_remembered_but_no_hang() -> None:
+    health = make_health()
+    assert health.answer_seconds(A) == 0.0
+    health.worked(A, seconds=0.3)
+    assert health.answer_seconds(A) == 0.3
+    health.worked(A, seconds=60.0)
+    assert health.answer_seconds(A) == 1.0
+    health.keep_only([B])
+    assert health.answer_seconds(A) == 0.0
