@@ -255,9 +255,9 @@ class RpcPool:
         while True:
             connection, fresh = await self._connection(target)
             try:
-                if repeatable:
-                    return await self._call_twice(target, connection, header, body)
-                return await connection.call(header, body)
+                return await connection.call(header, body, repeatable=repeatable)
+            except _Suspicious as suspicion:
+                return await self._call_again(target, connection, suspicion.call, header, body)
             except _NotOpened:
                 # Nothing was sent. A pooled connection may just have ended: dial, once.
                 if fresh:
@@ -265,43 +265,38 @@ class RpcPool:
                         f"server {target.node} of datacenter {target.dc} closes its connections"
                     ) from None
 
-    async def _call_twice(
+    async def _call_again(
         self,
         target: ServerTarget,
         connection: "_ClientConnection",
+        pending: "_Call",
         header: RequestHeader,
         body: bytes,
     ) -> Reply:
-        """Call; if the connection becomes suspect meanwhile, call on another one as well.
+        """The connection of a call has become suspect: call on another one as well.
 
         The first answer counts. An error counts once there is no other call that may succeed.
         """
-        loop = asyncio.get_running_loop()
-        first = loop.create_task(connection.call(header, body))
-        second: asyncio.Task[Reply] | None = None
-        suspicion = connection.suspicion()
+        assert pending.answered is not None
+        second = asyncio.get_running_loop().create_task(
+            self._call(target, header, body, repeatable=False)
+        )
         try:
-            either: set[asyncio.Future[Any]] = {first, suspicion}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if first.done():
-                return await first
-            second = loop.create_task(self._call(target, header, body, repeatable=False))
-            running = {first, second}
+            running: set[asyncio.Future[Reply]] = {pending.answered, second}
             while running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if task.exception() is None:
-                        return task.result()
+                for answer in done:
+                    if answer.exception() is None:
+                        return answer.result()
             # Both failed; why there is no second way tells an operator more.
             return await second
         finally:
-            suspicion.cancel()
-            for task in [first] if second is None else [first, second]:
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait({task})
-                if not task.cancelled():
-                    task.exception()  # Seen: the other one's answer counted.
+            connection.finish(pending)
+            if not second.done():
+                second.cancel()
+                await asyncio.wait({second})
+            if not second.cancelled():
+                second.exception()  # Seen: the other call's answer counted.
 
     async def _connection(self, target: ServerTarget) -> "tuple[_ClientConnection, bool]":
         """The connection to a server, and whether it was dialled for this call."""
@@ -363,13 +358,22 @@ class _NotOpened(Exception):
     """The connection takes no more calls; nothing was sent."""
 
 
+class _Suspicious(Exception):
+    """The connection of a repeatable call shows no sign of life; the call may be made again."""
+
+    def __init__(self, call: "_Call") -> None:
+        self.call = call
+        super().__init__()
+
+
 class _Call:
     """A stream and the call on it, if any."""
 
-    __slots__ = ("answered", "channel", "stream")
+    __slots__ = ("answered", "channel", "repeatable", "stream")
 
     def __init__(self) -> None:
         self.stream = 0
+        self.repeatable = False
         self.channel = ClientChannel()
         self.answered: asyncio.Future[Reply] | None = None
 
@@ -392,7 +396,6 @@ class _ClientConnection(MultiplexProtocol):
         self._round_trip = 0.0
         self._is_suspect = False
         self._dead = ""
-        self._suspicions: set[asyncio.Future[None]] = set()
         self._connections = connections
         self._target, self._limits, self._lost = target, config, lost
         self._calls: dict[int, _Call] = {}  # By stream; idle ones too.
@@ -419,16 +422,6 @@ class _ClientConnection(MultiplexProtocol):
             self._round_trip = self.heard_at - self._probed_at
             self._probed_at = None
         super().data_received(data)
-
-    def suspicion(self) -> "asyncio.Future[None]":
-        """A future that is done as soon as the connection shows no sign of life."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        if self._is_suspect:
-            future.set_result(None)
-        else:
-            self._suspicions.add(future)
-            future.add_done_callback(self._suspicions.discard)
-        return future
 
     def _look(self) -> None:
         """While calls run: after some silence ask for a sign of life, and see whether it comes."""
@@ -459,9 +452,10 @@ class _ClientConnection(MultiplexProtocol):
             self._silent()
             while self._waiting:
                 self._wake()
-            for future in list(self._suspicions):
-                if not future.done():
-                    future.set_result(None)
+            for call in list(self._calls.values()):
+                if call.repeatable and call.answered is not None and not call.answered.done():
+                    told, call.answered = call.answered, self._loop.create_future()
+                    told.set_exception(_Suspicious(call))
         self._look_at(self._probed_at + limits.dead_after)
 
     @property
@@ -478,31 +472,50 @@ class _ClientConnection(MultiplexProtocol):
         super().connection_lost(error)
         self._connections.discard(self.transport)
 
-    async def call(self, header: RequestHeader, body: bytes) -> Reply:
+    async def call(self, header: RequestHeader, body: bytes, *, repeatable: bool) -> Reply:
         """Call on an idle stream or a new one; a cancelled call resets its stream.
 
         Raises:
             _NotOpened: The session takes no more streams; nothing was sent.
+            _Suspicious: The call is repeatable and the connection shows no sign of life. The
+                call goes on until `finish`.
             ConnectionLost: As `RpcPool.call`.
         """
         self._running_count += 1
         try:
             call = await self._ask(header, body)
-            self.flush_soon()
-            self._asked_at = self._loop.time()
-            self._look_at(self._asked_at + self._limits.probe_after)
-            assert call.answered is not None
-            try:
-                return await call.answered
-            except asyncio.CancelledError:
-                self._calls.pop(call.stream, None)
-                self.session.reset(call.stream)
-                self.flush()
-                raise
-        finally:
-            self._running_count -= 1
-            self._used_at = self._loop.time()
-            self._close_if_done()
+        except BaseException:
+            self._ended()
+            raise
+        call.repeatable = repeatable
+        self.flush_soon()
+        self._asked_at = self._loop.time()
+        self._look_at(self._asked_at + self._limits.probe_after)
+        assert call.answered is not None
+        try:
+            reply = await call.answered
+        except _Suspicious:
+            raise
+        except BaseException:
+            self.finish(call)
+            raise
+        self._ended()
+        return reply
+
+    def finish(self, call: "_Call") -> None:
+        """Nobody waits for a call any more; without an answer yet its stream is reset."""
+        assert call.answered is not None
+        if not call.answered.done() or call.answered.cancelled():
+            call.answered.cancel()
+            self._calls.pop(call.stream, None)
+            self.session.reset(call.stream)
+            self.flush()
+        self._ended()
+
+    def _ended(self) -> None:
+        self._running_count -= 1
+        self._used_at = self._loop.time()
+        self._close_if_done()
 
     def retire(self) -> None:
         """Take no more calls; close when those in flight are done."""
