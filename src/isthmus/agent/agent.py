@@ -37,6 +37,7 @@ from isthmus.agent.members import (
     wan_member_problem,
 )
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
+from isthmus.agent.memory import give_back_large_blocks
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
@@ -506,6 +507,7 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
         reload: Reads the configuration again, on SIGHUP.
     """
     try:
+        give_back_large_blocks()
         logs.set_up(config.log)
         with _pid_file(config.pid_file):
             return asyncio.run(_run(config, reload))

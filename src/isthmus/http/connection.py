@@ -248,6 +248,7 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, request: Request) -> None:
         try:
+            await self._connections.take_turn(self._peer)
             response = await self._door.handle(request)
         except BaseException:
             self._task = None
@@ -276,6 +277,7 @@ class Connection(asyncio.Protocol):
         if response.close:
             self._closing = True
         last = self._closing and not self._waiting
+        self._connections.note_answer(self._peer, len(response.body))
         self._transport.write(
             encode_response(
                 response,

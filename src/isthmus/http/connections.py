@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -12,6 +13,8 @@ CONNECTIONS_MAX: Final = 16_384
 """Connections of all clients together."""
 UNSENT_SIZE_MAX: Final = 256 * 1024 * 1024
 """Bytes of answers that clients do not read, of all together; then one of them is dropped."""
+TURN_SIZE_MAX: Final = 1024 * 1024
+"""Bytes of answers for one address in one turn of the loop; its next requests wait for another."""
 
 
 class Closable(Protocol):
@@ -56,6 +59,7 @@ class Connections:
             UNSENT_SIZE_MAX, measure=lambda transport: transport.get_write_buffer_size()
         )
         self._date, self._date_until = "", float("-inf")
+        self._answered: Counter[str] = Counter()  # Bytes in this turn, by address.
 
     def __len__(self) -> int:
         """How many are open."""
@@ -84,6 +88,21 @@ class Connections:
     def each(self) -> list[Closable]:
         """All that are open now."""
         return list(self._open)
+
+    def note_answer(self, peer: str, size: int) -> None:
+        """An answer of so many bytes was made for an address."""
+        if not self._answered:
+            asyncio.get_running_loop().call_soon(self._answered.clear)
+        self._answered[peer] += size
+
+    async def take_turn(self, peer: str) -> None:
+        """Let others go first, if an address had its share of this turn of the loop.
+
+        Large answers take their time, and nothing else runs meanwhile: who asks for many of them
+        at once must not make everybody wait for all.
+        """
+        while self._answered[peer] > TURN_SIZE_MAX:
+            await asyncio.sleep(0)
 
     def date(self, now: float) -> str:
         """Value of the ``Date`` header, formatted once a second."""

@@ -1,4 +1,6 @@
-from isthmus.http.connections import CONNECTIONS_MAX, Admission, Connections
+import asyncio
+
+from isthmus.http.connections import CONNECTIONS_MAX, TURN_SIZE_MAX, Admission, Connections
 from isthmus.net.tasks import TaskScope
 from support.http import FakeConnection
 
@@ -45,3 +47,32 @@ def test_all_together_have_a_limit() -> None:
 def test_date_is_formatted_once_a_second() -> None:
     table = make()
     assert [table.date(now) for now in (5.0, 5.9, 6.1)] == ["date 0", "date 0", "date 1"]
+
+
+async def test_who_had_much_lets_others_go_first() -> None:
+    """One address asks for three large answers at once, another for one in the same turn."""
+    tasks = TaskScope()
+    connections = Connections(per_client_max=10, clock=str, tasks=tasks)
+    order: list[str] = []
+
+    async def answer(peer: str) -> None:
+        await connections.take_turn(peer)
+        order.append(peer)
+        connections.note_answer(peer, TURN_SIZE_MAX + 1)
+
+    for peer in ("greedy", "greedy", "greedy", "modest"):
+        tasks.spawn(answer(peer))
+    async with asyncio.timeout(5):
+        while len(tasks):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert order == ["greedy", "modest", "greedy", "greedy"]
+
+
+async def test_small_answers_share_a_turn() -> None:
+    connections = Connections(per_client_max=10, clock=str, tasks=TaskScope())
+    turns: list[str] = []
+    asyncio.get_running_loop().call_soon(turns.append, "next")
+    for _ in range(100):
+        await connections.take_turn("one")
+        connections.note_answer("one", TURN_SIZE_MAX // 100)
+    assert turns == []
