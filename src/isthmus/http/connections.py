@@ -101,7 +101,7 @@ class Connections:
         Large answers take their time, and nothing else runs meanwhile: who asks for many of them
         at once must not make everybody wait for all.
         """
-        while self._answered[peer] > TURN_SIZE_MAX:
+        while self._answered[peer] > TURN_SIZE_MAX:  # noqa: ASYNC110 - Once a turn is meant.
             await asyncio.sleep(0)
 
     def date(self, now: float) -> str:
