@@ -12,6 +12,7 @@ from isthmus.http.request import Request
 from isthmus.http.response import Response
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
+from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.methods import METHODS
 from isthmus.model.record import Record
 
@@ -63,6 +64,7 @@ class FakeLocal:
         self.known: dict[str, AgentService] = {}
         self.known_checks: dict[str, HealthCheck] = {}
         self.routes: dict[str, bytes] = {}
+        self.doctor = DoctorReport()
 
     def _tell(self, *words: object) -> None:
         if self.fault is not None:
@@ -114,6 +116,10 @@ class FakeLocal:
         if check_id not in self.known_checks:
             raise NotFound(f'CheckID "{check_id}" does not have associated TTL', status=500)
         self._tell("update_check", check_id, status, output)
+
+    async def diagnose(self, dc: str) -> DoctorReport:
+        self._tell("diagnose", dc)
+        return self.doctor
 
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         self._tell("gateway_routes", service_id, content_hash, wait)

@@ -12,6 +12,7 @@ Only this package knows everyone. Who talks to whom::
 import asyncio
 import contextlib
 import datetime
+import errno
 import gc
 import logging
 import os
@@ -26,6 +27,7 @@ from typing import Any, Final, TypeVar
 
 from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi
+from isthmus.agent.doctor import Doctor, Surroundings
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
 from isthmus.agent.join import JoinGaveUp, Rejoin, RetryJoin, discover_primary_gateways
@@ -40,19 +42,21 @@ from isthmus.agent.membership import LanMembership, WanMembership, server_of
 from isthmus.agent.memory import give_back_large_blocks
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
+from isthmus.agent.status import Clocks, FederationStatus
 from isthmus.config.model import OFF, AgentConfig
 from isthmus.config.reload import reloadable_changes
-from isthmus.errors import IsthmusError
+from isthmus.errors import ConfigError, IsthmusError, Mistake
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
+from isthmus.model.federation import FederationState
 from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
 from isthmus.net.gossip import GossipThread, Member, MemberStatus, Pool, PoolConfig, PoolEvent
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfigurator
-from isthmus.server.leader import FederationDuties
+from isthmus.server.leader import FederationDuties, ReplicationStatus
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
 
@@ -142,6 +146,7 @@ class Agent:
             changed=self._federation_changed,
             populated=self._locator_populated,
         )
+        self._make_doctor()
         self.server = await self._start_server()
         self._closers += [self.server.stop, self.federation.close]
         listener = await self._start_listener()
@@ -171,7 +176,8 @@ class Agent:
         self._http = HttpServer(
             settings.http_config(config), self.server.call, AgentApi(self), network=self._network
         )
-        await self._http.start()
+        with listening(config, "HTTP", "client_addr, ports.http", *config.addresses.http):
+            await self._http.start()
         self._closers.append(self._http.stop)
         await self._start_gossip()
         self._start_duties()
@@ -203,6 +209,48 @@ class Agent:
 
     # Parts ---------------------------------------------------------------------------------------
 
+    def _make_doctor(self) -> None:
+        config, federation = self.config, self.federation
+        self.clocks = Clocks(
+            dc=config.datacenter,
+            primary_dc=config.primary_datacenter,
+            remote=federation.forwarder,
+            datacenters=federation.router.datacenters,
+            wall=self._wall,
+        )
+        self.status = FederationStatus(
+            config,
+            states=self._federation_states,
+            is_leader=lambda: self.server.is_leader,
+            router=federation.router,
+            locator=federation.locator,
+            outcomes=federation.outcomes,
+            clocks=self.clocks,
+            members=lambda: self.wan.members() if self.wan is not None else (),
+            replication=self._replication,
+            wall=self._wall,
+        )
+        self.doctor = Doctor(
+            Surroundings(
+                config=config,
+                tls=lambda: self._tls.config,
+                network=self._network,
+                federation=federation,
+                states=self._federation_states,
+                wan=lambda: self.wan,
+                lan=lambda: self.lan,
+                replication=self._replication,
+                clocks=self.clocks,
+                wall=self._wall,
+            )
+        )
+
+    def _federation_states(self) -> Sequence[FederationState]:
+        return self.server.store.federation.list().value
+
+    def _replication(self) -> ReplicationStatus | None:
+        return None if self._duties is None else self._duties.replication
+
     async def _start_server(self) -> Server:
         config = self.config
         server = Server(
@@ -221,6 +269,7 @@ class Agent:
             rng=self._rng,
             wall=self._wall,
             federation_states_enabled=self._federation_states_enabled,
+            report=self.status.report,
         )
         await server.start()
         return server
@@ -240,7 +289,8 @@ class Agent:
             on_gossip_stream=self._accept_stream if gateways else None,
             is_gateway=self._is_gateway,
         )
-        await listener.start(config.addresses.bind, config.ports.server)
+        with listening(config, "server RPC", "bind_addr, ports.server", config.addresses.bind):
+            await listener.start(config.addresses.bind, config.ports.server)
         return listener
 
     async def _start_gossip(self) -> None:
@@ -255,39 +305,43 @@ class Agent:
             federation.router, changed=self._federation_changed, departed=self._dc_departed
         )
         keys = settings.gossip_keys(config)
-        self.lan = await self._gossip.open_pool(
-            PoolConfig(
-                name=config.node_name,
-                bind_host=config.addresses.serf_lan,
-                bind_port=config.ports.serf_lan,
-                advertise_host=config.addresses.advertise,
-                tags=server_tags(self._identity, wan=False),
-                gossip=settings.gossip_config(config, wan=False),
-                keys=keys,
-                merge_check=self._check_lan_members,
-            ),
-            on_event=partial(self._receive_lan_event, lan_members),
-        )
+        with listening(config, "LAN gossip", "serf_lan, ports.serf_lan", config.addresses.serf_lan):
+            self.lan = await self._gossip.open_pool(
+                PoolConfig(
+                    name=config.node_name,
+                    bind_host=config.addresses.serf_lan,
+                    bind_port=config.ports.serf_lan,
+                    advertise_host=config.addresses.advertise,
+                    tags=server_tags(self._identity, wan=False),
+                    gossip=settings.gossip_config(config, wan=False),
+                    keys=keys,
+                    merge_check=self._check_lan_members,
+                ),
+                on_event=partial(self._receive_lan_event, lan_members),
+            )
         if config.ports.serf_wan != OFF:
             gateways = federation.locator is not None
             carrier = (
                 await self._gossip.call(_made(federation.gossip_carrier)) if gateways else None
             )
-            self.wan = await self._gossip.open_pool(
-                PoolConfig(
-                    name=wan_name(config.node_name, config.datacenter),
-                    bind_host=config.addresses.serf_wan,
-                    bind_port=config.ports.serf_wan,
-                    advertise_host=config.addresses.advertise_wan,
-                    tags=server_tags(self._identity, wan=True),
-                    gossip=settings.gossip_config(config, wan=True),
-                    keys=keys,
-                    merge_check=_check_wan_members,
-                    carrier=carrier,
-                    route_by_name=gateways,
-                ),
-                on_event=wan_members.receive,
-            )
+            with listening(
+                config, "WAN gossip", "serf_wan, ports.serf_wan", config.addresses.serf_wan
+            ):
+                self.wan = await self._gossip.open_pool(
+                    PoolConfig(
+                        name=wan_name(config.node_name, config.datacenter),
+                        bind_host=config.addresses.serf_wan,
+                        bind_port=config.ports.serf_wan,
+                        advertise_host=config.addresses.advertise_wan,
+                        tags=server_tags(self._identity, wan=True),
+                        gossip=settings.gossip_config(config, wan=True),
+                        keys=keys,
+                        merge_check=_check_wan_members,
+                        carrier=carrier,
+                        route_by_name=gateways,
+                    ),
+                    on_event=wan_members.receive,
+                )
             if gateways:
                 # What is sent before a gateway is known is lost, and was counted as sent.
                 self.wan.hold()
@@ -311,6 +365,8 @@ class Agent:
             on_locator=self.federation.locator_told,
         )
         self._duties_task = self._spawn(self._duties.run())
+        self._spawn(self.clocks.run(self.server))
+        self._spawn(self.doctor.watch())
         self._spawn(self.local.run())
         assert self.lan is not None
         if lan := (*join.start_join, *join.retry_join):
@@ -399,6 +455,7 @@ class Agent:
 
     def _federation_changed(self) -> None:
         """A member, a gateway or the locator changed: whoever waits tries again."""
+        self.clocks.wake()
         if self._duties is not None:
             self._duties.wake()
         if self._wan_join is not None:
@@ -535,6 +592,30 @@ def _check_wan_members(members: Sequence[Member]) -> str | None:
         wan_member_problem(member.name, member.tags, server_of(member)) for member in members
     )
     return next(filter(None, problems), None)
+
+
+@contextlib.contextmanager
+def listening(config: AgentConfig, what: str, keys: str, *hosts: str) -> Iterator[None]:
+    """Say what a port that cannot be opened means, and what to do.
+
+    Raises:
+        ConfigError: In place of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        if error.errno == errno.EADDRINUSE:
+            remedy = "another agent or program on this host has it: give each one its own"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            remedy = "that is no address of this host: use one that it has"
+        else:
+            remedy = "correct them"
+        text = (
+            f"datacenter {config.datacenter}, server {config.node_name}, hop configuration:"
+            f" cannot listen for {what} on {', '.join(hosts)}: {reason.lower()}"
+        )
+        raise ConfigError([Mistake("", keys, text, remedy)]) from error
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from isthmus import __version__
+from isthmus.agent.doctor import Doctor
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import COMPATIBLE_BUILD
 from isthmus.agent.routes import GatewayRoutes
@@ -19,6 +20,7 @@ from isthmus.errors import WAN_JOIN_DISABLED, RequestError
 from isthmus.gossip import roster
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
+from isthmus.model.diagnosis import DoctorReport
 from isthmus.names import wan_name
 from isthmus.net.gossip import Pool
 from isthmus.server.server import Server
@@ -36,6 +38,7 @@ class Parts(Protocol):
     routes: GatewayRoutes
     lan: Pool | None
     wan: Pool | None
+    doctor: Doctor
 
     def stop(self, *, leave: bool) -> None:
         """Stop soon."""
@@ -201,6 +204,10 @@ class AgentApi:
         """Set the state of a TTL check and restart its time."""
         self._parts.services.update_check(check_id, status, output)
         await self._parts.local.synced()
+
+    async def diagnose(self, dc: str) -> DoctorReport:
+        """Examine the ways between our datacenter and others."""
+        return await self._parts.doctor.examine(dc)
 
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         """The route table of a mesh gateway as JSON."""

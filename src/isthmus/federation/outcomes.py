@@ -192,6 +192,10 @@ class Outcomes:
         """Why a datacenter cannot be reached; None when the latest dial or call worked."""
         return self._troubles.get(dc.lower())
 
+    def troubles(self) -> tuple[Trouble, ...]:
+        """All of them, by datacenter."""
+        return tuple(self._troubles[dc] for dc in sorted(self._troubles))
+
     def gateways(self) -> tuple[GatewayRecord, ...]:
         """Gateways that were dialled, by address."""
         return tuple(self._gateways[address] for address in sorted(self._gateways))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
-from isthmus.http import agent, catalog, federation, gateway, health, kv, status
+from isthmus.http import agent, catalog, federation, gateway, health, isthmus, kv, status
 from isthmus.http.bodies import compress
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.request import NO_QUERY, Query, Request, unescape
@@ -32,6 +32,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *agent.ROUTES,
     *federation.ROUTES,
     *gateway.ROUTES,
+    *isthmus.ROUTES,
 )
 """Every endpoint."""
 

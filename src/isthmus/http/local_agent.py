@@ -5,6 +5,7 @@ from typing import Protocol
 
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
+from isthmus.model.diagnosis import DoctorReport
 
 
 class LocalAgent(Protocol):
@@ -73,6 +74,13 @@ class LocalAgent(Protocol):
 
     async def update_check(self, check_id: str, *, status: str, output: str) -> None:
         """Set the state of a TTL check and restart its time."""
+
+    async def diagnose(self, dc: str) -> DoctorReport:
+        """Examine the ways between our datacenter and others, hop by hop.
+
+        Args:
+            dc: The only other datacenter to look at; empty for all that are known.
+        """
 
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         """The route table of a mesh gateway as JSON, once its hash differs from the one given.

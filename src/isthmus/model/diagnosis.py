@@ -13,6 +13,12 @@ UNKNOWN = "unknown"
 """Nothing proves it and nothing speaks against it: an earlier hop is broken, or nobody can tell."""
 
 
+class Clock(Record, frozen=True, kw_only=True):
+    """What a server's calendar clock shows. Reply of ``Isthmus.Clock``."""
+
+    time: Timestamp = Timestamp()
+
+
 class GatewayReport(Record, frozen=True, kw_only=True):
     """One mesh gateway as this server dialled it.
 
@@ -105,7 +111,7 @@ class ReplicationReport(Record, frozen=True, kw_only=True):
 
 
 class FederationReport(Record, frozen=True, kw_only=True):
-    """Body of ``GET /v1/isthmus/federation``.
+    """Reply of ``Isthmus.Report``, and body of ``GET /v1/isthmus/federation``.
 
     Attributes:
         mesh_gateways_in_use: Whether other datacenters are reached through gateways at all.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from isthmus.model import catalog, federation, kv, query
+from isthmus.model import catalog, diagnosis, federation, kv, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +59,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "FederationState.ListMeshGateways": Method(
         query.DatacenterRequest, federation.DatacenterIndexedCheckServiceNodes
     ),
+    # Ours; a Consul server answers that it has no such service.
+    "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock),
+    "Isthmus.Report": Method(query.DatacenterRequest, diagnosis.FederationReport),
 }
 """Every method that servers answer."""

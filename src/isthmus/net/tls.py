@@ -415,10 +415,11 @@ def _file_names(path: str) -> tuple[str, ...]:
     from cryptography import x509  # Here, because it is slow to import.
 
     certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
-    return _dns_names(certificate)
+    return dns_names(certificate)
 
 
-def _dns_names(certificate: "x509.Certificate") -> tuple[str, ...]:
+def dns_names(certificate: "x509.Certificate") -> tuple[str, ...]:
+    """DNS names of a certificate, in lower case."""
     from cryptography import x509
 
     try:

@@ -19,6 +19,7 @@ import msgspec
 
 from isthmus.errors import EngineError, NoLeader, NoPathToDatacenter, RequestError
 from isthmus.model.catalog import CheckServiceNode
+from isthmus.model.diagnosis import FederationReport
 from isthmus.model.federation import FederationState
 from isthmus.model.methods import METHODS
 from isthmus.model.record import Record
@@ -85,6 +86,7 @@ class Server:
         wall: Reads the calendar clock.
         federation_states_enabled: Whether all servers concerned support federation states;
             asked at each use.
+        report: Says how the federation fares, as this server sees it.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Server:
         rng: Random,
         wall: Callable[[], datetime],
         federation_states_enabled: Callable[[], bool] = lambda: True,
+        report: Callable[[], FederationReport] = FederationReport,
     ) -> None:
         self.config: Final = config
         self.store: Final = store
@@ -123,6 +126,7 @@ class Server:
             datacenters=self.datacenters,
             federation_states_enabled=federation_states_enabled,
             wall=wall,
+            report=report,
         )
         self._routes: Mapping[str, tuple[Handler, Callable[[Any], str]]] = {
             method: (handler, self._target_of(method)) for method, handler in HANDLERS.items()

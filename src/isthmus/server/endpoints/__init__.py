@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from isthmus.server.endpoints import catalog, federation_state, health, internal, kvs, status
+from isthmus.server.endpoints import (
+    catalog,
+    federation_state,
+    health,
+    internal,
+    isthmus,
+    kvs,
+    status,
+)
 from isthmus.server.endpoints.context import Context, Forwarder, Handler
 
 __all__ = ["HANDLERS", "Context", "Forwarder", "Handler"]
@@ -17,6 +25,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         ("Internal", internal),
         ("KVS", kvs),
         ("FederationState", federation_state),
+        ("Isthmus", isthmus),
     )
     for name, handler in module.METHODS.items()
 }

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from isthmus.errors import RequestError
+from isthmus.model.diagnosis import FederationReport
 from isthmus.model.query import QueryOptions
 from isthmus.server.blocking import Blocking
 from isthmus.store.answer import Answer
@@ -47,6 +48,7 @@ class Context:
         datacenters: Known datacenters, nearest first.
         federation_states_enabled: Whether all servers concerned support federation states.
         wall: Reads the calendar clock.
+        report: Says how the federation fares, as this server sees it.
     """
 
     dc: str
@@ -59,6 +61,7 @@ class Context:
     datacenters: Callable[[], tuple[str, ...]]
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
+    report: Callable[[], FederationReport] = FederationReport
 
     async def read(self, request: QueryOptions, read: Callable[[], Answer[T]]) -> Answer[T]:
         """Answer a read with the consistency and the patience that its caller asks for."""
