@@ -41,8 +41,10 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 INCOMPLETE_SIZE_MAX: Final = 64 * 1024 * 1024
 """Bytes of incomplete requests that one connection may make us hold."""
-INCOMPLETE_TOTAL_MAX: Final = 256 * 1024 * 1024
-"""The same of all connections; then one of the address that holds most is dropped."""
+INCOMPLETE_TOTAL_MAX: Final = 128 * 1024 * 1024
+"""The same of all connections; then one of the address that holds most is dropped. Memory is
+twice that: an incomplete request is held by the reader and by its scanner.
+"""
 UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
 REFUSAL_TOLD_INTERVAL: Final = 60.0

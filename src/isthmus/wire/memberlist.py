@@ -26,6 +26,8 @@ STREAM_SIZE_MAX: Final = 20 * 1024 * 1024
 """Most bytes of one stream message before decompression, as memberlist limits encrypted ones."""
 NODE_COUNT_MAX: Final = COUNT_MAX
 COMPOUND_COUNT_MAX: Final = 255
+PACKET_PLAIN_SIZE_MAX: Final = 1024 * 1024
+"""Bytes that all compressed parts of one packet may become; a datagram of bombs stays cheap."""
 LABEL_SIZE_MAX: Final = 255
 NESTING_MAX: Final = 4
 """Compound and compress layers may stand in each other; deeper ones are refused."""
@@ -400,10 +402,10 @@ def compress(data: bytes) -> bytes:
     return b"\x09" + _COMPRESSED_FIELDS.encode(_Compressed(buf=lzw.compress(data)))
 
 
-def _decompress(compressed: _Compressed) -> bytes:
+def _decompress(compressed: _Compressed, *, size_max: int = lzw.DECOMPRESSED_SIZE_MAX) -> bytes:
     if compressed.algo != 0:
         raise UnknownProtocol(f"Cannot decompress unknown algorithm {compressed.algo}")
-    return lzw.decompress(compressed.buf)
+    return lzw.decompress(compressed.buf, size_max=size_max)
 
 
 def join_compound(messages: Sequence[bytes]) -> bytes:
@@ -449,10 +451,12 @@ class OpenedPacket:
     Attributes:
         messages: Leaf messages, type byte first, in order.
         faults: What was dropped on the way, beside them.
+        plain_size: Bytes that compressed parts became so far.
     """
 
     messages: list[bytes] = field(default_factory=list)
     faults: list[ProtocolError] = field(default_factory=list)
+    plain_size: int = field(default=0, compare=False)
 
 
 def open_packet(
@@ -492,7 +496,10 @@ def _open_layers(data: bytes, opened: OpenedPacket, *, depth: int) -> None:
     if depth == NESTING_MAX:
         raise MalformedPacket("compound and compress messages are nested too deeply")
     if kind == MessageType.COMPRESS:
-        inner = _decompress(_COMPRESSED_FIELDS.decode(data[1:]))
+        room = PACKET_PLAIN_SIZE_MAX - opened.plain_size
+        opened.plain_size = PACKET_PLAIN_SIZE_MAX  # Of a part that fails, too: its work was done.
+        inner = _decompress(_COMPRESSED_FIELDS.decode(data[1:]), size_max=room)
+        opened.plain_size += len(inner) - room
         _open_layers(inner, opened, depth=depth + 1)
         return
     for part in split_compound(data[1:]):

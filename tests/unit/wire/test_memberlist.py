@@ -411,3 +411,13 @@ def test_errors_of_streams_are_worded_as_the_reference_does() -> None:
     reader = wire.StreamReader(ciphers=(OTHER_KEY,), dialler=False)
     with pytest.raises(ProtocolError, match=wire.NO_KEY):
         reader.receive_data(sealed)
+
+
+def test_bombs_in_one_packet_share_one_bound() -> None:
+    """Sixty parts of a few kilobytes each, every one of which becomes 400 KiB."""
+    bomb = wire.compress(bytes(400 * 1024))
+    opened = wire.open_packet(wire.join_compound([bomb] * 60))
+    assert sum(map(len, opened.messages)) <= wire.PACKET_PLAIN_SIZE_MAX
+    assert len(opened.messages) == 2
+    assert len(opened.faults) == 58
+    assert wire.open_packet(bomb).messages == [bytes(400 * 1024)]
