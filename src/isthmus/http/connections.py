@@ -14,7 +14,7 @@ CONNECTIONS_MAX: Final = 16_384
 UNSENT_SIZE_MAX: Final = 256 * 1024 * 1024
 """Bytes of answers that clients do not read, of all together; then one of them is dropped."""
 TURN_SIZE_MAX: Final = 1024 * 1024
-"""Bytes of answers for one address in one turn of the loop; its next requests wait for another."""
+"""Bytes of answers for one address in a turn of the loop; for more it sits out turns to come."""
 
 
 class Closable(Protocol):
@@ -59,7 +59,7 @@ class Connections:
             UNSENT_SIZE_MAX, measure=lambda transport: transport.get_write_buffer_size()
         )
         self._date, self._date_until = "", float("-inf")
-        self._answered: Counter[str] = Counter()  # Bytes in this turn, by address.
+        self._answered: Counter[str] = Counter()  # Bytes not sat out yet, by address.
 
     def __len__(self) -> int:
         """How many are open."""
@@ -92,17 +92,25 @@ class Connections:
     def note_answer(self, peer: str, size: int) -> None:
         """An answer of so many bytes was made for an address."""
         if not self._answered:
-            asyncio.get_running_loop().call_soon(self._answered.clear)
+            asyncio.get_running_loop().call_soon(self._begin_turn)
         self._answered[peer] += size
 
     async def take_turn(self, peer: str) -> None:
-        """Let others go first, if an address had its share of this turn of the loop.
+        """Let others go first, if an address had its share of the loop's turns.
 
         Large answers take their time, and nothing else runs meanwhile: who asks for many of them
-        at once must not make everybody wait for all.
+        at once must not make everybody wait for all. A request takes a handful of turns from its
+        connection to its answer, and should not meet a large answer in each of them.
         """
         while self._answered[peer] > TURN_SIZE_MAX:  # noqa: ASYNC110 - Once a turn is meant.
             await asyncio.sleep(0)
+
+    def _begin_turn(self) -> None:
+        for peer in self._answered:
+            self._answered[peer] -= TURN_SIZE_MAX
+        self._answered = +self._answered  # Those above zero.
+        if self._answered:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
 
     def date(self, now: float) -> str:
         """Value of the ``Date`` header, formatted once a second."""

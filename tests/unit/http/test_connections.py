@@ -68,6 +68,25 @@ async def test_who_had_much_lets_others_go_first() -> None:
     assert order == ["greedy", "modest", "greedy", "greedy"]
 
 
+async def test_a_large_answer_is_sat_out_for_as_many_turns_as_it_is_large() -> None:
+    connections = Connections(per_client_max=10, clock=str, tasks=TaskScope())
+    connections.note_answer("one", 10 * TURN_SIZE_MAX)
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    count()
+    await connections.take_turn("other")
+    assert turns == 1
+    await connections.take_turn("one")
+    assert turns == 10
+    await asyncio.sleep(0)
+    assert not connections._answered
+
+
 async def test_small_answers_share_a_turn() -> None:
     connections = Connections(per_client_max=10, clock=str, tasks=TaskScope())
     turns: list[str] = []
