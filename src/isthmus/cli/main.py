@@ -16,9 +16,17 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "catalog services": ("isthmus.cli.catalog:SERVICES", "List the services of a datacenter"),
     "connect gateway": ("isthmus.cli.connect_gateway:run", "Run the built-in mesh gateway"),
     "demo": ("isthmus.cli.demo:run", "Show three federated datacenters on this machine"),
+    "federation doctor": (
+        "isthmus.cli.federation_doctor:DOCTOR",
+        "Find the broken hop between datacenters",
+    ),
     "federation gateways": ("isthmus.cli.federation:GATEWAYS", "List all mesh gateways"),
     "federation get": ("isthmus.cli.federation:GET", "Show one datacenter's federation state"),
     "federation list": ("isthmus.cli.federation:LIST", "List the federation states"),
+    "federation status": (
+        "isthmus.cli.federation_status:STATUS",
+        "Show how the federation fares",
+    ),
     "force-leave": ("isthmus.cli.pool:FORCE_LEAVE", "Make a failed member leave"),
     "info": ("isthmus.cli.pool:INFO", "Show an agent's figures"),
     "join": ("isthmus.cli.pool:JOIN", "Make an agent join others"),

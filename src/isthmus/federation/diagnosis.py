@@ -556,10 +556,10 @@ def judge_replication(
         return way.finding(
             Hop.REPLICATION,
             BROKEN,
-            f"{missing} federation states of the primary are missing or old in our store",
-            "look for errors of storage in the log of our leader",
+            f"{missing} federation states of the primary are missing or old in {way.source}",
+            f"look for errors of storage in the log of the leader of {way.source}",
         )
-    return way.finding(Hop.REPLICATION, OK, "our store has what the primary has")
+    return way.finding(Hop.REPLICATION, OK, f"{way.source} has what the primary has")
 
 
 def judge_clock(way: Way, *, difference: float | None, uncertainty: float) -> Finding:
