@@ -31,6 +31,7 @@ from isthmus.agent.doctor import Doctor, Surroundings
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
 from isthmus.agent.join import JoinGaveUp, Rejoin, RetryJoin, discover_primary_gateways
+from isthmus.agent.limits import raise_descriptor_limit
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import (
     lan_member_problem,
@@ -173,13 +174,13 @@ class Agent:
         )
         self._closers.append(self.services.close)
         self.services.load(config.services, config.checks)
+        await self._start_gossip()
         self._http = HttpServer(
             settings.http_config(config), self.server.call, AgentApi(self), network=self._network
         )
-        with listening(config, "HTTP", "client_addr, ports.http", *config.addresses.http):
-            await self._http.start()
         self._closers.append(self._http.stop)
-        await self._start_gossip()
+        with _listening("HTTP", config.addresses.http, config.ports.http):
+            await self._http.start()
         self._start_duties()
         gc.collect()
         gc.freeze()
@@ -290,6 +291,7 @@ class Agent:
             is_gateway=self._is_gateway,
         )
         with listening(config, "server RPC", "bind_addr, ports.server", config.addresses.bind):
+            with _listening("server RPC", (config.addresses.bind,), config.ports.server):
             await listener.start(config.addresses.bind, config.ports.server)
         return listener
 
@@ -565,6 +567,7 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
     """
     try:
         give_back_large_blocks()
+        raise_descriptor_limit()
         logs.set_up(config.log)
         with _pid_file(config.pid_file):
             return asyncio.run(_run(config, reload))
