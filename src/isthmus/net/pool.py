@@ -35,6 +35,7 @@ from isthmus.net.network import Network, TlsDial
 from isthmus.net.tasks import TaskScope
 from isthmus.net.tls import AlpnRefused, HandshakeEnded, describe
 from isthmus.rpc.calls import ClientChannel, Reply
+from isthmus.rpc.replies import Replies
 from isthmus.rpc.sniff import TypeByte
 from isthmus.rpc.yamux import (
     DataReceived,
@@ -47,7 +48,7 @@ from isthmus.rpc.yamux import (
     StreamEnded,
     StreamReset,
 )
-from isthmus.wire.msgpack import encode, from_plain
+from isthmus.wire.msgpack import encode
 from isthmus.wire.netrpc import RequestHeader
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -152,6 +153,7 @@ class RpcPool:
         self._scope = TaskScope()
         self._sequence = itertools.count(1)
         self._call_count = 0
+        self._replies = Replies()
 
     @property
     def call_count(self) -> int:
@@ -220,7 +222,7 @@ class RpcPool:
             entry = self._entries.get(target)
             through = entry.connection.gateway if entry and entry.connection else ""
             raise RemoteError(reply.error, gateway=through)
-        return from_plain(reply_type, reply.body)
+        return self._replies.decode(reply_type, reply.body)
 
     def forget(self, target: ServerTarget) -> None:
         """Use the connection to a server no more; calls on it are finished."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from isthmus.errors import MalformedPacket, ProtocolError
-from isthmus.wire.msgpack import Unpacker
+from isthmus.wire.msgpack import Unpacker, unpack
 from isthmus.wire.netrpc import (
     EMPTY_BODY,
     RequestHeader,
@@ -170,11 +170,11 @@ class Reply:
 
     Attributes:
         error: Text of the failure; empty for success.
-        body: The reply as plain values.
+        body: The reply, one MessagePack value that `wire.msgpack.unpack` takes.
     """
 
     error: str
-    body: object
+    body: bytes
 
 
 class ClientChannel:
@@ -218,16 +218,19 @@ class ClientChannel:
         if self._size > self._size_max:
             raise MalformedPacket(f"RPC answer is larger than {self._size_max} bytes")
         self._unpacker.feed(data)
-        for value in self._unpacker:
-            if self._header is None:
-                self._header = self._check(response_header(value))
-                continue
-            reply = Reply(self._header.error, value)
-            self._asked = self._header = None
-            if next(iter(self._unpacker), _MISSING) is not _MISSING:
-                raise ProtocolError("RPC bytes that answer no call")
-            return reply
-        return None
+        if self._header is None:
+            packed = self._unpacker.take()
+            if packed is None:
+                return None
+            self._header = self._check(response_header(unpack(packed)))
+        body = self._unpacker.take()
+        if body is None:
+            return None
+        reply = Reply(self._header.error, body)
+        self._asked = self._header = None
+        if self._unpacker.take() is not None:
+            raise ProtocolError("RPC bytes that answer no call")
+        return reply
 
     def _check(self, header: ResponseHeader) -> ResponseHeader:
         assert self._asked is not None

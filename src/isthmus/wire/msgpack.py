@@ -85,6 +85,24 @@ def decode(kind: type[T], data: bytes) -> T:
     return cast(T, from_plain(kind, values[0]))
 
 
+def unpack(packed: bytes, *, offset: int = 0) -> object:
+    """Plain value of one complete MessagePack value, as `Unpacker.take` returns it.
+
+    Args:
+        packed: The value.
+        offset: Where it began in its stream, for the error.
+
+    Raises:
+        MalformedPacket: It cannot be built, or is more or less than one value.
+    """
+    try:
+        return msgpack.unpackb(
+            packed, raw=False, unicode_errors="surrogateescape", strict_map_key=False
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise MalformedPacket(f"not MessagePack: {error}", offset=offset) from error
+
+
 class Unpacker:
     """Plain values out of a stream of bytes; text that is not UTF-8 carries surrogates.
 
@@ -117,23 +135,27 @@ class Unpacker:
         Raises:
             MalformedPacket: The bytes are no MessagePack; the stream is of no use any more.
         """
-        while True:
-            try:
-                self._scanner.skip()
-                end = self._scanner.tell()
-                value = msgpack.unpackb(
-                    self._buffer[: end - self._offset],
-                    raw=False,
-                    unicode_errors="surrogateescape",
-                    strict_map_key=False,
-                )
-            except msgpack.OutOfData:
-                return
-            except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-                raise MalformedPacket(f"not MessagePack: {error}", offset=self._offset) from error
-            del self._buffer[: end - self._offset]
-            self._offset = end
-            yield value
+        while (packed := self.take()) is not None:
+            yield unpack(packed, offset=self._offset - len(packed))
+
+    def take(self) -> bytes | None:
+        """Remove the next complete value and return it as it came; None when there is none.
+
+        Raises:
+            MalformedPacket: The bytes are no MessagePack; the stream is of no use any more.
+        """
+        try:
+            self._scanner.skip()
+        except msgpack.OutOfData:
+            return None
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+            raise MalformedPacket(f"not MessagePack: {error}", offset=self._offset) from error
+        end = self._scanner.tell()
+        size = end - self._offset
+        packed = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._offset = end
+        return packed
 
     @property
     def offset(self) -> int:

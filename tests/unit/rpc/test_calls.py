@@ -170,14 +170,14 @@ def test_a_captured_answer_is_understood() -> None:
     asked = RequestHeader(header["Seq"], header["ServiceMethod"])
     channel.ask(asked, b"\x80")
     reply = channel.receive_data(message("status-leader-response"))
-    assert reply == Reply("", "127.0.0.1:20000")
+    assert reply == Reply("", pack("127.0.0.1:20000"))
     assert channel.is_idle
 
 
 def test_a_captured_error_is_understood() -> None:
     channel = ClientChannel()
     channel.ask(RequestHeader(3, "KVS.Get"), b"\x80")
-    assert channel.receive_data(message("error-no-path")) == Reply("No path to datacenter", {})
+    assert channel.receive_data(message("error-no-path")) == Reply("No path to datacenter", b"\x80")
 
 
 @given(body=st.dictionaries(st.text(), st.integers(0, 2**64 - 1)), cuts=CUTS)
@@ -187,14 +187,14 @@ def test_an_answer_is_complete_with_its_last_byte(body: dict[str, int], cuts: li
         channel.ask(RequestHeader(number, "A.B"), b"\x80")
         data = encode_response(ResponseHeader("", number, "A.B"), pack(body))
         replies = [channel.receive_data(piece) for piece in pieces(data, cuts)]
-        assert replies == [None] * (len(replies) - 1) + [Reply("", body)]
+        assert replies == [None] * (len(replies) - 1) + [Reply("", pack(body))]
 
 
 def test_a_nil_reply_is_a_reply() -> None:
     channel = ClientChannel()
     channel.ask(PING, b"\x80")
     data = encode_response(ResponseHeader("", 2, "Status.Ping"), b"\xc0")
-    assert channel.receive_data(data) == Reply("", None)
+    assert channel.receive_data(data) == Reply("", b"\xc0")
 
 
 @pytest.mark.parametrize(
