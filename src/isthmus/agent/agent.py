@@ -52,7 +52,15 @@ from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
 from isthmus.model.federation import FederationState
 from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
-from isthmus.net.gossip import GossipThread, Member, MemberStatus, Pool, PoolConfig, PoolEvent
+from isthmus.net.gossip import (
+    GossipThread,
+    Member,
+    MemberJoined,
+    MemberStatus,
+    Pool,
+    PoolConfig,
+    PoolEvent,
+)
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
 from isthmus.net.sockets import SocketNetwork
@@ -138,6 +146,9 @@ class Agent:
         config = self.config
         for warning in config.warnings:
             logger.warning("configuration: %s", warning)
+        if config.connect.mesh_gateway_wan_federation:
+            for warning in self._tls.warnings():
+                logger.warning("%s", warning)
         self.node_id = node_id(config, self._entropy)
         self._identity = identity(config, self.node_id)
         self.federation = Federation(
@@ -179,7 +190,7 @@ class Agent:
             settings.http_config(config), self.server.call, AgentApi(self), network=self._network
         )
         self._closers.append(self._http.stop)
-        with _listening("HTTP", config.addresses.http, config.ports.http):
+        with listening(config, "HTTP", "client_addr", *config.addresses.http, port="http"):
             await self._http.start()
         self._start_duties()
         gc.collect()
@@ -290,8 +301,7 @@ class Agent:
             on_gossip_stream=self._accept_stream if gateways else None,
             is_gateway=self._is_gateway,
         )
-        with listening(config, "server RPC", "bind_addr, ports.server", config.addresses.bind):
-            with _listening("server RPC", (config.addresses.bind,), config.ports.server):
+        with listening(config, "server RPC", "bind_addr", config.addresses.bind, port="server"):
             await listener.start(config.addresses.bind, config.ports.server)
         return listener
 
@@ -307,7 +317,9 @@ class Agent:
             federation.router, changed=self._federation_changed, departed=self._dc_departed
         )
         keys = settings.gossip_keys(config)
-        with listening(config, "LAN gossip", "serf_lan, ports.serf_lan", config.addresses.serf_lan):
+        with listening(
+            config, "LAN gossip", "serf_lan", config.addresses.serf_lan, port="serf_lan"
+        ):
             self.lan = await self._gossip.open_pool(
                 PoolConfig(
                     name=config.node_name,
@@ -327,7 +339,7 @@ class Agent:
                 await self._gossip.call(_made(federation.gossip_carrier)) if gateways else None
             )
             with listening(
-                config, "WAN gossip", "serf_wan, ports.serf_wan", config.addresses.serf_wan
+                config, "WAN gossip", "serf_wan", config.addresses.serf_wan, port="serf_wan"
             ):
                 self.wan = await self._gossip.open_pool(
                     PoolConfig(
@@ -451,7 +463,18 @@ class Agent:
 
     def _receive_lan_event(self, members: LanMembership, event: PoolEvent) -> None:
         members.receive(event)
+        if isinstance(event, MemberJoined) and event.member.name != self.config.node_name:
+            self._warn_of_second_server(event.member)
         self._federation_changed()
+
+    def _warn_of_second_server(self, member: Member) -> None:
+        if server_of(member) is not None:
+            logger.error(
+                "server %s is in our datacenter too: in this release a datacenter has one server, "
+                "and two lead apart from each other with different data; stop one of them",
+                member.name,
+                extra={"dc": self.config.datacenter},
+            )
 
     # What changes --------------------------------------------------------------------------------
 
@@ -598,8 +621,15 @@ def _check_wan_members(members: Sequence[Member]) -> str | None:
 
 
 @contextlib.contextmanager
-def listening(config: AgentConfig, what: str, keys: str, *hosts: str) -> Iterator[None]:
+def listening(config: AgentConfig, what: str, key: str, *hosts: str, port: str) -> Iterator[None]:
     """Say what a port that cannot be opened means, and what to do.
+
+    Args:
+        config: The agent's.
+        what: What would come in there.
+        key: Configuration key of the hosts.
+        hosts: Where it listens.
+        port: Configuration key of the port, in `ports`.
 
     Raises:
         ConfigError: In place of OSError.
@@ -608,6 +638,9 @@ def listening(config: AgentConfig, what: str, keys: str, *hosts: str) -> Iterato
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        addresses = [
+            host if "/" in host else host_port(host, getattr(config.ports, port)) for host in hosts
+        ]
         if error.errno == errno.EADDRINUSE:
             remedy = "another agent or program on this host has it: give each one its own"
         elif error.errno == errno.EADDRNOTAVAIL:
@@ -616,9 +649,9 @@ def listening(config: AgentConfig, what: str, keys: str, *hosts: str) -> Iterato
             remedy = "correct them"
         text = (
             f"datacenter {config.datacenter}, server {config.node_name}, hop configuration:"
-            f" cannot listen for {what} on {', '.join(hosts)}: {reason.lower()}"
+            f" cannot listen for {what} on {', '.join(addresses)}: {reason.lower()}"
         )
-        raise ConfigError([Mistake("", keys, text, remedy)]) from error
+        raise ConfigError([Mistake("", f"{key}, ports.{port}", text, remedy)]) from error
 
 
 @contextlib.contextmanager
