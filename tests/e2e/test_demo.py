@@ -1,10 +1,13 @@
 """The first thing a newcomer runs."""
 
+import signal
+import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from support.processes import ISTHMUS
+from support.processes import ISTHMUS, Process, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -15,6 +18,35 @@ def test_demo_federates_its_datacenters() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every datacenter reads every other's service." in done.stdout
+
+
+def test_second_demo_is_refused_while_its_addresses_are_in_use() -> None:
+    with socket.create_server(("127.101.0.10", 8500)):
+        done = subprocess.run(
+            [*ISTHMUS, "demo", "-check"], capture_output=True, text=True, timeout=30, check=False
+        )
+    assert done.returncode == 1
+    assert "127.101.0.10:8500 is in use" in done.stderr
+
+
+def test_nothing_of_a_killed_demo_stays(tmp_path: Path) -> None:
+    demo = Process([*ISTHMUS, "demo", "-datacenters", "2"], tmp_path / "log")
+    try:
+        eventually(lambda: "Ctrl-C" in demo.output(), timeout=60, what="demo is up")
+        demo.send(signal.SIGKILL)
+        demo.wait()
+        eventually(lambda: is_free("127.101.0.10", 8500), timeout=15, what="server is gone")
+        eventually(lambda: is_free("127.102.0.30", 8443), timeout=15, what="gateway is gone")
+    finally:
+        demo.stop(signal.SIGTERM)
+
+
+def is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,11 @@ class AgentClient:
     def _unreachable(self, error: Exception) -> str:
         if isinstance(error, ssl.SSLError):
             reason = getattr(error, "verify_message", "") or error.reason or str(error)
+            if "CERTIFICATE_REQUIRED" in reason:
+                return (
+                    f"{self.endpoint} demands a certificate of ours\n"
+                    "Give one with -client-cert and -client-key."
+                )
             return (
                 f"{self.endpoint} does not speak TLS with us: {reason}\n"
                 "Give its CA with -ca-file, and with -tls-server-name the name in its certificate."

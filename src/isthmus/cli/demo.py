@@ -1,5 +1,6 @@
 """``isthmus demo``: whole datacenters on loopback, federated only through their gateways."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ READY_TIMEOUT: Final = 60.0
 GATEWAY_PORT: Final = 8443
 _STOP_TIMEOUT: Final = 10.0
 _POLL: Final = 0.1
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass
@@ -125,6 +127,7 @@ class Datacenter:
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C is ours; we stop them in order.
+                    preexec_fn=_end_with_parent,
                 )
             )
 
@@ -149,6 +152,19 @@ class Demo:
     def __init__(self, count: int, folder: Path) -> None:
         self.folder = folder
         self.datacenters = [Datacenter(number, folder) for number in range(1, count + 1)]
+
+    def taken(self) -> str:
+        """An address of ours that somebody listens on already; empty when all are free."""
+        for datacenter in self.datacenters:
+            for host, port in (
+                (datacenter.host, 8300),
+                (datacenter.host, 8500),
+                (datacenter.gateway, GATEWAY_PORT),
+                (datacenter.gateway_wan, GATEWAY_PORT),
+            ):
+                if not _is_free(host, port):
+                    return f"{host}:{port}"
+        return ""
 
     def start(self) -> bool:
         """Create certificates and start everything; whether 127.0.0.1:8500 answers too."""
@@ -237,10 +253,14 @@ def run(args: Sequence[str]) -> int:
         print(f"{error}\n\n{USAGE}" if str(error) else USAGE, file=sys.stderr)
         return 1 if str(error) else 0
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     folder = Path(tempfile.mkdtemp(prefix="isthmus-demo-"))
     demo = Demo(count, folder)
+    if taken := demo.taken():
+        folder.rmdir()
+        print(f"{taken} is in use: is another demo running? Stop it first.", file=sys.stderr)
+        return 1
     code = 1
     try:
         print(f"Starting {count} datacenters on loopback; logs and data in {folder}\n", flush=True)
@@ -296,11 +316,11 @@ def _wait(demo: Demo, stop: threading.Event) -> bool:
                         waiting.remove(datacenter)
                 except OSError as error:
                     last = str(error)
-            if not waiting:
-                break
             if problem := demo.problem():
                 print(f"\n{problem}", file=sys.stderr)
                 return False
+            if not waiting:
+                break
             if time.monotonic() > deadline:
                 names = ", ".join(datacenter.name for datacenter in waiting)
                 print(
@@ -373,8 +393,14 @@ def _hold(demo: Demo, stop: threading.Event) -> int:
     return 0
 
 
+def _end_with_parent() -> None:
+    """Have the kernel end a child when we die, however we die."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:

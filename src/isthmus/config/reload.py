@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Final
 
+from isthmus.config.keys import KEYS
 from isthmus.config.model import AgentConfig
 
 RELOADABLE: Final = frozenset(
@@ -38,7 +39,8 @@ class Changes:
 
     Attributes:
         reloadable: Taken over by a reload.
-        restart: Changed in the files, and without effect until the agent is restarted.
+        restart: Changed in the files, and without effect until the agent is restarted; by their
+            keys, where they have one.
     """
 
     reloadable: tuple[str, ...]
@@ -50,8 +52,14 @@ def reloadable_changes(old: AgentConfig, new: AgentConfig) -> Changes:
     changed = sorted(_differences(old, new, ""))
     return Changes(
         reloadable=tuple(path for path in changed if path in RELOADABLE),
-        restart=tuple(path for path in changed if path not in RELOADABLE),
+        restart=tuple(sorted({_key_of(path) for path in changed if path not in RELOADABLE} - {""})),
     )
+
+
+def _key_of(path: str) -> str:
+    """The key that a field is written under; empty for what only follows from other fields."""
+    keys = [key.name for key in KEYS.values() if key.field == path]
+    return keys[0] if keys else ""
 
 
 def _differences(old: object, new: object, prefix: str) -> Iterator[str]:

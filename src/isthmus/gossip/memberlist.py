@@ -104,7 +104,7 @@ class Memberlist:
         self._envelope = Envelope(config, keyring, entropy)
         self._route_by_name, self._is_remote = route_by_name, is_remote
         self._outputs: list[MemberlistOutput] = []
-        self.counters: dict[str, int] = {}
+        self.counters: dict[str, int] = {"packets_received": 0, "packets_sent": 0}
         self.acked_at: dict[str, float] = {}
         """When members answered a probe of ours last."""
         self.awareness = Awareness(config.awareness_max)

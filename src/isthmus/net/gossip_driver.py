@@ -38,10 +38,11 @@ from isthmus.gossip.serf import (
     SerfOutput,
 )
 from isthmus.gossip.streams import JoinTarget
-from isthmus.names import split_host_port
+from isthmus.names import host_port, split_host_port
 from isthmus.net.gateways import WanCarrier
 from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
+from isthmus.net.pool import explain_dial
 from isthmus.net.tasks import TaskScope
 from isthmus.wire.serf import Query
 
@@ -557,7 +558,10 @@ class PoolDriver:
             for stream in made:  # It may have been connected this very moment.
                 stream.abort()
             raise
-        except (OSError, ssl.SSLError, Unavailable, InvalidNodeName, ProtocolError) as error:
+        except OSError as error:
+            text, _ = explain_dial(error, host_port(*request.address))
+            self._core.stream_failed(request.id, text, now=self._loop.time())
+        except (Unavailable, InvalidNodeName, ProtocolError) as error:
             text = str(error) or type(error).__name__
             self._core.stream_failed(request.id, text, now=self._loop.time())
         else:

@@ -137,7 +137,7 @@ async def test_failed_join_is_worded_as_memberlist_does(memory: Fixture) -> None
         await a.join(["127.0.0.1:9", "/127.0.0.1:9"])
     assert str(caught.value) == (
         "2 errors occurred:\n\t* Failed to resolve /127.0.0.1:9: empty node name provided"
-        "\n\t* Failed to join 127.0.0.1:9: connection refused\n\n"
+        "\n\t* Failed to join 127.0.0.1:9: dial tcp 127.0.0.1:9: connect: connection refused\n\n"
     )
     assert await a.join([]) == 0
 
