@@ -49,9 +49,11 @@ UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
 REFUSAL_TOLD_INTERVAL: Final = 60.0
 """Seconds between two log lines about addresses with too many connections."""
-REASONS_TOLD_MAX: Final = 50
+REASONS_TOLD_MAX: Final = 10
 """Refused connections of one kind that are logged with their reason in each such interval."""
 
+_KIND_SIZE: Final = 20  # Characters of a reason that say of which kind it is.
+_KINDS_MAX: Final = 64
 _RECORD_ALERT: Final = 0x15
 _ALERT_UNEXPECTED_MESSAGE: Final = bytes.fromhex("1503010002020a")
 _ALERT_NO_APPLICATION_PROTOCOL: Final = bytes.fromhex("15030100020278")
@@ -238,9 +240,9 @@ class ServerListener:
             async with asyncio.timeout(self._config.handshake_timeout):
                 await self._welcome(inbound, place)
         except TimeoutError:
-            self._refuse(inbound, "nothing complete within the handshake timeout", "timeout")
+            self._refuse(inbound, "nothing complete within the handshake timeout")
         except (ProtocolError, HandshakeFailed, OSError) as error:
-            self._refuse(inbound, str(error), type(error).__name__)
+            self._refuse(inbound, str(error))
         except BaseException:
             inbound.close()
             place.release()
@@ -268,12 +270,15 @@ class ServerListener:
             )
         return False
 
-    def _refuse(self, inbound: Inbound, reason: str, kind: str) -> None:
+    def _refuse(self, inbound: Inbound, reason: str) -> None:
         inbound.close()
         now = asyncio.get_running_loop().time()
         if now >= self._reasons_told_at + REFUSAL_TOLD_INTERVAL:
             self._reasons_told_at = now
             self._reasons_told.clear()
+        kind = reason[:_KIND_SIZE]
+        if kind not in self._reasons_told and len(self._reasons_told) >= _KINDS_MAX:
+            kind = "other"
         self._reasons_told[kind] += 1
         if self._reasons_told[kind] <= REASONS_TOLD_MAX:
             extra = {"peer": inbound.peer[0]}

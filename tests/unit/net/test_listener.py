@@ -17,7 +17,7 @@ import pytest
 from isthmus.errors import MalformedPacket, NoLeader, RequestError
 from isthmus.model.query import DatacenterRequest
 from isthmus.names import Alpn
-from isthmus.net.listener import ListenerConfig, PeerInfo, ServerListener
+from isthmus.net.listener import REASONS_TOLD_MAX, ListenerConfig, PeerInfo, ServerListener
 from isthmus.net.network import Inbound, TlsAccept
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfig, TlsConfigurator
@@ -805,6 +805,22 @@ async def test_crowds_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
                     assert await other.ended() == b""
         assert port.listener.refused_count == 5
     assert caplog.text.count("too many connections of one address") == 1
+
+
+async def test_reasons_of_refusals_do_not_fill_the_log(
+    clear: Port, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "isthmus.net.listener")
+    for _ in range(REASONS_TOLD_MAX + 5):
+        async with connected(clear) as client:
+            await client.send(b"\x02")
+            assert await client.ended() == b""
+    async with connected(clear) as client:
+        await client.send(b"\x05")
+        assert await client.ended() == b""
+    assert caplog.text.count("unrecognized RPC byte: 2") == REASONS_TOLD_MAX
+    assert caplog.text.count("further refusals of this kind") == 1
+    assert caplog.text.count("snapshot is not served") == 1
 
 
 async def test_handed_over_connections_count_until_they_are_lost(certificates: Any) -> None:
