@@ -11,6 +11,7 @@ DEBIAN := serf haproxy wrk iproute2 iptables
 env: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -36,9 +37,11 @@ check: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Faults last for minutes and use little of the machine, so they run side by side.
 test: env debian
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios
-	$(BIN)/pytest tests/interop tests/e2e
+	$(BIN)/pytest tests/interop tests/e2e --ignore tests/e2e/test_faults.py
+	$(BIN)/pytest -n 3 -rP --show-capture=stdout tests/e2e/test_faults.py
 
 test-unit: env
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios

@@ -236,7 +236,7 @@ class _File:
                 self.check("quick_check")
             return self._read_head(cluster, created)
         except sqlite3.Error as error:
-            raise _translated(error, "open") from error
+            raise _translated(error, "open", path) from error
 
     def _take_lock(self) -> None:
         lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -423,17 +423,18 @@ def _packed(value: list[object]) -> bytes:
     return packed
 
 
-def _translated(error: Exception, operation: str) -> EngineError:
-    """Our error for SQLite's."""
+def _translated(error: Exception, operation: str, path: Path | None = None) -> EngineError:
+    """Our error for SQLite's; names the file where that helps."""
     if isinstance(error, EngineError):
         return error
+    text = str(error) if path is None else f"{path}: {error}"
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
     if primary == sqlite3.SQLITE_FULL:
-        return NoSpace(str(error), operation=operation)
+        return NoSpace(text, operation=operation)
     if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return Corrupt(str(error), operation=operation)
-    return EngineUnavailable(str(error), operation=operation)
+        return Corrupt(text, operation=operation)
+    return EngineUnavailable(text, operation=operation)
 
 
 def _filesystem(path: Path) -> str:

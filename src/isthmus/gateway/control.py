@@ -207,7 +207,7 @@ class Control:
 
     def _report(self, trouble: str) -> None:
         """Log a fault when it begins or changes, and its end."""
-        if trouble == self._trouble:
+        if trouble == self._trouble or self._stopped.is_set():
             return
         if trouble:
             _log.warning("no news from the agent, going on with the known routes: %s", trouble)

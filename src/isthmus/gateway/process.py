@@ -189,7 +189,8 @@ class _LogFormat(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - Of the base class.
         """One line with the record's extra fields behind the message."""
-        level, name = f"[{record.levelname}]", record.name.removeprefix("isthmus.")
+        short = {"WARNING": "WARN"}.get(record.levelname, record.levelname)
+        level, name = f"[{short}]", record.name.removeprefix("isthmus.")
         line = f"{self.formatTime(record)} {level:<7} {name}: {record.message}"
         extra = " ".join(
             f"{field}={value}"
