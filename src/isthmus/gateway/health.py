@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from isthmus.gateway.config import GatewayConfig
 from isthmus.mesh.routes import Endpoint
 
-
 ANSWER_SECONDS_MAX = 1.0
 """What took longer hung, and is no measure of patience."""
 
