@@ -57,9 +57,10 @@ def test_refusals_last_until_a_call_is_allowed() -> None:
     outcomes = Outcomes()
     assert outcomes.refused("dc2", now=5.0) == 0.0
     assert outcomes.refused("dc2", now=9.0) == 4.0
-    assert outcomes.has_news_in_an_answer
+    news = [outcomes.has_news_in_an_answer]
     outcomes.answered("dc2", now=10.0)
-    assert not outcomes.has_news_in_an_answer
+    news.append(outcomes.has_news_in_an_answer)
+    assert news == [True, False]
     assert outcomes.refused("dc2", now=11.0) == 0.0
 
 
