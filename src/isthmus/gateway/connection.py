@@ -8,6 +8,7 @@
 """
 
 import logging
+from functools import partial
 
 from isthmus.errors import MalformedPacket
 from isthmus.gateway.config import GatewayConfig
@@ -242,21 +243,11 @@ class Connection:
         down = self._down = Flow(endpoint, self._client, exchange.carriage)
         up.moved = len(self._hello)
         self._hello, self._dial = b"", None
-        exchange.loop.hand_over(self._client, self._client_happened)
-        exchange.loop.hand_over(endpoint, self._endpoint_happened)
+        exchange.loop.hand_over(self._client, partial(self._happened, up, down))
+        exchange.loop.hand_over(endpoint, partial(self._happened, down, up))
         return up, down
 
     # Forwarding.
-
-    def _client_happened(self, mask: int) -> None:
-        assert self._up is not None
-        assert self._down is not None
-        self._happened(self._up, self._down, mask)
-
-    def _endpoint_happened(self, mask: int) -> None:
-        assert self._up is not None
-        assert self._down is not None
-        self._happened(self._down, self._up, mask)
 
     def _happened(self, outward: Flow, inward: Flow, mask: int) -> None:
         """React to events of the socket that `outward` leaves and `inward` goes to."""
@@ -267,9 +258,22 @@ class Connection:
                 self.abort()
                 return
             outward.readable = outward.hangup = True
-        if mask & WRITABLE:
+        if mask & WRITABLE and not inward.writable:
             inward.writable = True
-        self._pump()
+            self._pump()
+            return
+        # Every event says that the socket is writable; when that is no news, `inward` has
+        # nothing to do, and a small message takes this short way.
+        try:
+            more = outward.pump()
+        except OSError:
+            self.abort()
+            return
+        if outward.ended:
+            self._ended()
+        if more and not self._put_off:
+            self._put_off = True
+            self._exchange.loop.put_off(self._pump_again)
 
     def _pump(self) -> None:
         up, down = self._up, self._down
@@ -282,14 +286,19 @@ class Connection:
             self.abort()
             return
         if up.ended or down.ended:
-            if up.ended and down.ended:
-                self._close()
-                return
-            if self._moved == 0:
-                self.check_half_closed()
+            self._ended()
         if more and not self._put_off:
             self._put_off = True
             self._exchange.loop.put_off(self._pump_again)
+
+    def _ended(self) -> None:
+        """Close when both directions have ended; watch over the rest when one has."""
+        assert self._up is not None
+        assert self._down is not None
+        if self._up.ended and self._down.ended:
+            self._close()
+        elif self._moved == 0:
+            self.check_half_closed()
 
     def _pump_again(self) -> None:
         self._put_off = False

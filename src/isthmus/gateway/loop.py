@@ -99,7 +99,10 @@ class Loop:
 
     def turn(self) -> None:
         """Wait for something to happen and handle all of it."""
-        due = self._next_timer()
+        due = math.inf
+        for timers in self._timers:
+            if timers.due:
+                due = min(due, next(iter(timers.due.values())))
         if self._put_off:
             patience = 0.0
         elif due == math.inf:
@@ -135,14 +138,6 @@ class Loop:
             for sock in self._retired:
                 sock.close()
             self._retired.clear()
-
-    def _next_timer(self) -> float:
-        """Moment at which the next timer expires; infinite when none runs."""
-        earliest = math.inf
-        for timers in self._timers:
-            if timers.due:
-                earliest = min(earliest, next(iter(timers.due.values())))
-        return earliest
 
     def _run_calls(self, mask: int) -> None:
         os.eventfd_read(self._wake)
