@@ -47,6 +47,8 @@ twice that: an incomplete request is held by the reader and by its scanner.
 """
 UNREAD_SIZE_MAX: Final = 256 * 1024
 """Bytes held of requests that follow a running one, on a connection without yamux."""
+UNSENT_TOTAL_MAX: Final = 256 * 1024 * 1024
+"""Bytes of answers that callers do not take, of all connections; then one is dropped likewise."""
 REFUSAL_TOLD_INTERVAL: Final = 60.0
 """Seconds between two log lines about addresses with too many connections."""
 REASONS_TOLD_MAX: Final = 10
@@ -116,6 +118,8 @@ class ListenerConfig:
         domain: DNS domain of the federation.
         allow_client_certificates: A certificate that is no server's may act as one all the same.
         session: Limits of yamux sessions.
+        incomplete_total_max: Bytes of incomplete requests that all connections hold together.
+        unsent_total_max: Bytes of answers that all callers together do not take.
     """
 
     handshake_timeout: float = 5.0
@@ -127,6 +131,8 @@ class ListenerConfig:
     domain: str = "consul"
     allow_client_certificates: bool = False
     session: SessionConfig = field(default_factory=SessionConfig)
+    incomplete_total_max: int = INCOMPLETE_TOTAL_MAX
+    unsent_total_max: int = UNSENT_TOTAL_MAX
 
     def __post_init__(self) -> None:
         """Check the relations between the values."""
@@ -192,7 +198,8 @@ class ServerListener:
         self._calls = TaskScope()
         self._connections: Counter[str] = Counter()  # By address.
         self._open = ConnectionSet()  # Those served here.
-        self._incomplete = SharedMemory(INCOMPLETE_TOTAL_MAX)
+        self._incomplete = SharedMemory(config.incomplete_total_max)
+        self._unsent = SharedMemory(config.unsent_total_max)
         self._listening: Listening | None = None
         self._closing = False
         self._refusal_told_at = self._reasons_told_at = float("-inf")
@@ -410,10 +417,16 @@ class _Serving:
         if self._transport is not None:
             self._listener._incomplete.note(self._transport, self.peer.host, size)
 
+    def owes(self, size: int) -> None:
+        """The connection holds so many bytes of answers not taken; may abort it."""
+        if self._transport is not None:
+            self._listener._unsent.note(self._transport, self.peer.host, size)
+
     def lost(self) -> None:
         """The connection is gone."""
         self._place.release()
         self.holds(0)
+        self.owes(0)
         if self._transport is not None:
             self._listener._open.discard(self._transport)
 
@@ -464,13 +477,14 @@ async def _answer(
 class _Stream:
     """One stream of a yamux connection, as the answering side."""
 
-    __slots__ = ("channel", "draining", "incomplete_size", "task")
+    __slots__ = ("channel", "draining", "incomplete_size", "task", "unsent_size")
 
     def __init__(self) -> None:
         self.channel = ServerChannel()
         self.task: asyncio.Task[None] | None = None
         self.draining = False  # The answer waits for the peer's window: no further call yet.
         self.incomplete_size = 0
+        self.unsent_size = 0  # Of the answer that waits.
 
 
 class _MultiConnection(MultiplexProtocol):
@@ -480,7 +494,7 @@ class _MultiConnection(MultiplexProtocol):
         super().__init__(Role.ACCEPTOR, serving.session_config)
         self._serving = serving
         self._streams: dict[int, _Stream] = {}
-        self._incomplete_size = 0
+        self._incomplete_size = self._unsent_size = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._serving.made(transport)
@@ -509,6 +523,7 @@ class _MultiConnection(MultiplexProtocol):
                 stream = self._streams.get(stream_id)
                 if stream is not None and stream.draining:
                     stream.draining = False
+                    self._owe(stream, 0)
                     self._advance(stream_id, stream)
             case StreamReset(stream_id):
                 self._forget(stream_id)
@@ -549,11 +564,18 @@ class _MultiConnection(MultiplexProtocol):
         stream.task = None
         data = channel.refuse(answer.error) if answer.error else channel.answer(answer.body)
         stream.draining = not self.session.send(stream_id, data)
+        if stream.draining:
+            self._owe(stream, len(data))
         if answer.ends_channel:
             self._end(stream_id)
         else:
             self._advance(stream_id, stream)
         self.flush_soon()
+
+    def _owe(self, stream: _Stream, size: int) -> None:
+        self._unsent_size += size - stream.unsent_size
+        stream.unsent_size = size
+        self._serving.owes(self._unsent_size)
 
     def _end(self, stream_id: int) -> None:
         self.session.end(stream_id, now=self._loop.time())
@@ -564,6 +586,7 @@ class _MultiConnection(MultiplexProtocol):
         if stream is not None:
             self._incomplete_size -= stream.incomplete_size
             self._serving.holds(self._incomplete_size)
+            self._owe(stream, 0)
             if stream.task is not None:
                 stream.task.cancel()
 
@@ -613,6 +636,7 @@ class _SingleConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._serving.owes(0)
         self._advance()
 
     def _advance(self) -> None:
@@ -640,6 +664,8 @@ class _SingleConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._transport.write(data)
+        if not self._writable:
+            self._serving.owes(self._transport.get_write_buffer_size())
         if answer.ends_channel:
             self._transport.close()
         else:

@@ -807,6 +807,41 @@ async def test_crowds_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("too many connections of one address") == 1
 
 
+async def test_callers_that_take_no_answers_share_one_bound() -> None:
+    """Two of 1 MB fit; the third caller's makes the one with most give way."""
+    async with open_port(unsent_total_max=2_500_000, handshake_timeout=DEADLINE) as port:
+        port.dispatcher.leader = "x" * 1_000_000
+        async with multi(port) as greedy, multi(port) as modest:
+            for stream in (1, 3):
+                await open_stream(greedy, stream, call(1, "Status.Leader"))
+                received = 0
+                while received < 262_144:  # The window; the rest waits.
+                    received += len((await greedy.frame())[1])
+            await open_stream(modest, 1, call(1, "Status.Leader"))
+            assert (await modest.frame())[1]
+            await greedy.ended()
+            assert port.listener.connection_count == 1
+            await assert_multi_open_behind(modest)
+
+
+async def test_incomplete_requests_share_one_bound() -> None:
+    """Who holds most gives way, also when another brings the last byte."""
+    async with open_port(incomplete_total_max=200_000, handshake_timeout=DEADLINE) as port:
+        begun = call(1, "Status.Leader", b"\xc6" + struct.pack(">I", 300_000))
+        async with multi(port) as large, multi(port) as small:
+            await open_stream(large, 1, begun + bytes(150_000))
+            await open_stream(small, 1, begun + bytes(60_000))
+            await large.ended()
+            await assert_multi_open_behind(small)
+
+
+async def assert_multi_open_behind(client: Client) -> None:
+    """The session answers a ping behind the answers that are on their way."""
+    await client.send(encode_header(FrameType.PING, SYN, 0, 5))
+    while (await client.frame())[0] != Header(FrameType.PING, ACK, 0, 5):
+        pass
+
+
 async def test_reasons_of_refusals_do_not_fill_the_log(
     clear: Port, caplog: pytest.LogCaptureFixture
 ) -> None:
