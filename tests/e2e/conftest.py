@@ -1,10 +1,13 @@
 """Fixtures of the end-to-end tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support import netns
+from support.federation import Federation
+from support.processes import shown_on_failure
 
 
 @pytest.fixture
@@ -14,3 +17,19 @@ def sites() -> Iterator[netns.Sites]:
         pytest.skip(why)
     with netns.Sites(3) as sites:
         yield sites
+
+
+@pytest.fixture
+def federation(sites: netns.Sites, tmp_path: Path) -> Iterator[Federation]:
+    """A server and a gateway in each of three datacenters, federated."""
+    federation = Federation(sites, tmp_path)
+    try:
+        for site in sites.sites:
+            federation.start_server(site)
+            federation.start_gateway(site)
+        federation.wait_until_formed()
+        with shown_on_failure(*federation.processes()):
+            yield federation
+        assert sites.dropped("servers") == 0
+    finally:
+        federation.stop()

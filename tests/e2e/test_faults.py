@@ -8,7 +8,6 @@ the same situations stand beside them in docs/federation.md.
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,21 +27,6 @@ pytestmark = [
 
 SETTLE = 3.0
 """Seconds of undisturbed service before a fault and after its end."""
-
-
-@pytest.fixture
-def federation(sites: Sites, tmp_path: Path) -> Iterator[Federation]:
-    federation = Federation(sites, tmp_path)
-    try:
-        for site in sites.sites:
-            federation.start_server(site)
-            federation.start_gateway(site)
-        federation.wait_until_formed()
-        with shown_on_failure(*federation.processes()):
-            yield federation
-        assert sites.dropped("servers") == 0
-    finally:
-        federation.stop()
 
 
 def listens(site: Site, host: str, port: int) -> float:

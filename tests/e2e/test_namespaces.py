@@ -9,14 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from support.federation import Federation
-from support.netns import Site, Sites
-from support.processes import eventually, shown_on_failure
+from support.netns import Site
+from support.processes import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.namespaces, pytest.mark.timeout(240)]
 
@@ -25,20 +23,6 @@ import consul, sys
 client = consul.Consul(host=sys.argv[1])
 assert client.agent.service.register("web", service_id="web-1", address="10.3.0.77", port=8080)
 """
-
-
-@pytest.fixture
-def federation(sites: Sites, tmp_path: Path) -> Iterator[Federation]:
-    federation = Federation(sites, tmp_path)
-    try:
-        for site in sites.sites:
-            federation.start_server(site)
-            federation.start_gateway(site)
-        federation.wait_until_formed()
-        with shown_on_failure(*federation.processes()):
-            yield federation
-    finally:
-        federation.stop()
 
 
 def test_three_networks_act_as_one(federation: Federation) -> None:
