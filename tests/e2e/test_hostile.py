@@ -66,6 +66,10 @@ class Site:
     dc2: Certificate
     client: Certificate
 
+    def pid(self, port: str) -> int:
+        """Process behind a port."""
+        return (self.gateway if port == "gateway" else self.agent.process).pid
+
     def gateway_counters(self) -> dict[str, Any]:
         """What the gateway counts, as it logs on SIGUSR1."""
         seen = len(re.findall(r"counters \{", self.gateway.output()))
@@ -161,7 +165,7 @@ def test_random_bytes_on_a_stream_port_cost_nothing_but_their_connection(
 ) -> None:
     rng = Random(port)
     with (
-        bounded_memory(site.agent, f"random bytes, {port}", growth_max=32 * MIB),
+        bounded_memory(site.pid(port), f"random bytes, {port}", growth_max=32 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         for _ in range(40):
@@ -194,7 +198,7 @@ def hostile_datagrams(rng: Random) -> Iterator[bytes]:
 @pytest.mark.parametrize("address", [SERF_LAN, SERF_WAN])
 def test_random_datagrams_cost_nothing(site: Site, address: tuple[str, int]) -> None:
     with (
-        bounded_memory(site.agent, "random datagrams", growth_max=32 * MIB),
+        bounded_memory(site.agent.process.pid, "random datagrams", growth_max=32 * MIB),
         HealthyClient(site.agent) as healthy,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
@@ -236,7 +240,7 @@ OVERSIZED: dict[str, tuple[str, bytes]] = {
 def test_oversized_lengths_are_not_believed(site: Site, what: str) -> None:
     port, data = OVERSIZED[what]
     with (
-        bounded_memory(site.agent, f"oversized {what}", growth_max=64 * MIB),
+        bounded_memory(site.pid(port), f"oversized {what}", growth_max=64 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         socks = [connect(TCP_PORTS[port], ATTACKER) for _ in range(8)]
@@ -271,7 +275,7 @@ def test_oversized_lengths_are_not_believed(site: Site, what: str) -> None:
 def test_oversized_lengths_within_tls_are_not_believed(site: Site, alpn: Alpn, data: bytes) -> None:
     """A server of another datacenter went mad; its certificate is good."""
     with (
-        bounded_memory(site.agent, f"oversized in {alpn}", growth_max=64 * MIB),
+        bounded_memory(site.agent.process.pid, f"oversized in {alpn}", growth_max=64 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         socks = []
@@ -301,7 +305,7 @@ def test_ten_thousand_silent_connections_of_one_address_do_no_harm(site: Site, p
     count = raise_descriptor_limit(CROWD)
     descriptors = site.agent.descriptors()
     with (
-        bounded_memory(site.agent, f"{count} connections, {port}", growth_max=64 * MIB),
+        bounded_memory(site.pid(port), f"{count} connections, {port}", growth_max=64 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         socks = crowd(TCP_PORTS[port], ATTACKER, count)
@@ -390,7 +394,7 @@ def drip(site: Site, address: tuple[str, int], data: bytes, count: int) -> None:
 )
 def test_slow_writers_hold_up_nobody(site: Site, port: str, data: bytes) -> None:
     with (
-        bounded_memory(site.agent, f"slow writers, {port}", growth_max=32 * MIB),
+        bounded_memory(site.pid(port), f"slow writers, {port}", growth_max=32 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         drip(site, TCP_PORTS[port], data, 90)
@@ -413,7 +417,7 @@ def test_slow_readers_of_http_hold_up_nobody_and_little_memory(site: Site) -> No
     before = site.agent.resident()
     request = b"GET /v1/kv/big/?recurse HTTP/1.1\r\nHost: a\r\n\r\n"
     with (
-        bounded_memory(site.agent, "slow readers", growth_max=384 * MIB),
+        bounded_memory(site.agent.process.pid, "slow readers", growth_max=384 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         socks = crowd(HTTP, ATTACKER, 190)
@@ -438,7 +442,7 @@ def test_incomplete_requests_of_many_connections_share_one_bound(site: Site) -> 
     )
     piece, before = bytes(8 * MIB), site.agent.resident()
     with (
-        bounded_memory(site.agent, "incomplete requests", growth_max=384 * MIB),
+        bounded_memory(site.agent.process.pid, "incomplete requests", growth_max=384 * MIB),
         HealthyClient(site.agent) as healthy,
     ):
         socks = []

@@ -12,7 +12,7 @@ from typing import Any
 from isthmus.model.record import Record
 from isthmus.wire.msgpack import Unpacker, encode
 from isthmus.wire.netrpc import RequestHeader, encode_request
-from support.agent_process import AgentProcess
+from support.agent_process import AgentProcess, resident_size
 
 DEADLINE = 10.0
 _SPARE_DESCRIPTORS = 200
@@ -144,16 +144,16 @@ class HealthyClient:
 
 
 @contextlib.contextmanager
-def bounded_memory(agent: AgentProcess, what: str, *, growth_max: int) -> Iterator[None]:
-    """Assert that the agent's resident memory grows by at most so many bytes meanwhile."""
-    before = agent.resident()
+def bounded_memory(pid: int, what: str, *, growth_max: int) -> Iterator[None]:
+    """Assert that a process's resident memory grows by at most so many bytes meanwhile."""
+    before = resident_size(pid)
     peak = before
     stop = threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not stop.wait(0.02):
-            peak = max(peak, agent.resident())
+            peak = max(peak, resident_size(pid))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -162,7 +162,7 @@ def bounded_memory(agent: AgentProcess, what: str, *, growth_max: int) -> Iterat
     finally:
         stop.set()
         watcher.join()
-    after = agent.resident()
+    after = resident_size(pid)
     peak = max(peak, after)
     mib = 1 << 20
     print(f"{what}: {before / mib:.0f} MiB before, peak {peak / mib:.0f}, after {after / mib:.0f}")
