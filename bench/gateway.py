@@ -3,6 +3,11 @@
 Beside it, in turns on the same machine: no gateway at all, and HAProxy and Envoy where they are
 installed (``ENVOY=/path/to/envoy``), each with one thread and routing by SNI. Backend and load
 share the machine's cores with the gateway, so compare columns, not machines.
+
+All gateways of a round run side by side, idle but for the one that is measured, and every figure
+goes round them in short alternating batches: what else the machine does then hits all alike. A
+round trip above all depends on which cores the scheduler gives its three processes (two to four
+times between best and worst), so it is also measured with all of them on one core.
 """
 
 import contextlib
@@ -26,11 +31,13 @@ from typing import Any
 from bench.figures import percentile, resident, show
 from isthmus.mesh.routes import Endpoint, Route, RouteKind, RouteTable
 
-ROUNDS = 3
-STREAM_SIZE = 512 << 20
-CONNECTIONS = 3_000
+ROUNDS = 5
+BATCHES = 4
+STREAM_SIZE = 256 << 20
+CONNECTIONS = 1_000
 AT_ONCE = 32
-ROUND_TRIPS = 3_000
+ROUND_TRIP_BATCHES = 10
+ROUND_TRIPS = 400
 HELD = 1_000
 _DEADLINE = 20.0
 _NAME = "web.example"
@@ -99,8 +106,8 @@ def _answer(sock: socket.socket, modes: dict[int, bytes], fd: int) -> bool:
 
 
 @contextlib.contextmanager
-def _backend() -> Iterator[int]:
-    """Run the backend in a process; its port."""
+def _backend() -> Iterator[tuple[int, int]]:
+    """Run the backend in a process; its port and process id."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     child = os.fork()
     if not child:
@@ -108,7 +115,7 @@ def _backend() -> Iterator[int]:
     port: int = listener.getsockname()[1]
     listener.close()
     try:
-        yield port
+        yield port, child
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -302,53 +309,91 @@ def _running(start: Starter, backend: int) -> Iterator[tuple[int, int]]:
             process.wait()
 
 
-def _measure(name: str, start: Starter | None, backend: int) -> dict[str, float]:
-    """All figures of one gateway, once."""
+Samples = dict[str, list[float]]
+"""What a figure was for each gateway, one sample for each round."""
+
+
+def _median(measure: Callable[[int], float], ports: dict[str, int], batches: int) -> Samples:
+    """One sample for each gateway: the median of batches that alternate between them."""
+    names = list(ports)
+    found: Samples = {name: [] for name in names}
+    for batch in range(batches):
+        first = batch % len(names)
+        for name in names[first:] + names[:first]:
+            found[name].append(measure(ports[name]))
+    return {name: [statistics.median(samples)] for name, samples in found.items()}
+
+
+@contextlib.contextmanager
+def _on_one_core(pids: list[int]) -> Iterator[None]:
+    """Keep this process and others, with all their threads, on the first of our cores."""
+    cores = os.sched_getaffinity(0)
+    threads = [int(path.name) for pid in pids for path in Path(f"/proc/{pid}/task").iterdir()]
+    threads.append(0)
+    for thread in threads:
+        os.sched_setaffinity(thread, {min(cores)})
+    try:
+        yield
+    finally:
+        for thread in threads:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cores)
+
+
+def _round(gateways: dict[str, Starter], backend: tuple[int, int]) -> dict[str, Samples]:
+    """All figures of all gateways, once."""
+    port, backend_pid = backend
     with contextlib.ExitStack() as stack:
-        pid = 0
-        port = backend
-        if start is not None:
-            port, pid = stack.enter_context(_running(start, backend))
-        figures = {"1 stream, GB/s": throughput(port, 1)}
-        before = _cpu(pid) if pid else 0.0
-        figures["16 streams, GB/s"] = throughput(port, 16)
-        if pid:
-            spent = _cpu(pid) - before
-            figures["16 streams, CPU ms/GB"] = spent * 1_000 / (STREAM_SIZE / 1e9)
-        figures["new connections/s"] = connections(port)
-        figures["1-byte round trip, us"] = round_trip(port)
-        if pid:
-            figures["resident after load, MiB"] = resident(pid)
-            held = [stack.enter_context(_dial(port)) for _ in range(HELD)]
-            figures["resident with 1 000 connections, MiB"] = resident(pid)
-            del held
+        running = {
+            name: stack.enter_context(_running(start, port)) for name, start in gateways.items()
+        }
+        pids = {name: pid for name, (_, pid) in running.items()}
+        ports = {"none": port} | {name: taken for name, (taken, _) in running.items()}
+        figures = {"1 stream, GB/s": _median(lambda to: throughput(to, 1), ports, BATCHES)}
+        before = {name: _cpu(pid) for name, pid in pids.items()}
+        figures["16 streams, GB/s"] = _median(lambda to: throughput(to, 16), ports, BATCHES)
+        sent = BATCHES * STREAM_SIZE / 1e9
+        figures["16 streams, CPU ms/GB"] = {
+            name: [(_cpu(pid) - before[name]) * 1_000 / sent] for name, pid in pids.items()
+        }
+        figures["new connections/s"] = _median(connections, ports, BATCHES)
+        figures["1-byte round trip, us"] = _median(round_trip, ports, ROUND_TRIP_BATCHES)
+        with _on_one_core([backend_pid, *pids.values()]):
+            figures["1-byte round trip on one core, us"] = _median(
+                round_trip, ports, ROUND_TRIP_BATCHES
+            )
+        figures["resident after load, MiB"] = {name: [resident(pid)] for name, pid in pids.items()}
+        held = figures["resident with 1 000 connections, MiB"] = {}
+        for name, pid in pids.items():
+            with contextlib.ExitStack() as opened:
+                for _ in range(HELD):
+                    opened.enter_context(_dial(ports[name]))
+                held[name] = [resident(pid)]
     return figures
 
 
 def main() -> None:
-    """Print the medians of all gateways, and the built-in one's ratios to the others."""
-    gateways: dict[str, Starter | None] = {"none": None, "isthmus": _isthmus}
+    """Print the medians of all gateways, and of the built-in one's ratios to the others."""
+    gateways: dict[str, Starter] = {"isthmus": _isthmus}
     if shutil.which("haproxy"):
         gateways["haproxy"] = _haproxy
     if _envoy_path():
         gateways["envoy"] = _envoy
-    samples: dict[str, dict[str, list[float]]] = {name: {} for name in gateways}
+    samples: dict[str, Samples] = {}
     with _backend() as backend:
         for _ in range(ROUNDS):
-            for name, start in gateways.items():
-                for figure, value in _measure(name, start, backend).items():
-                    samples[name].setdefault(figure, []).append(value)
-    for figure in samples["isthmus"]:
-        for name in gateways:
-            if figure in samples[name]:
-                ratio = ""
-                if name not in {"isthmus", "none"}:
-                    ours = statistics.median(samples["isthmus"][figure])
-                    ratio = f"ours is {ours / statistics.median(samples[name][figure]):.2f} times"
-                what, _, unit = figure.rpartition(", ") if ", " in figure else (figure, "", "")
-                show(f"{what}: {name}", samples[name][figure], unit)
-                if ratio:
-                    print(f"  {ratio}")
+            for figure, found in _round(gateways, backend).items():
+                into = samples.setdefault(figure, {name: [] for name in found})
+                for name, values in found.items():
+                    into[name] += values
+    for figure, by_name in samples.items():
+        what, _, unit = figure.rpartition(", ") if ", " in figure else (figure, "", "")
+        for name, values in by_name.items():
+            show(f"{what}: {name}", values, unit)
+            if name not in {"isthmus", "none"}:
+                pairs = zip(by_name["isthmus"], values, strict=True)
+                ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+                print(f"  ours is {ratio:.2f} times (median of {ROUNDS} pairs)")
 
 
 if __name__ == "__main__":
