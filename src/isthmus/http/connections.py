@@ -13,6 +13,8 @@ CONNECTIONS_MAX: Final = 16_384
 """Connections of all clients together."""
 UNSENT_SIZE_MAX: Final = 256 * 1024 * 1024
 """Bytes of answers that clients do not read, of all together; then one of them is dropped."""
+REFUSALS_TOLD_MAX: Final = 100
+"""Connections in a second that are told why they are refused; further ones are just closed."""
 TURN_SIZE_MAX: Final = 1024 * 1024
 """Bytes of answers for one address in a turn of the loop; for more it sits out turns to come."""
 
@@ -59,6 +61,7 @@ class Connections:
             UNSENT_SIZE_MAX, measure=lambda transport: transport.get_write_buffer_size()
         )
         self._date, self._date_until = "", float("-inf")
+        self._refusals, self._refusals_until = 0, float("-inf")
         self._answered: Counter[str] = Counter()  # Bytes not sat out yet, by address.
 
     def __len__(self) -> int:
@@ -75,6 +78,15 @@ class Connections:
         self._open.add(connection)
         self._clients[peer] = count + 1
         return Admission.WELCOME
+
+    def ignores(self, peer: str, now: float) -> bool:
+        """Whether a new connection is not even worth a refusal: its client sends a flood."""
+        if self._clients.get(peer, 0) < self.per_client_max:
+            return False
+        if now >= self._refusals_until:
+            self._refusals, self._refusals_until = 0, now + 1.0
+        self._refusals += 1
+        return self._refusals > REFUSALS_TOLD_MAX
 
     def remove(self, connection: Closable, peer: str) -> None:
         """Strike out a connection; one that was not admitted is not there."""

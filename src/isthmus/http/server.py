@@ -156,6 +156,9 @@ class HttpServer:
         return host_port(*listening.address)
 
     async def _accept(self, tls: TlsAccept | None, inbound: Inbound) -> None:
+        if self._connections.ignores(inbound.peer[0], asyncio.get_running_loop().time()):
+            inbound.close()
+            return
         connection = Connection(self._door, self._connections, inbound.peer[0])
         if tls is None:
             await inbound.start(connection, tls=None)

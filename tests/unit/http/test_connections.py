@@ -1,6 +1,12 @@
 import asyncio
 
-from isthmus.http.connections import CONNECTIONS_MAX, TURN_SIZE_MAX, Admission, Connections
+from isthmus.http.connections import (
+    CONNECTIONS_MAX,
+    REFUSALS_TOLD_MAX,
+    TURN_SIZE_MAX,
+    Admission,
+    Connections,
+)
 from isthmus.net.tasks import TaskScope
 from support.http import FakeConnection
 
@@ -20,6 +26,16 @@ def test_each_client_has_its_own_limit() -> None:
     table.remove(first, "a")
     assert table.admit(first, "a") is Admission.WELCOME
     assert len(table) == 3
+
+
+def test_a_flood_is_not_told_why_it_is_refused() -> None:
+    table = make(1)
+    assert not table.ignores("a", 0.0)
+    table.admit(FakeConnection(), "a")
+    told = [table.ignores("a", 0.5) for _ in range(REFUSALS_TOLD_MAX + 3)]
+    assert told == [False] * REFUSALS_TOLD_MAX + [True] * 3
+    assert not table.ignores("b", 0.5)
+    assert not table.ignores("a", 1.5)
 
 
 def test_refused_connection_frees_nothing() -> None:
