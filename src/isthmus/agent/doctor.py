@@ -10,13 +10,12 @@ Consul server tells only what it has stored.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from isthmus.agent.federation import Federation
-from isthmus.agent.status import Clocks
+from isthmus.agent.status import Clocks, Remote
 from isthmus.config.model import OFF, AgentConfig
 from isthmus.errors import (
     ConfigError,
@@ -46,7 +45,8 @@ from isthmus.federation.diagnosis import (
     settle,
     twin_finding,
 )
-from isthmus.federation.locator import usable_addresses
+from isthmus.federation.locator import GatewayLocator, usable_addresses
+from isthmus.federation.outcomes import Outcomes
 from isthmus.federation.replication import writes_to_follow
 from isthmus.federation.route import ViaGateway
 from isthmus.model.catalog import CONSUL_SERVICE, IndexedServiceNodes, ServiceRequest
@@ -68,7 +68,7 @@ from isthmus.model.federation import (
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.timestamp import Timestamp
 from isthmus.names import ANY_SERVER, Alpn, server_name, split_host_port
-from isthmus.net.gossip import Member, MemberStatus, Pool
+from isthmus.net.gossip import Member, MemberStatus
 from isthmus.net.inspection import look_at_certificate, own_certificate
 from isthmus.net.network import Network, TlsDial
 from isthmus.net.pool import explain_dial
@@ -85,10 +85,38 @@ PARALLEL_MAX: Final = 8
 """Datacenters examined at a time."""
 WATCH_INTERVAL: Final = 10.0
 """Seconds between two looks at our certificate and at servers that bear our name."""
+FIRST_LOOK: Final = 1.0
+"""Seconds after the start until the first of them, which must not delay the start."""
 PROBE_SLACK: Final = 15.0
 """Seconds added to the time in which every member is probed once."""
 
 _ORDER: Final = tuple(Hop)
+
+
+class Ways(Protocol):
+    """The ways to other datacenters; `agent.federation.Federation` has them."""
+
+    @property
+    def locator(self) -> GatewayLocator | None:
+        """Gateways to dial; None when gateways are not in use."""
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What became of dials and calls."""
+
+    @property
+    def forwarder(self) -> Remote:
+        """Calls."""
+
+
+class GossipPool(Protocol):
+    """What is needed of a pool; `net.gossip.Pool` is one."""
+
+    def members(self) -> tuple[Member, ...]:
+        """Members now, ours included."""
+
+    async def acks(self) -> dict[str, float]:
+        """Seconds since members answered a probe of ours last, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +134,20 @@ class Surroundings:
         replication: How it fares.
         clocks: Of the other datacenters.
         wall: Reads the calendar clock.
+        look: Looks at the certificate that a server shows.
     """
 
     config: AgentConfig
     tls: Callable[[], TlsConfig]
     network: Network
-    federation: Federation
+    federation: Ways
     states: Callable[[], Sequence[FederationState]]
-    wan: Callable[[], Pool | None]
-    lan: Callable[[], Pool | None]
+    wan: Callable[[], GossipPool | None]
+    lan: Callable[[], GossipPool | None]
     replication: Callable[[], ReplicationStatus | None]
     clocks: Clocks
     wall: Callable[[], datetime]
+    look: Callable[..., Awaitable[CertificateFacts | None]] = look_at_certificate
 
 
 @dataclass(slots=True)
@@ -191,8 +221,10 @@ class Doctor:
         """
         warned: set[str] = set()
         strangers: set[str] = set()
+        wait = FIRST_LOOK
         while True:
-            await asyncio.sleep(WATCH_INTERVAL)
+            await asyncio.sleep(wait)
+            wait = WATCH_INTERVAL
             members = self._wan_members()
             twins = set(self._twins(members))
             # A server of ours joins the LAN pool first, but news may overtake each other.
@@ -343,7 +375,7 @@ class Doctor:
             return finding
         sni = ViaGateway(way.target, node).sni(self._config.domain)
         host, port = split_host_port(failed[0].gateway)
-        shown = await look_at_certificate(
+        shown = await self._about.look(
             self._about.tls(),
             host,
             port,
