@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ROUNDS ?= 50
 DEBIAN := serf haproxy wrk iproute2 iptables
 
-.PHONY: env debian demo check format test test-unit test-interop test-e2e bench clean
+.PHONY: env debian demo check format test test-unit test-interop test-e2e crash bench clean
 
 env: $(STAMP)
 
@@ -51,6 +52,10 @@ test-interop: env debian
 
 test-e2e: env debian
 	$(BIN)/pytest tests/e2e
+
+# SIGKILL during writes, again and again: every acknowledged write has to be there.
+crash: env
+	ISTHMUS_CRASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/e2e/test_crash.py
 
 bench: env debian
 	$(BIN)/python -m bench
