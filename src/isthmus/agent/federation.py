@@ -85,15 +85,17 @@ class Federation:
 
     # How calls end (`server.forward.Witness`) -----------------------------------------------------
 
-    def call_answered(self, dc: str) -> None:
+    def call_answered(self, dc: str, node: str) -> None:
         """See `Witness.call_answered`."""
         if self.outcomes.has_news_in_an_answer:
-            self.outcomes.answered(dc, now=self._loop.time())
+            self.outcomes.answered(dc, node, now=self._loop.time())
             self._tell_outcomes()
 
-    def call_refused(self, dc: str) -> float:
+    def call_refused(self, dc: str, node: str) -> float:
         """See `Witness.call_refused`."""
-        return self.outcomes.refused(dc, now=self._loop.time())
+        seconds = self.outcomes.refused(dc, node, now=self._loop.time())
+        self._tell_outcomes()
+        return seconds
 
     def call_failed(
         self, dc: str, *, node: str, gateway: str, step: str, text: str, dialled: bool
@@ -206,7 +208,7 @@ class Federation:
                     "datacenter %s is reached again after %.1f s",
                     trouble.dc,
                     event.seconds,
-                    extra={"dc": trouble.dc},
+                    extra={"dc": trouble.dc, "node": trouble.node},
                 )
                 continue
             logger.warning(
@@ -220,7 +222,11 @@ class Federation:
                     target=trouble.dc,
                     gateway=trouble.gateway,
                 ),
-                extra={"dc": trouble.dc, "hop": str(hop_of(trouble.step))},
+                extra={
+                    "dc": trouble.dc,
+                    "node": trouble.node,
+                    "hop": str(hop_of(trouble.step)),
+                },
             )
 
     def _gateway_silent(self, target: ServerTarget, gateway: str) -> None:
@@ -238,6 +244,7 @@ class Federation:
         self.outcomes.gateway_dialled(
             address,
             outcome.dc,
+            outcome.node,
             seconds=outcome.seconds,
             error=outcome.text,
             now=self._loop.time(),

@@ -8,10 +8,14 @@ and what does not fit is not remembered.
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from isthmus.names import ANY_SERVER
+
 GATEWAYS_MAX: Final = 4096
 """Gateways remembered; the one unused for longest gives way."""
 DATACENTERS_MAX: Final = 4096
 """Datacenters in trouble at once that are remembered."""
+SERVERS_MAX: Final = 64
+"""Servers in trouble that are remembered of each."""
 TEXT_SIZE_MAX: Final = 1024
 """Characters kept of an error."""
 
@@ -45,15 +49,16 @@ class GatewayRecord:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A datacenter that cannot be reached; moments are on the driver's monotonic clock.
+    """A server that cannot be reached; moments are on the driver's monotonic clock.
 
     Attributes:
-        dc: The datacenter.
-        node: Server that was tried last.
+        dc: Its datacenter.
+        node: The server; ``*`` for whichever a gateway picks.
         gateway: ``host:port`` that was dialled last; empty for none.
         step: What failed last, one of `errors.STEPS`.
         text: The error.
         since: First failure since it worked.
+        latest: Latest failure.
         by_call: The dial had worked; the connection failed after it. Then only an answer proves
             that it is over.
         count: Failures since then.
@@ -65,20 +70,21 @@ class Trouble:
     step: str
     text: str
     since: float
+    latest: float
     by_call: bool = False
     count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class TroubleBegan:
-    """Event: a datacenter cannot be reached any more, or fails at another step than before."""
+    """Event: a server cannot be reached any more, or fails at another step than before."""
 
     trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
 class TroubleEnded:
-    """Event: a datacenter answers again."""
+    """Event: a server answers again."""
 
     trouble: Trouble
     seconds: float
@@ -92,20 +98,22 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._gateways: dict[str, GatewayRecord] = {}  # The one used last stands last.
-        self._troubles: dict[str, Trouble] = {}
+        self._troubles: dict[str, dict[str, Trouble]] = {}  # By datacenter and server.
+        self._worked_at: dict[str, float] = {}  # Only of datacenters that are in trouble.
         self._refused: dict[str, float] = {}
         self._outputs: list[Event] = []
 
     # Told ---------------------------------------------------------------------------------------
 
     def gateway_dialled(
-        self, address: str, dc: str, *, seconds: float, error: str = "", now: float
+        self, address: str, dc: str, node: str, *, seconds: float, error: str = "", now: float
     ) -> None:
         """One gateway was tried.
 
         Args:
             address: ``host:port``.
             dc: Datacenter that it was to lead to.
+            node: Server that was meant.
             seconds: How long it took.
             error: Why it failed; empty when a server answered the handshake.
             now: Seconds on the driver's monotonic clock.
@@ -119,9 +127,8 @@ class Outcomes:
         record.used_at = now
         if not error:
             record.dial_seconds, record.failing_since = seconds, None
-            trouble = self._troubles.get(dc.lower())
-            if trouble is not None and not trouble.by_call:
-                self._end(dc, now=now)
+            if self._troubles:
+                self._worked(dc, node, by_call=False, now=now)
             return
         record.failures += 1
         record.error, record.error_at = error[:TEXT_SIZE_MAX], now
@@ -142,12 +149,13 @@ class Outcomes:
         """A whole dial failed over all gateways, or a call after it (`by_call`).
 
         Returns:
-            The trouble with the datacenter, as it is now.
+            The trouble with the server, as it is now.
         """
-        known = self._troubles.get(dc.lower())
+        ours = self._troubles.get(dc.lower(), {})
+        known = ours.get(node)
         text = text[:TEXT_SIZE_MAX]
         if known is None:
-            trouble = Trouble(dc, node, gateway, step, text, since=now, by_call=by_call)
+            trouble = Trouble(dc, node, gateway, step, text, now, now, by_call)
         else:
             trouble = replace(
                 known,
@@ -156,30 +164,38 @@ class Outcomes:
                 step=step,
                 text=text,
                 by_call=by_call,
+                latest=now,
                 count=known.count + 1,
             )
-        if known is None and len(self._troubles) >= DATACENTERS_MAX:
+        if known is None and (
+            len(ours) >= SERVERS_MAX or (not ours and len(self._troubles) >= DATACENTERS_MAX)
+        ):
             return trouble
-        self._troubles[dc.lower()] = trouble
+        self._troubles.setdefault(dc.lower(), ours)[node] = trouble
         if known is None or known.step != step:
             self._outputs.append(TroubleBegan(trouble))
         return trouble
 
-    def refused(self, dc: str, *, now: float) -> float:
+    def refused(self, dc: str, node: str, *, now: float) -> float:
         """A server of the datacenter denied a call to its token.
 
         Returns:
             Seconds since it first did so without allowing any in between.
         """
-        self._end(dc, now=now)
+        self._worked(dc, node, by_call=True, now=now)
         if len(self._refused) < DATACENTERS_MAX:
             self._refused.setdefault(dc.lower(), now)
         return now - self._refused.get(dc.lower(), now)
 
-    def answered(self, dc: str, *, now: float) -> None:
+    def answered(self, dc: str, node: str, *, now: float) -> None:
         """A server of the datacenter answered a call."""
         self._refused.pop(dc.lower(), None)
-        self._end(dc, now=now)
+        self._worked(dc, node, by_call=True, now=now)
+
+    def forget(self, dc: str) -> None:
+        """The datacenter left the federation."""
+        for table in (self._troubles, self._worked_at, self._refused):
+            table.pop(dc.lower(), None)
 
     @property
     def has_news_in_an_answer(self) -> bool:
@@ -189,12 +205,25 @@ class Outcomes:
     # Asked --------------------------------------------------------------------------------------
 
     def trouble(self, dc: str) -> Trouble | None:
-        """Why a datacenter cannot be reached; None when the latest dial or call worked."""
-        return self._troubles.get(dc.lower())
+        """Why a datacenter cannot be reached: the latest trouble, dated with the first.
+
+        None when one of its servers was reached since: then only others of them are down.
+        """
+        worked_at = self._worked_at.get(dc.lower(), float("-inf"))
+        open_ones = [
+            trouble
+            for trouble in self._troubles.get(dc.lower(), {}).values()
+            if trouble.latest > worked_at
+        ]
+        if not open_ones:
+            return None
+        since = max(min(trouble.since for trouble in open_ones), worked_at)
+        return replace(max(open_ones, key=lambda trouble: trouble.latest), since=since)
 
     def troubles(self) -> tuple[Trouble, ...]:
-        """All of them, by datacenter."""
-        return tuple(self._troubles[dc] for dc in sorted(self._troubles))
+        """Of every datacenter that cannot be reached, by name."""
+        found = (self.trouble(dc) for dc in sorted(self._troubles))
+        return tuple(trouble for trouble in found if trouble is not None)
 
     def gateways(self) -> tuple[GatewayRecord, ...]:
         """Gateways that were dialled, by address."""
@@ -205,7 +234,20 @@ class Outcomes:
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    def _end(self, dc: str, *, now: float) -> None:
-        trouble = self._troubles.pop(dc.lower(), None)
-        if trouble is not None:
-            self._outputs.append(TroubleEnded(trouble, now - trouble.since))
+    def _worked(self, dc: str, node: str, *, by_call: bool, now: float) -> None:
+        """A server was reached; whichever server was looked for before would have been, too."""
+        key = dc.lower()
+        ours = self._troubles.get(key)
+        if ours is None:
+            return
+        reached = by_call or not any(trouble.by_call for trouble in ours.values())
+        if reached:
+            self._worked_at[key] = now
+        for name in (node, ANY_SERVER):
+            trouble = ours.get(name)
+            if trouble is not None and (by_call or not trouble.by_call):
+                del ours[name]
+                self._outputs.append(TroubleEnded(trouble, now - trouble.since))
+        if not ours:
+            del self._troubles[key]
+            self._worked_at.pop(key, None)

@@ -60,11 +60,11 @@ class RemoteCaller(Protocol):
 class Witness(Protocol):
     """Is told how calls to other datacenters end."""
 
-    def call_answered(self, dc: str) -> None:
-        """A server of `dc` carried the call out."""
+    def call_answered(self, dc: str, node: str) -> None:
+        """A server carried the call out."""
 
-    def call_refused(self, dc: str) -> float:
-        """A server of `dc` denied the call to the token; for how many seconds it has done so."""
+    def call_refused(self, dc: str, node: str) -> float:
+        """A server denied the call to the token; for how many seconds its datacenter has."""
 
     def call_failed(
         self, dc: str, *, node: str, gateway: str, step: str, text: str, dialled: bool
@@ -132,7 +132,7 @@ class Forwarder:
                 failure = ConnectionLost(str(error))
             else:
                 if self._witness is not None:
-                    self._witness.call_answered(dc)
+                    self._witness.call_answered(server.dc, server.node)
                 return answer
             self._router.failed(server)
             logger.debug(  # The witness warns, once for all calls.
@@ -162,9 +162,9 @@ class Forwarder:
         step = ACL if error.status == 403 else REMOTE_SERVER
         if self._witness is not None:
             if step == ACL:
-                lasting = _lasting(self._witness.call_refused(dc))
+                lasting = _lasting(self._witness.call_refused(dc, server.node))
             else:
-                self._witness.call_answered(dc)
+                self._witness.call_answered(dc, server.node)
         text = located(
             CALL_PREFIX + str(error), dc=dc, node=server.node, gateway=gateway, step=step
         )

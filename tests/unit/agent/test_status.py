@@ -182,8 +182,8 @@ async def make_report() -> FederationReport:
     locator.set_states(states)
     locator.replication_started()
     outcomes = Outcomes()
-    outcomes.gateway_dialled("10.2.0.1:8443", "dc1", seconds=0.25, now=50)
-    outcomes.gateway_dialled("10.9.0.1:8443", "dc3", seconds=1, error="refused", now=60)
+    outcomes.gateway_dialled("10.2.0.1:8443", "dc1", "a", seconds=0.25, now=50)
+    outcomes.gateway_dialled("10.9.0.1:8443", "dc3", "c", seconds=1, error="refused", now=60)
     outcomes.failed(
         "dc3", node="c", gateway="g:1", step="connect", text="why", by_call=False, now=60
     )

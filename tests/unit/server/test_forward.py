@@ -186,11 +186,11 @@ class FakeWitness:
         self.told: list[tuple[object, ...]] = []
         self.reason = why
 
-    def call_answered(self, dc: str) -> None:
-        self.told.append(("answered", dc))
+    def call_answered(self, dc: str, node: str) -> None:
+        self.told.append(("answered", dc, node))
 
-    def call_refused(self, dc: str) -> float:
-        self.told.append(("refused", dc))
+    def call_refused(self, dc: str, node: str) -> float:
+        self.told.append(("refused", dc, node))
         return 12.0
 
     def call_failed(
@@ -215,7 +215,7 @@ def told(*answers: object) -> tuple[str, list[tuple[object, ...]]]:
 
 
 def test_witness_hears_of_answers() -> None:
-    assert told("done") == ("", [("answered", "dc2")])
+    assert told("done") == ("", [("answered", "dc2", "a")])
 
 
 def test_errors_end_with_how_long_it_has_been_so() -> None:
@@ -237,8 +237,8 @@ def test_a_denied_call_names_the_acl_and_any_other_answer_proves_the_way() -> No
         "rpc error making call: Permission denied"
         " (datacenter dc2, server a, gateway g:1, step: ACL), for 12.0 s now"
     )
-    assert heard == [("refused", "dc2")]
-    assert told(RemoteError("no such thing"))[1] == [("answered", "dc2")]
+    assert heard == [("refused", "dc2", "a")]
+    assert told(RemoteError("no such thing"))[1] == [("answered", "dc2", "a")]
 
 
 def test_a_datacenter_without_servers_is_explained_when_something_is_known_of_it() -> None:
