@@ -1,12 +1,21 @@
 """Retry-join and the search for the primary's gateways, on virtual time."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 
-from isthmus.agent.join import JoinGaveUp, RetryJoin, discover_primary_gateways
+from isthmus.agent.join import (
+    REJOIN_BURST,
+    REJOIN_RATE,
+    JoinGaveUp,
+    Rejoin,
+    RetryJoin,
+    discover_primary_gateways,
+)
 from isthmus.errors import Unavailable
 from support.virtual_loop import now, run_virtual
 
@@ -196,3 +205,188 @@ def test_failed_lookup_keeps_what_is_known() -> None:
         (0.0, ["a:443"]),
         (120.0, ["b:443"]),
     ]
+
+
+# Rejoin ---------------------------------------------------------------------------------------
+
+
+class FakeWan:
+    """Datacenters with a federation state, and those with a living server in the pool.
+
+    A join brings its datacenter back unless it is `down`; either takes `seconds`.
+    """
+
+    def __init__(
+        self,
+        *known: str,
+        present: Collection[str] = (),
+        down: Collection[str] = (),
+        seconds: float = 0.0,
+        error: Exception | None = None,
+    ) -> None:
+        self.known, self.present, self.down = {"dc1", *known}, {"dc1", *present}, set(down)
+        self.seconds, self.error = seconds, error or Unavailable("no server answered")
+        self.joins: list[tuple[float, str]] = []
+
+    async def join(self, dc: str) -> None:
+        self.joins.append((now(), dc))
+        await asyncio.sleep(self.seconds)
+        if dc in self.down:
+            raise self.error
+        self.present.add(dc)
+
+    def run(
+        self,
+        *,
+        until: float,
+        at: dict[float, Callable[[], object]] | None = None,
+        wake: bool = True,
+    ) -> list[tuple[float, str]]:
+        """Rejoin until a moment; `at` others something happens, and is told if `wake`."""
+
+        async def play() -> None:
+            rejoin = Rejoin(
+                known=lambda: self.known,
+                present=lambda: self.present,
+                join=self.join,
+                rng=NoJitter(),
+            )
+            for moment, happen in sorted((at or {}).items()):
+                asyncio.get_running_loop().call_later(moment, happen)
+                if wake:
+                    asyncio.get_running_loop().call_later(moment, rejoin.wake)
+            await stop_after(rejoin.run(), until)
+
+        run_virtual(play())
+        return self.joins
+
+
+async def stop_after(work: Awaitable[object], seconds: float) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await work
+
+
+def test_datacenters_without_a_living_server_are_joined_at_once() -> None:
+    wan = FakeWan("dc2", "dc3", "dc4", present=["dc3"])
+    assert wan.run(until=100) == [(0.0, "dc2"), (0.0, "dc4")]
+
+
+def test_pool_that_is_complete_is_left_alone() -> None:
+    assert FakeWan("dc2", present=["dc2"]).run(until=1000) == []
+
+
+def test_datacenter_in_the_pool_without_federation_state_is_not_asked_for() -> None:
+    assert FakeWan(present=["dc9"]).run(until=100) == []
+
+
+@pytest.mark.parametrize("error", [Unavailable("down"), OSError("down"), TimeoutError()])
+def test_datacenter_is_tried_until_it_is_back(error: Exception) -> None:
+    """The waits double to one second and no further: a datacenter that returns is soon found."""
+    wan = FakeWan("dc2", down=["dc2"], error=error)
+    joins = wan.run(until=100, at={3.0: wan.down.clear}, wake=False)
+    assert joins == [(0.0, "dc2"), (0.5, "dc2"), (1.5, "dc2"), (2.5, "dc2"), (3.5, "dc2")]
+
+
+def test_datacenter_that_comes_back_by_itself_is_tried_no_more() -> None:
+    wan = FakeWan("dc2", down=["dc2"])
+    joins = wan.run(until=100, at={0.7: lambda: wan.present.add("dc2")})
+    assert joins == [(0.0, "dc2"), (0.5, "dc2")]
+
+
+def test_datacenter_that_was_forgotten_is_tried_no_more() -> None:
+    wan = FakeWan("dc2", down=["dc2"])
+    joins = wan.run(until=100, at={0.7: lambda: wan.known.discard("dc2")})
+    assert joins == [(0.0, "dc2"), (0.5, "dc2")]
+
+
+def test_join_that_brought_nobody_is_repeated() -> None:
+    """A server was reached, and failed before gossip knew it alive."""
+    wan = FakeWan("dc2")
+    joins = wan.run(until=1.2, at={0.1: lambda: wan.present.discard("dc2")})
+    assert joins == [(0.0, "dc2"), (0.5, "dc2")]
+
+
+def test_lost_datacenter_is_joined_as_soon_as_it_is_told() -> None:
+    wan = FakeWan("dc2", present=["dc2"])
+    joins = wan.run(until=100, at={7.0: lambda: wan.present.discard("dc2")})
+    assert joins == [(7.0, "dc2")]
+
+
+def test_new_datacenter_is_joined_as_soon_as_it_is_told() -> None:
+    wan = FakeWan()
+    assert wan.run(until=100, at={7.0: lambda: wan.known.add("dc2")}) == [(7.0, "dc2")]
+
+
+def test_loss_that_nobody_told_of_is_found_within_half_a_minute() -> None:
+    wan = FakeWan("dc2", present=["dc2"])
+    joins = wan.run(until=100, at={31.0: lambda: wan.present.discard("dc2")}, wake=False)
+    assert joins == [(60.0, "dc2")]
+
+
+def test_news_start_no_second_attempt_beside_the_first() -> None:
+    wan = FakeWan("dc2", down=["dc2"], seconds=4.0)
+    joins = wan.run(until=9, at={moment: lambda: None for moment in (1.0, 2.0, 3.0, 4.2)})
+    assert joins == [(0.0, "dc2"), (4.5, "dc2")]
+
+
+def test_hung_datacenter_does_not_hold_up_the_others() -> None:
+    wan = FakeWan("dc2", "dc3", seconds=1000.0)
+    joins = wan.run(until=100, at={5.0: lambda: wan.known.add("dc4")})
+    assert joins == [(0.0, "dc2"), (0.0, "dc3"), (5.0, "dc4")]
+
+
+def test_many_lost_at_once_are_joined_at_a_bounded_rate() -> None:
+    """After a restart in a large federation: a burst, then so many a second, in order."""
+    names = [f"dc{number:03}" for number in range(100, 200)]
+    joins = FakeWan(*names).run(until=60)
+    assert sorted(dc for _, dc in joins) == names
+    assert [moment for moment, _ in joins] == [
+        max(0.0, round((number - REJOIN_BURST + 1) / REJOIN_RATE, 6))
+        for number in range(len(names))
+    ]
+
+
+def test_unreachable_datacenters_share_the_rate() -> None:
+    names = [f"dc{number:03}" for number in range(100, 200)]
+    joins = FakeWan(*names, down=names).run(until=60)
+    assert len(joins) <= REJOIN_BURST + 60 * REJOIN_RATE
+    tries = Counter(dc for _, dc in joins)
+    assert set(tries) == set(names)
+    assert max(tries.values()) - min(tries.values()) <= 1  # Nobody goes short.
+
+
+def test_attempts_end_with_the_duty() -> None:
+    async def play() -> list[str]:
+        ended: list[str] = []
+
+        async def hang(dc: str) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(dc)
+
+        rejoin = Rejoin(known=lambda: ["dc2"], present=list, join=hang, rng=NoJitter())
+        await stop_after(rejoin.run(), 5)
+        return ended
+
+    assert run_virtual(play()) == ["dc2"]
+
+
+def test_fault_of_ours_is_reported_and_the_others_go_on() -> None:
+    wan = FakeWan("dc2", down=["dc2"], error=AssertionError("ours"))
+    reports: list[Any] = []
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+        rejoin = Rejoin(
+            known=lambda: wan.known, present=lambda: wan.present, join=wan.join, rng=NoJitter()
+        )
+        for change in (lambda: wan.known.add("dc3"), wan.down.clear, rejoin.wake):
+            loop.call_later(2.0, change)
+        await stop_after(rejoin.run(), 5)
+
+    run_virtual(play())
+    assert [str(error) for error in reports] == ["ours"]
+    assert wan.joins == [(0.0, "dc2"), (2.0, "dc2"), (2.0, "dc3")]
