@@ -493,6 +493,7 @@ class Agent:
             self.wan.release()
 
     def _dc_departed(self, dc: str) -> None:
+        self.federation.outcomes.forget(dc)
         if self._duties is not None:
             self._duties.datacenter_departed()
 

@@ -313,6 +313,9 @@ class FederationStatus:
         servers: tuple[ServerInfo, ...] = self._router.servers(dc)
         gateways = (state.mesh_gateways or ()) if state is not None else ()
         trouble, clock = self._outcomes.trouble(dc), self._clocks.reading(dc)
+        alive = {server.node for server in servers if server.alive}
+        if alive - self._outcomes.nodes_in_trouble(dc) and not (trouble and trouble.by_call):
+            trouble = None  # Another of its servers is fine: nobody had to dial it lately.
         updated_at = state.updated_at if state is not None else Timestamp()
         age = 0.0 if updated_at.is_zero else since(moments.wall, updated_at)
         return DatacenterReport(

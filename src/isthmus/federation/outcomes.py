@@ -220,6 +220,10 @@ class Outcomes:
         since = max(min(trouble.since for trouble in open_ones), worked_at)
         return replace(max(open_ones, key=lambda trouble: trouble.latest), since=since)
 
+    def nodes_in_trouble(self, dc: str) -> frozenset[str]:
+        """Servers of a datacenter that could not be reached when they were tried last."""
+        return frozenset(self._troubles.get(dc.lower(), ()))
+
     def troubles(self) -> tuple[Trouble, ...]:
         """Of every datacenter that cannot be reached, by name."""
         found = (self.trouble(dc) for dc in sorted(self._troubles))

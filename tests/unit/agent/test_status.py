@@ -241,3 +241,29 @@ def test_report_has_every_datacenter_that_anything_is_known_of() -> None:
 def test_report_says_which_way_the_primary_is_dialled_and_why() -> None:
     report = run_virtual(make_report())
     assert (report.way_to_primary, report.way_reason) == ("local gateways", "replication works")
+
+
+def test_server_that_is_down_beside_one_that_is_not_is_no_failure_of_its_datacenter() -> None:
+    async def report() -> FederationReport:
+        outcomes = Outcomes()
+        outcomes.failed(
+            "dc3", node="c", gateway="g:1", step="route", text="why", by_call=False, now=0
+        )
+        router = Router()
+        for node in ("c", "d"):
+            router.put(ServerInfo(f"{node}.dc3", node, "dc3", "10.0.0.1", 8300))
+        return FederationStatus(
+            AgentConfig(),
+            states=tuple,
+            is_leader=lambda: True,
+            router=router,
+            locator=None,
+            outcomes=outcomes,
+            clocks=make_clocks(FakeRemote()),
+            members=tuple,
+            replication=lambda: None,
+            wall=wall,
+        ).report()
+
+    (dc3,) = (one for one in run_virtual(report()).datacenters if one.datacenter == "dc3")
+    assert dc3.failing_since.is_zero
