@@ -370,7 +370,7 @@ class Doctor:
     async def _tls(self, way: Way, dials: Sequence[DialFacts], node: str) -> Finding:
         """Judge the handshakes; when all failed, say what certificate was shown."""
         finding = judge_tls(way, dials, node=node)
-        failed = [dial for dial in dials if hop_of(dial.step) is Hop.TLS]
+        failed = [dial for dial in dials if hop_of(dial.step, dial.text) is Hop.TLS]
         if finding.verdict == OK or not failed:
             return finding
         sni = ViaGateway(way.target, node).sni(self._config.domain)
@@ -591,7 +591,7 @@ def _seen_from_there(
     if ours is None or ours.failing_since.is_zero:
         text = f"{report.node_name} reports no failure"
         return [way.finding(hop, OK, text) for hop in hops]
-    broken = hop_of(ours.failed_step)
+    broken = hop_of(ours.failed_step, ours.last_error)
     findings = []
     for hop in hops:
         if _ORDER.index(hop) < _ORDER.index(broken):

@@ -225,7 +225,7 @@ class Federation:
                 extra={
                     "dc": trouble.dc,
                     "node": trouble.node,
-                    "hop": str(hop_of(trouble.step)),
+                    "hop": str(hop_of(trouble.step, trouble.text)),
                 },
             )
 

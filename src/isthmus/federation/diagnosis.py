@@ -327,7 +327,7 @@ def why_unusable(gateway: CheckServiceNode) -> str:
 
 def judge_address(way: Way, dials: Sequence[DialFacts]) -> Finding:
     """Whether a gateway can be connected to; a later hop's failure proves that it can."""
-    reached = [dial for dial in dials if _HOP_OF_STEP.get(dial.step) is not Hop.ADDRESS]
+    reached = [dial for dial in dials if hop_of(dial.step, dial.text) is not Hop.ADDRESS]
     failed = [dial for dial in dials if dial not in reached]
     if reached:
         more = "".join(f"; not {dial.gateway}: {dial.text}" for dial in failed)
@@ -341,7 +341,7 @@ def judge_address(way: Way, dials: Sequence[DialFacts]) -> Finding:
 def judge_tls(way: Way, dials: Sequence[DialFacts], *, node: str) -> Finding:
     """Whether the right server answers through a gateway."""
     good = [dial for dial in dials if not dial.step]
-    bad = [dial for dial in dials if _HOP_OF_STEP.get(dial.step) is Hop.TLS]
+    bad = [dial for dial in dials if hop_of(dial.step, dial.text) is Hop.TLS]
     if good:
         more = "".join(f"; not through {dial.gateway}: {dial.text}" for dial in bad)
         server = "a server" if node == "*" else f"server {node}"
@@ -362,8 +362,10 @@ def _remedy_of(way: Way, dial: DialFacts) -> str:
     )
 
 
-def hop_of(step: str) -> Hop:
-    """The hop that a failed step belongs to."""
+def hop_of(step: str, text: str) -> Hop:
+    """The hop that a failed step belongs to; `text` tells what took too long."""
+    if step == DEADLINE and "handshake" in text:
+        return Hop.TLS
     return _HOP_OF_STEP.get(step, Hop.RPC)
 
 

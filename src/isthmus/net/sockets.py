@@ -93,7 +93,7 @@ class SocketNetwork:
                     raise
                 return await _start_dialled(factory, sock, context, tls)
         except TimeoutError:
-            raise TimeoutError(f"{step} took longer than {timeout:g} s") from None
+            raise TimeoutError(f"{step} took longer than {timeout:.3g} s") from None
 
     async def listen(
         self, host: str, port: int, accept: Callable[[Inbound], Awaitable[None]]

@@ -211,4 +211,4 @@ def call_timeout(request: Record) -> float:
 
 def _lasting(seconds: float) -> str:
     """How long a trouble has lasted, to stand behind its text; nothing about a new one."""
-    return f", for {seconds:.1f} s now" if seconds > 0 else ""
+    return f", for {seconds:.1f} s now" if seconds >= 0.05 else ""

@@ -212,11 +212,18 @@ def test_every_step_has_a_remedy(step: str, text: str, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "hop"),
-    [("connect", Hop.ADDRESS), ("tls", Hop.TLS), ("acl", Hop.RPC), ("remote server", Hop.RPC)],
+    ("step", "text", "hop"),
+    [
+        ("connect", "", Hop.ADDRESS),
+        ("deadline", "connect to g:1 took longer than 5 s", Hop.ADDRESS),
+        ("deadline", "TLS handshake with g:1 took longer than 5 s", Hop.TLS),
+        ("tls", "", Hop.TLS),
+        ("acl", "", Hop.RPC),
+        ("remote server", "", Hop.RPC),
+    ],
 )
-def test_hop_of_a_step(step: str, hop: Hop) -> None:
-    assert hop_of(step) is hop
+def test_hop_of_a_step(step: str, text: str, hop: Hop) -> None:
+    assert hop_of(step, text) is hop
 
 
 def test_rpc() -> None:
