@@ -21,6 +21,7 @@ from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
 from isthmus.net.tls import HandshakeFailed, TlsConfigurator, certificate_names, server_dcs
 from isthmus.rpc.calls import CallMalformed, CallReceived, ServerChannel
+from isthmus.rpc.replies import Answers
 from isthmus.rpc.sniff import Speaks, choose_alpn, sniff_alpn, sniff_byte, sniff_inner_byte
 from isthmus.rpc.yamux import (
     DataReceived,
@@ -33,7 +34,7 @@ from isthmus.rpc.yamux import (
     StreamOpened,
     StreamReset,
 )
-from isthmus.wire.msgpack import encode, from_plain
+from isthmus.wire.msgpack import from_plain
 from isthmus.wire.netrpc import RequestHeader
 from isthmus.wire.tlshello import RECORD_HANDSHAKE, ClientHello
 
@@ -189,6 +190,7 @@ class ServerListener:
         is_gateway: Callable[[str], bool] = lambda host: False,
     ) -> None:
         self._network, self._config, self._dispatcher = network, config, dispatcher
+        self._answers = Answers()
         self._gossip = {
             Speaks.WAN_PACKETS: on_gossip_packets,
             Speaks.WAN_STREAM: on_gossip_stream,
@@ -437,7 +439,11 @@ class _Serving:
         return self._listener._calls.spawn(self._call(event, answered))
 
     async def _call(self, event: CallReceived, answered: Callable[["_Answer"], None]) -> None:
-        answered(await _answer(self._listener._dispatcher, event.header, event.body, self.peer))
+        listener = self._listener
+        body = event.body
+        answered(
+            await _answer(listener._dispatcher, listener._answers, event.header, body, self.peer)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +456,7 @@ class _Answer:
 
 
 async def _answer(
-    dispatcher: Dispatcher, header: RequestHeader, body: object, peer: PeerInfo
+    dispatcher: Dispatcher, answers: Answers, header: RequestHeader, body: object, peer: PeerInfo
 ) -> _Answer:
     """Decode, dispatch, encode. Source: protocol/rpc.md §3.1, which errors end the channel."""
     method = header.method
@@ -461,7 +467,7 @@ async def _answer(
     except IsthmusError as error:
         return _Answer(error=str(error) or type(error).__name__, ends_channel=True)
     try:
-        return _Answer(encode(await dispatcher.call(method, request, peer)))
+        return _Answer(answers.encode(await dispatcher.call(method, request, peer)))
     except IsthmusError as error:
         return _Answer(error=str(error) or type(error).__name__)
     except AssertionError:

@@ -1,37 +1,74 @@
-"""Replies that came before: equal bytes are decoded once.
+"""Replies that came before: decoded once by who asks, encoded once by who answers.
 
-Many clients read the same thing of another datacenter again and again, and every reply is made
-anew there. Records are immutable, so whoever gets equal bytes may get the same record; what is
-made of it further on (`http.bodies` knows records by their identity) is then made once, too.
+Many clients read the same thing of another datacenter again and again. Records are immutable, so
+whoever gets equal bytes may get the same record (what is made of it further on, in `http.bodies`,
+is then made once, too), and a record whose parts are the very ones of an earlier one has its
+bytes.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from isthmus.wire.msgpack import from_plain, unpack
+import msgspec
+
+from isthmus.model.record import Record
+from isthmus.wire.msgpack import encode, from_plain, unpack
+
+V = TypeVar("V")
 
 ENTRIES_MAX: Final = 64
 """Replies kept."""
 SIZE_MAX: Final = 512 * 1024
-"""Bytes of all replies kept, as they came; decoded they take several times as much."""
+"""Bytes of all replies kept, as on the wire; decoded they take several times as much."""
 REPLY_SIZE_MAX: Final = SIZE_MAX // 8
 """Larger replies are not kept."""
 NEWCOMERS_MAX: Final = 64
 """Replies remembered, by hash, that came once: only what comes twice is kept."""
 
-_Key = tuple[object, bytes]
+_SCALARS: Final = frozenset({bool, int, str, bytes, type(None)})
 
 
-class Replies:
-    """Decodes replies and keeps those that come again; the oldest go first."""
+class _Kept(Generic[V]):
+    """What came twice, by key; the oldest go first."""
 
     def __init__(self) -> None:
-        self._known: dict[_Key, Any] = {}
+        self._kept: dict[Any, tuple[V, int]] = {}
         self._newcomers: dict[int, None] = {}
         self._size = 0
 
     def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, key: Any) -> V | None:
+        found = self._kept.get(key)
+        return None if found is None else found[0]
+
+    def note(self, key: Any, value: V, size: int) -> None:
+        """Keep `value`, of `size` bytes, if its key was noted before."""
+        if size > REPLY_SIZE_MAX:
+            return
+        mark = hash(key)
+        if mark not in self._newcomers:
+            self._newcomers[mark] = None
+            if len(self._newcomers) > NEWCOMERS_MAX:
+                del self._newcomers[next(iter(self._newcomers))]
+            return
+        del self._newcomers[mark]
+        self._kept[key] = value, size
+        self._size += size
+        while len(self._kept) > ENTRIES_MAX or self._size > SIZE_MAX:
+            _, dropped = self._kept.pop(next(iter(self._kept)))
+            self._size -= dropped
+
+
+class Replies:
+    """Decodes replies; equal bytes that come again give the same object."""
+
+    def __init__(self) -> None:
+        self._kept: _Kept[Any] = _Kept()
+
+    def __len__(self) -> int:
         """How many are kept."""
-        return len(self._known)
+        return len(self._kept)
 
     def decode(self, kind: Any, packed: bytes) -> Any:
         """Decode a reply, or find it among those that came before.
@@ -44,25 +81,36 @@ class Replies:
             MalformedPacket: As `wire.msgpack.unpack` and `from_plain`.
         """
         key = (kind, packed)
-        found = self._known.get(key)
-        if found is not None:
-            return found
-        value = from_plain(kind, unpack(packed))
-        if len(packed) <= REPLY_SIZE_MAX:
-            self._note(key, value)
+        value = self._kept.find(key)
+        if value is None:
+            value = from_plain(kind, unpack(packed))
+            self._kept.note(key, value, len(packed))
         return value
 
-    def _note(self, key: _Key, value: Any) -> None:
-        mark = hash(key)
-        if mark not in self._newcomers:
-            self._newcomers[mark] = None
-            if len(self._newcomers) > NEWCOMERS_MAX:
-                del self._newcomers[next(iter(self._newcomers))]
-            return
-        del self._newcomers[mark]
-        self._known[key] = value
-        self._size += len(key[1])
-        while len(self._known) > ENTRIES_MAX or self._size > SIZE_MAX:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
-            self._size -= len(oldest[1])
+
+class Answers:
+    """Encodes replies; one with the same parts as an earlier one gives the same bytes."""
+
+    def __init__(self) -> None:
+        # The reply stands beside its bytes: as long as its parts live, no others can get their
+        # identities, which are what the key is made of.
+        self._kept: _Kept[tuple[Record, bytes]] = _Kept()
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    def encode(self, reply: object) -> bytes:
+        """MessagePack of a reply: a record, or a plain value."""
+        if not isinstance(reply, Record):
+            return encode(reply)
+        parts = msgspec.structs.astuple(reply)
+        # Plain values count as such, everything else by identity: hashing a list of instances
+        # would cost as much as encoding it.
+        key = (type(reply), *[part if type(part) in _SCALARS else id(part) for part in parts])
+        found = self._kept.find(key)
+        if found is not None:
+            return found[1]
+        packed = encode(reply)
+        self._kept.note(key, (reply, packed), len(packed))
+        return packed

@@ -1,11 +1,21 @@
 """Replies that came before: equal bytes, one record; what is kept is bounded."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.errors import MalformedPacket
+from isthmus.model.catalog import CheckServiceNode, IndexedCheckServiceNodes, Node
 from isthmus.model.federation import FederationStateResponse
 from isthmus.model.query import Empty
-from isthmus.rpc.replies import ENTRIES_MAX, NEWCOMERS_MAX, REPLY_SIZE_MAX, SIZE_MAX, Replies
+from isthmus.rpc.replies import (
+    ENTRIES_MAX,
+    NEWCOMERS_MAX,
+    REPLY_SIZE_MAX,
+    SIZE_MAX,
+    Answers,
+    Replies,
+)
 from isthmus.wire.msgpack import encode, pack
 
 
@@ -81,3 +91,46 @@ def test_what_cannot_be_built_is_refused_every_time(packed: bytes) -> None:
     for _ in range(3):
         with pytest.raises(MalformedPacket):
             replies.decode(Empty, packed)
+
+
+# Answers ---------------------------------------------------------------------------------------
+
+NODES = (CheckServiceNode(node=Node(node="alpha")), CheckServiceNode(node=Node(node="beta")))
+
+
+def test_a_reply_of_the_same_parts_is_encoded_once() -> None:
+    answers = Answers()
+    answers.encode(IndexedCheckServiceNodes(nodes=NODES, index=7))
+    second = answers.encode(IndexedCheckServiceNodes(nodes=NODES, index=7))
+    third = answers.encode(IndexedCheckServiceNodes(nodes=NODES, index=7))
+    assert second is third
+    assert third == encode(IndexedCheckServiceNodes(nodes=NODES, index=7))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([NODES, NODES[:1], (), None]))))
+def test_an_answer_is_always_what_encoding_gives(
+    reads: list[tuple[int, tuple[CheckServiceNode, ...] | None]],
+) -> None:
+    answers = Answers()
+    for index, nodes in reads:
+        # A copy, so that identities are used again by other lists.
+        reply = IndexedCheckServiceNodes(nodes=nodes and (*nodes,), index=index)
+        assert answers.encode(reply) == encode(reply)
+        again = IndexedCheckServiceNodes(nodes=nodes, index=index)
+        assert answers.encode(again) == encode(again)
+
+
+def test_plain_replies_are_encoded_as_they_are() -> None:
+    answers = Answers()
+    for _ in range(3):
+        assert answers.encode("127.0.0.1:8300") == pack("127.0.0.1:8300")
+        assert answers.encode(True) == b"\xc3"
+    assert len(answers) == 0
+
+
+def test_kept_answers_are_bounded() -> None:
+    answers = Answers()
+    for index in range(3 * ENTRIES_MAX):
+        for _ in range(2):
+            answers.encode(FederationStateResponse(index=index))
+    assert len(answers) == ENTRIES_MAX
