@@ -87,6 +87,8 @@ WATCH_INTERVAL: Final = 10.0
 """Seconds between two looks at our certificate and at servers that bear our name."""
 FIRST_LOOK: Final = 1.0
 """Seconds after the start until the first of them, which must not delay the start."""
+CONFLICT_AGE_MAX: Final = 120.0
+"""Seconds for which a claim of another's name counts; full exchanges repeat it each minute."""
 PROBE_SLACK: Final = 15.0
 """Seconds added to the time in which every member is probed once."""
 
@@ -117,6 +119,9 @@ class GossipPool(Protocol):
 
     async def acks(self) -> dict[str, float]:
         """Seconds since members answered a probe of ours last, by name."""
+
+    async def conflicts(self) -> dict[str, tuple[str, float]]:
+        """Names that two members claim: the other's address, and seconds since it did so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +173,7 @@ class _Patient:
     dc: str
     members: Sequence[Member] = ()
     acks: dict[str, float] = field(default_factory=dict)
+    doubles: Sequence[str] = ()
 
     def alive(self) -> list[Member]:
         return [member for member in self.members if member.status is MemberStatus.ALIVE]
@@ -194,14 +200,15 @@ class Doctor:
         about, own = self._about, self._config.datacenter
         members = self._wan_members()
         acks = await self._acks()
-        findings = self._own(members)
+        doubles = await self._doubles()
+        findings = self._own([*self._twins(members), *doubles.get(own, ())])
         dcs = [dc] if dc and dc != own else [] if dc else self._known(members)
         gate = asyncio.Semaphore(PARALLEL_MAX)
 
         async def examine(name: str) -> list[Finding]:
             theirs = [one for one in members if one.tags.get("dc", "") == name]
             async with gate:
-                return await self._other(_Patient(name, theirs, acks))
+                return await self._other(_Patient(name, theirs, acks, doubles.get(name, ())))
 
         if about.federation.locator is not None:
             for found in await asyncio.gather(*(examine(name) for name in dcs)):
@@ -228,7 +235,8 @@ class Doctor:
             members = self._wan_members()
             twins = set(self._twins(members))
             # A server of ours joins the LAN pool first, but news may overtake each other.
-            findings = self._own(members if twins & strangers else ())
+            doubles = (await self._doubles()).get(self._config.datacenter, [])
+            findings = self._own([*sorted(twins & strangers), *doubles])
             strangers = twins
             broken = {finding.text: finding for finding in findings if finding.verdict == BROKEN}
             for text, finding in broken.items():
@@ -243,7 +251,7 @@ class Doctor:
 
     # Ourselves ------------------------------------------------------------------------------------
 
-    def _own(self, members: Sequence[Member]) -> list[Finding]:
+    def _own(self, twins: Sequence[str]) -> list[Finding]:
         config, about = self._config, self._about
         own = config.datacenter
         way = Way(source=own, target=own, primary=config.primary_datacenter)
@@ -255,7 +263,7 @@ class Doctor:
                 tls=config.tls.configured,
                 wan_pool=config.ports.serf_wan != OFF,
                 primary_gateways=config.connect.primary_gateways,
-                twins=self._twins(members),
+                twins=twins,
             )
         ]
         certificate = self._own_certificate()
@@ -292,6 +300,19 @@ class Doctor:
     async def _acks(self) -> dict[str, float]:
         wan = self._about.wan()
         return {} if wan is None else await wan.acks()
+
+    async def _doubles(self) -> dict[str, list[str]]:
+        """Servers that bear another's whole name, by datacenter."""
+        wan = self._about.wan()
+        found: dict[str, list[str]] = {}
+        try:
+            conflicts = {} if wan is None else await wan.conflicts()
+        except Unavailable:  # The gossip thread stops.
+            return found
+        for name, (address, age) in conflicts.items():
+            if age < CONFLICT_AGE_MAX:
+                found.setdefault(name.partition(".")[2], []).append(f"{name} at {address}")
+        return found
 
     def _known(self, members: Sequence[Member]) -> list[str]:
         dcs = {member.tags.get("dc", "") for member in members}
@@ -333,7 +354,7 @@ class Doctor:
             IndexedServiceNodes,
         )
         findings.append(self._rpc(way, answer))
-        twins = _strangers(patient, answer.value)
+        twins = [*_strangers(patient, answer.value), *patient.doubles]
         if twins:
             findings.insert(0, twin_finding(way, dc, twins))
         findings.append(self._gossip(way, patient))

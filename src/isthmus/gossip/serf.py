@@ -47,6 +47,8 @@ MergeCheck: TypeAlias = Callable[[Sequence[Member]], str | None]
 QUEUE_CHECK_INTERVAL: Final = 30.0
 INTERNAL_QUERY_PREFIX: Final = "_serf_"
 PING_QUERY: Final = "_serf_ping"
+CONFLICTS_MAX: Final = 64
+"""Names claimed by two members that are remembered."""
 TAG_FILTER_SIZE_MAX: Final = 256
 """A longer regular expression in a query filter matches nothing."""
 TAGS_TOO_LONG: Final = f"Encoded length of tags exceeds limit of {wire.TAGS_SIZE_MAX} bytes"
@@ -174,6 +176,8 @@ class Serf:
             route_by_name=route_by_name,
             is_remote=is_remote,
         )
+        self.conflicts: dict[str, tuple[str, float]] = {}
+        """Names that another member claims too: its address, and when it did so last."""
         self._roster.node_joined(self.memberlist.table.me.record())
         self._absorb(now=now)
 
@@ -408,12 +412,12 @@ class Serf:
             case NodeLeft(node):
                 self._roster.node_left(node, now=now)
             case NodeConflict(known, claimed):
-                text = (
-                    f"Name conflict for '{known.name}' both "
-                    f"{addr_text(known.addr)}:{known.port} and "
-                    f"{addr_text(claimed.addr)}:{claimed.port} are claiming"
+                self._note_conflict(
+                    known.name,
+                    f"{addr_text(known.addr)}:{known.port}",
+                    f"{addr_text(claimed.addr)}:{claimed.port}",
+                    now=now,
                 )
-                self._outputs.append(Warned(text))
             case UserMessageReceived(payload):
                 self._receive_user_message(payload, now=now)
             case StateReceived():
@@ -430,6 +434,18 @@ class Serf:
                 self._stage_at = now + (0 if alone else self.config.leave_propagate_delay)
             case SendPacket() | OpenStream() | SendStream() | CloseStream() | Warned():
                 self._outputs.append(output)
+
+    def _note_conflict(self, name: str, known: str, claimed: str, *, now: float) -> None:
+        """Two members claim one name: warn once, however often both say so."""
+        address, _ = self.conflicts.get(name, ("", 0.0))
+        if address != claimed:
+            text = (
+                f"Name conflict for '{name}' both {known} and {claimed} are claiming:"
+                " give every datacenter, and every server in it, a name of its own"
+            )
+            self._outputs.append(Warned(text))
+        if name in self.conflicts or len(self.conflicts) < CONFLICTS_MAX:
+            self.conflicts[name] = (claimed, now)
 
     def _receive_user_message(self, payload: bytes, *, now: float) -> None:
         try:

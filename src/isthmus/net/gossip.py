@@ -257,6 +257,10 @@ class Pool:
         """
         return await self._thread.call(self._driver.acks())
 
+    async def conflicts(self) -> dict[str, tuple[str, float]]:
+        """Names that two members claim: the other's address, and seconds since it did so."""
+        return await self._thread.call(self._driver.conflicts())
+
     def hold(self) -> None:
         """Start nothing by ourselves until `release`; go on answering. Any thread."""
         self._thread.post(self._driver.hold)

@@ -347,6 +347,12 @@ class PoolDriver:
         now = self._loop.time()
         return {name: now - at for name, at in self._core.memberlist.acked_at.items()}
 
+    async def conflicts(self) -> dict[str, tuple[str, float]]:
+        """See `Pool.conflicts`."""
+        self._check_open()
+        now = self._loop.time()
+        return {name: (host, now - at) for name, (host, at) in self._core.conflicts.items()}
+
     def hold(self) -> None:
         """See `Pool.hold`."""
         if not self._closed:

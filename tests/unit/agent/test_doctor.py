@@ -89,12 +89,16 @@ class FakeForwarder:
 class FakePool:
     people: list[Member]
     answered: dict[str, float]
+    claimed: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def members(self) -> tuple[Member, ...]:
         return tuple(self.people)
 
     async def acks(self) -> dict[str, float]:
         return self.answered
+
+    async def conflicts(self) -> dict[str, tuple[str, float]]:
+        return self.claimed
 
 
 @dataclass
@@ -329,6 +333,19 @@ def test_twin_of_ours_and_of_another(patient: Patient) -> None:
     report = patient.examine()
     assert "its servers are gamma.dc1" in texts(report, "dc1", "dc1", "configuration")[0]
     assert "its servers are delta.dc2" in texts(report, "dc1", "dc2", "configuration")[0]
+
+
+def test_twins_whose_servers_have_one_name(patient: Patient) -> None:
+    patient.wan.claimed = {
+        "alpha.dc1": ("10.9.0.1:8302", 5.0),
+        "beta.dc2": ("10.9.0.2:8302", 5.0),
+        "old.dc2": ("10.9.0.3:8302", 500.0),
+    }
+    report = patient.examine()
+    text = "its servers are alpha.dc1 at 10.9.0.1:8302"
+    assert texts(report, "dc1", "dc1", "configuration")[0].endswith(text)
+    text = "its servers are beta.dc2 at 10.9.0.2:8302"
+    assert texts(report, "dc1", "dc2", "configuration")[0].endswith(text)
 
 
 def test_faults_that_no_call_tells_are_warned_of_once(
