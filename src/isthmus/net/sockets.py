@@ -9,6 +9,7 @@ import errno
 import logging
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -37,6 +38,13 @@ _PEEK_SIZE: Final = HELLO_SIZE_MAX + 1024  # The hello and its record headers.
 _SHUTDOWN_TIMEOUT: Final = 2.0  # For the peer's close-notify; then the connection is dropped.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 9}  # Go's defaults.
 _ACCEPT_PAUSE: Final = 0.1  # After an error, such as running out of file descriptors.
+
+_TLS_READ_SIZE: Final = 32 * 1024  # A whole TLS record, and what TCP brings with it.
+
+# Every TLS connection of asyncio holds a buffer of this size, all of it resident, and each of its
+# reads makes room for as much: 256 KiB, which a thousand idle connections cannot have. There is
+# no public way to say so.
+sslproto.SSLProtocol.max_size = _TLS_READ_SIZE
 
 _logger = logging.getLogger(__name__)
 

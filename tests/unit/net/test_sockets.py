@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -244,6 +245,36 @@ async def dial(network: SocketNetwork, port: int, tls: TlsDial | None, **others:
     return await network.dial(
         Recorder, "127.0.0.1", port, tls=tls, timeout=others.pop("timeout", DEADLINE), **others
     )
+
+
+async def test_an_idle_tls_connection_holds_little_memory(certificates: Any) -> None:
+    """Both ends of it are ours here."""
+    client, server = network_of(certificates.beta), network_of(certificates.alpha)
+    count = 8
+    async with tls_echo(server) as (port, made):
+        ends = [await dial(client, port, dial_of()), await made.get()]
+        tracemalloc.start()
+        try:
+            for _ in range(count):
+                ends += [await dial(client, port, dial_of()), await made.get()]
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken / (2 * count) < 64 * 1024
+        for end in ends:
+            assert isinstance(end, Recorder)
+            end.transport.abort()
+
+
+async def test_tls_carries_what_is_larger_than_its_buffers(certificates: Any) -> None:
+    data = bytes(range(256)) * 4096
+    async with tls_echo(network_of(certificates.alpha)) as (port, made):
+        client = await dial(network_of(certificates.beta), port, dial_of())
+        server = await made.get()
+        assert isinstance(server, Recorder)
+        client.transport.write(data)
+        assert await server.received(len(data)) == data
+        client.transport.close()
 
 
 async def test_tls_carries_bytes_and_the_protocols_name(certificates: Any) -> None:
