@@ -141,17 +141,20 @@ class ServerChannel:
             self._events.append(CallReceived(self._in_flight, value))
 
     def _next_value(self) -> object:
-        value = next(iter(self._unpacker), _MISSING)
-        if value is _MISSING and self._waiting:
+        unpacker = self._unpacker
+        packed = unpacker.take()
+        if packed is None and self._waiting:
             for data in self._waiting:
                 self._size += len(data)
                 self._consumed += len(data)
                 if self._size > self._size_max:
                     raise MalformedPacket(f"RPC request is larger than {self._size_max} bytes")
-                self._unpacker.feed(data)
+                unpacker.feed(data)
             self._waiting.clear()
-            value = next(iter(self._unpacker), _MISSING)
-        return value
+            packed = unpacker.take()
+        if packed is None:
+            return _MISSING
+        return unpack(packed, offset=unpacker.offset - len(packed))
 
     def _break(self, error: MalformedPacket) -> None:
         self._broken = True

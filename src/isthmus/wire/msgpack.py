@@ -144,6 +144,8 @@ class Unpacker:
         Raises:
             MalformedPacket: The bytes are no MessagePack; the stream is of no use any more.
         """
+        if not self._buffer:
+            return None
         try:
             self._scanner.skip()
         except msgpack.OutOfData:
