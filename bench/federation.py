@@ -55,7 +55,7 @@ def _latencies(host: str, path: str) -> list[float]:
 
 def _load(what: str, host: str, path: str, *options: str) -> None:
     """Reads with 32 connections, several short runs."""
-    command = ["wrk", "-t1", "-c32", "-d4s", "--latency", *options, f"http://{host}:8500{path}"]
+    command = ["wrk", "-t1", "-c32", "-d3s", "--latency", *options, f"http://{host}:8500{path}"]
     rates, slowest = [], []
     for _ in range(RUNS):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
