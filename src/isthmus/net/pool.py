@@ -151,6 +151,7 @@ class RpcPool:
         self._entries: dict[ServerTarget, _Entry] = {}
         self._open = ConnectionSet()
         self._scope = TaskScope()
+        self._closed = False
         self._sequence = itertools.count(1)
         self._call_count = 0
         self._replies = Replies()
@@ -232,7 +233,8 @@ class RpcPool:
             entry.connection.retire()
 
     async def close(self) -> None:
-        """Close all connections; calls in flight fail with `ConnectionLost`."""
+        """Close all connections: calls in flight fail, further ones get `Unavailable`."""
+        self._closed = True
         await self._scope.close()
         for entry in list(self._entries.values()):
             if entry.connection is not None:
@@ -302,6 +304,8 @@ class RpcPool:
 
     async def _connection(self, target: ServerTarget) -> "tuple[_ClientConnection, bool]":
         """The connection to a server, and whether it was dialled for this call."""
+        if self._closed:
+            raise Unavailable("this agent is stopping, it calls no server any more")
         entry = self._entries.get(target)
         if entry is None or (entry.connection is not None and not entry.connection.is_usable):
             if entry is None and len(self._entries) >= self._config.connections_max:
@@ -444,12 +448,11 @@ class _ClientConnection(MultiplexProtocol):
             self.flush()
             self._look_at(now + self._suspect_after)
             return
-        waited = now - self._probed_at
-        if waited >= limits.dead_after:
-            self._dead = f"no sign of life for {waited:.1f} s"
+        if now >= self._probed_at + limits.dead_after:
+            self._dead = f"no sign of life for {now - self._probed_at:.1f} s"
             self.transport.abort()
             return
-        if waited >= self._suspect_after and not self._is_suspect:
+        if now >= self._probed_at + self._suspect_after and not self._is_suspect:
             self._is_suspect = self._retired = True
             self._silent()
             while self._waiting:
@@ -458,7 +461,9 @@ class _ClientConnection(MultiplexProtocol):
                 if call.repeatable and call.answered is not None and not call.answered.done():
                     told, call.answered = call.answered, self._loop.create_future()
                     told.set_exception(_Suspicious(call))
-        self._look_at(self._probed_at + limits.dead_after)
+        self._look_at(
+            self._probed_at + (limits.dead_after if self._is_suspect else self._suspect_after)
+        )
 
     @property
     def _suspect_after(self) -> float:
