@@ -31,6 +31,10 @@ class MemoryTransport(asyncio.Transport):
         if not self._paused:
             self.resume_reading()
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self.protocol = protocol
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._closed:
             asyncio.get_running_loop().call_soon(self.other.receive, bytes(data))
