@@ -10,19 +10,14 @@ Only this package knows everyone. Who talks to whom::
 """
 
 import asyncio
-import contextlib
 import datetime
-import errno
 import gc
 import logging
-import os
 import random
-import secrets
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from isthmus.agent import logs, settings
@@ -30,8 +25,8 @@ from isthmus.agent.api import AgentApi
 from isthmus.agent.doctor import Doctor, Surroundings
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
-from isthmus.agent.join import JoinGaveUp, Rejoin, RetryJoin, discover_primary_gateways
-from isthmus.agent.limits import raise_descriptor_limit
+from isthmus.agent.join import JoinGaveUp
+from isthmus.agent.joining import Joining
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import (
     lan_member_problem,
@@ -40,23 +35,22 @@ from isthmus.agent.members import (
     wan_member_problem,
 )
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
-from isthmus.agent.memory import give_back_large_blocks
+from isthmus.agent.ports import listening
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.agent.status import Clocks, FederationStatus
 from isthmus.config.model import OFF, AgentConfig
 from isthmus.config.reload import reloadable_changes
-from isthmus.errors import ConfigError, IsthmusError, Mistake
+from isthmus.errors import IsthmusError
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
 from isthmus.model.federation import FederationState
-from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
+from isthmus.names import host_port, wan_name
 from isthmus.net.gossip import (
     GossipThread,
     Member,
     MemberJoined,
-    MemberStatus,
     Pool,
     PoolConfig,
     PoolEvent,
@@ -104,8 +98,7 @@ class Agent:
         self._closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
         self.lan: Pool | None = None
         self.wan: Pool | None = None
-        self._wan_join: RetryJoin | None = None
-        self._rejoin: Rejoin | None = None
+        self._joining: Joining | None = None
         self._duties: FederationDuties | None = None
         self._duties_task: asyncio.Task[None] | None = None
         self._feature_seen = False
@@ -146,9 +139,6 @@ class Agent:
         config = self.config
         for warning in config.warnings:
             logger.warning("configuration: %s", warning)
-        if config.connect.mesh_gateway_wan_federation:
-            for warning in self._tls.warnings():
-                logger.warning("%s", warning)
         self.node_id = node_id(config, self._entropy)
         self._identity = identity(config, self.node_id)
         self.federation = Federation(
@@ -364,7 +354,7 @@ class Agent:
         self._spawn(lan_members.flood())
 
     def _start_duties(self) -> None:
-        config, join = self.config, self.config.join
+        config = self.config
         self._duties = FederationDuties(
             dc=config.datacenter,
             primary_dc=config.primary_datacenter,
@@ -383,83 +373,19 @@ class Agent:
         self._spawn(self.doctor.watch())
         self._spawn(self.local.run())
         assert self.lan is not None
-        if lan := (*join.start_join, *join.retry_join):
-            self._spawn(
-                self._retry_join("LAN", self.lan, lan, join.retry_interval, join.retry_max).run()
-            )
-        self._start_wan_join()
-
-    def _start_wan_join(self) -> None:
-        config, join = self.config, self.config.join
-        if self.wan is None:
-            return
-        if not config.connect.mesh_gateway_wan_federation:
-            if wan := (*join.start_join_wan, *join.retry_join_wan):
-                self._wan_join = self._retry_join(
-                    "WAN", self.wan, wan, join.retry_interval_wan, join.retry_max_wan
-                )
-                self._spawn(self._wan_join.run())
-            return
-        self._rejoin = Rejoin(
-            known=self._known_dcs, present=self._present_dcs, join=self._join_dc, rng=self._rng
-        )
-        self._spawn(self._rejoin.run())
-        if config.primary:
-            return  # The primary waits for new secondaries.
-        if config.connect.primary_gateways:
-            self._spawn(
-                discover_primary_gateways(
-                    self._resolve_primary_gateways,
-                    self.federation.refresh_primary_gateway_fallback_addresses,
-                    interval=config.connect.primary_gateways_interval,
-                )
-            )
-        self._wan_join = RetryJoin(
-            pool="WAN",
-            addresses=[self._any_server_of(config.primary_datacenter)],
-            join=self.wan.join,
-            interval=join.retry_interval_wan,
+        self._joining = Joining(
+            config,
+            self.federation,
+            known_dcs=self._known_dcs,
+            lan=self.lan,
+            wan=self.wan,
             rng=self._rng,
-            attempts_max=join.retry_max_wan,
-            ready=lambda: self.federation.gateway_known(config.primary_datacenter),
         )
-        self._spawn(self._wan_join.run())
-
-    def _any_server_of(self, dc: str) -> str:
-        """Join address of whichever server of a datacenter its gateways pick."""
-        placeholder = host_port(WAN_JOIN_PLACEHOLDER, self.config.ports.serf_wan)
-        return f"{wan_name(ANY_SERVER, dc)}/{placeholder}"
-
-    async def _join_dc(self, dc: str) -> None:
-        assert self.wan is not None
-        await self.wan.join([self._any_server_of(dc)])
+        for duty in self._joining.duties():
+            self._spawn(duty)
 
     def _known_dcs(self) -> set[str]:
-        states = self.server.store.federation.list().value
-        return {state.datacenter for state in states} - {self.config.datacenter}
-
-    def _present_dcs(self) -> set[str]:
-        assert self.wan is not None
-        return {
-            member.tags.get("dc", "")
-            for member in self.wan.members()
-            if member.status is MemberStatus.ALIVE
-        }
-
-    def _retry_join(
-        self, name: str, pool: Pool, addresses: Sequence[str], interval: float, attempts_max: int
-    ) -> RetryJoin:
-        return RetryJoin(
-            pool=name,
-            addresses=addresses,
-            join=pool.join,
-            interval=interval,
-            rng=self._rng,
-            attempts_max=attempts_max,
-        )
-
-    async def _resolve_primary_gateways(self) -> Sequence[str]:
-        return self.config.connect.primary_gateways
+        return {state.datacenter for state in self.server.store.federation.list().value}
 
     def _receive_lan_event(self, members: LanMembership, event: PoolEvent) -> None:
         members.receive(event)
@@ -483,10 +409,8 @@ class Agent:
         self.clocks.wake()
         if self._duties is not None:
             self._duties.wake()
-        if self._wan_join is not None:
-            self._wan_join.wake()
-        if self._rejoin is not None:
-            self._rejoin.wake()
+        if self._joining is not None:
+            self._joining.wake()
 
     def _locator_populated(self) -> None:
         if self.wan is not None:
@@ -582,33 +506,6 @@ class Agent:
         self._stopping.set()
 
 
-def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
-    """Run an agent until it is told to stop; the exit code.
-
-    Args:
-        config: Checked configuration.
-        reload: Reads the configuration again, on SIGHUP.
-    """
-    try:
-        give_back_large_blocks()
-        raise_descriptor_limit()
-        logs.set_up(config.log)
-        with _pid_file(config.pid_file):
-            return asyncio.run(_run(config, reload))
-    except (IsthmusError, OSError) as error:
-        logging.getLogger(__name__).error("agent cannot start: %s", error)
-        return 1
-
-
-async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
-    agent = Agent(
-        config,
-        entropy=secrets.token_bytes,
-        wall=lambda: datetime.datetime.now(datetime.UTC),  # noqa: TID251
-    )
-    return await agent.run(reload=reload)
-
-
 async def _made(make: Callable[[], T]) -> T:
     """Make something on the loop that this runs on."""
     return make()
@@ -619,49 +516,3 @@ def _check_wan_members(members: Sequence[Member]) -> str | None:
         wan_member_problem(member.name, member.tags, server_of(member)) for member in members
     )
     return next(filter(None, problems), None)
-
-
-@contextlib.contextmanager
-def listening(config: AgentConfig, what: str, key: str, *hosts: str, port: str) -> Iterator[None]:
-    """Say what a port that cannot be opened means, and what to do.
-
-    Args:
-        config: The agent's.
-        what: What would come in there.
-        key: Configuration key of the hosts.
-        hosts: Where it listens.
-        port: Configuration key of the port, in `ports`.
-
-    Raises:
-        ConfigError: In place of OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        addresses = [
-            host if "/" in host else host_port(host, getattr(config.ports, port)) for host in hosts
-        ]
-        if error.errno == errno.EADDRINUSE:
-            remedy = "another agent or program on this host has it: give each one its own"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            remedy = "that is no address of this host: use one that it has"
-        else:
-            remedy = "correct them"
-        text = (
-            f"datacenter {config.datacenter}, server {config.node_name}, hop configuration:"
-            f" cannot listen for {what} on {', '.join(addresses)}: {reason.lower()}"
-        )
-        raise ConfigError([Mistake("", f"{key}, ports.{port}", text, remedy)]) from error
-
-
-@contextlib.contextmanager
-def _pid_file(path: str) -> Iterator[None]:
-    if not path:
-        yield
-        return
-    Path(path).write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        Path(path).unlink(missing_ok=True)

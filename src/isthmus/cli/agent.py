@@ -93,7 +93,7 @@ def _run(args: Parsed) -> int:
     except ConfigError as error:
         complain(format_mistakes(error, prefix="==> "))
         return 1
-    from isthmus.agent.agent import run
+    from isthmus.agent.process import run
 
     return run(config, lambda: startable_config(args))
 

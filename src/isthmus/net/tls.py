@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.errors import ConfigError, Mistake
-from isthmus.names import Alpn, server_name
+from isthmus.names import Alpn
 from isthmus.net.network import TlsAccept, TlsDial
 
 if TYPE_CHECKING:
@@ -256,24 +256,6 @@ class TlsConfigurator:
                 f" certificate, or set allow_client_certificates_rpc"
             )
 
-    def warnings(self) -> tuple[str, ...]:
-        """What will not work with our certificate though its files are right; a line each."""
-        config = self._config
-        if not (config.cert_file and config.dc):
-            return ()
-        have = _file_names(config.cert_file)
-        node = config.server_name or config.node_name
-        wanted = [server_name(config.dc, config.domain)]
-        if node:
-            wanted.append(server_name(config.dc, config.domain, node))
-        return tuple(
-            f"certificate {config.cert_file} is valid for {', '.join(have) or 'no name'}, not"
-            f" {name}: servers of other datacenters will refuse it; issue one with"
-            f" 'isthmus tls cert create -server -dc {config.dc} -node {node or 'NODE'}'"
-            for name in wanted
-            if not any(_matches(pattern, name) for pattern in have)
-        )
-
 
 def certificate_names(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
     """DNS names of a certificate as ``getpeercert`` returns it, in lower case."""
@@ -410,14 +392,6 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted; store it without a passphrase")
 
 
-def _file_names(path: str) -> tuple[str, ...]:
-    """DNS names of the first certificate in a file."""
-    from cryptography import x509  # Here, because it is slow to import.
-
-    certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
-    return dns_names(certificate)
-
-
 def dns_names(certificate: "x509.Certificate") -> tuple[str, ...]:
     """DNS names of a certificate, in lower case."""
     from cryptography import x509
@@ -427,11 +401,3 @@ def dns_names(certificate: "x509.Certificate") -> tuple[str, ...]:
     except x509.ExtensionNotFound:
         return ()
     return tuple(name.lower() for name in names.value.get_values_for_type(x509.DNSName))
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """Whether a certificate's name covers `name`; ``*`` stands for one whole first label."""
-    name = name.lower()
-    return pattern == name or (
-        pattern.startswith("*.") and name.partition(".")[2] == pattern.removeprefix("*.")
-    )

@@ -203,27 +203,6 @@ def test_consuls_laxness_can_be_had() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("names", "missing"),
-    [
-        (("alpha.server.dc1.consul", "server.dc1.consul"), []),
-        (("*.server.dc1.consul", "server.dc1.consul"), []),
-        (("server.dc1.consul",), ["alpha.server.dc1.consul"]),
-        (("localhost",), ["server.dc1.consul", "alpha.server.dc1.consul"]),
-    ],
-)
-def test_names_that_peers_will_miss_are_warned_of(
-    certificates: Any, names: tuple[str, ...], missing: list[str]
-) -> None:
-    made = certificates.authority.issue(*names)
-    tls = TlsConfigurator(config_of(made, node_name="alpha", dc="dc1"))
-    warnings = tls.warnings()
-    assert len(warnings) == len(missing)
-    for warning, name in zip(warnings, missing, strict=True):
-        assert f"not {name}:" in warning
-        assert "isthmus tls cert create -server -dc dc1 -node alpha" in warning
-
-
 def test_what_went_wrong_is_said_in_words() -> None:
     assert describe(HandshakeFailed("in words")) == "in words"
     assert describe(ssl.SSLError(1, "[SSL: X] x")) == "[ssl: x] x"

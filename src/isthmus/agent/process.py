@@ -1,0 +1,56 @@
+"""The agent as a process: log, limits, pid file, and the way out."""
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from isthmus.agent import logs
+from isthmus.agent.agent import Agent
+from isthmus.agent.limits import raise_descriptor_limit
+from isthmus.agent.memory import give_back_large_blocks
+from isthmus.config.model import AgentConfig
+from isthmus.errors import IsthmusError
+
+
+def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
+    """Run an agent until it is told to stop; the exit code.
+
+    Args:
+        config: Checked configuration.
+        reload: Reads the configuration again, on SIGHUP.
+    """
+    try:
+        give_back_large_blocks()
+        raise_descriptor_limit()
+        logs.set_up(config.log)
+        with _pid_file(config.pid_file):
+            return asyncio.run(_run(config, reload))
+    except (IsthmusError, OSError) as error:
+        logging.getLogger(__name__).error("agent cannot start: %s", error)
+        return 1
+
+
+async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
+    agent = Agent(
+        config,
+        entropy=secrets.token_bytes,
+        wall=lambda: datetime.datetime.now(datetime.UTC),  # noqa: TID251
+    )
+    return await agent.run(reload=reload)
+
+
+@contextlib.contextmanager
+def _pid_file(path: str) -> Iterator[None]:
+    if not path:
+        yield
+        return
+    Path(path).write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        Path(path).unlink(missing_ok=True)
