@@ -1,0 +1,153 @@
+"""The one callable to the data, and the ways to answer."""
+
+import gzip
+from collections.abc import Callable
+
+import pytest
+
+from isthmus.errors import (
+    ConnectionLost,
+    EngineError,
+    IsthmusError,
+    MalformedPacket,
+    NoLeader,
+    NotFound,
+    PermissionDenied,
+    RemoteError,
+)
+from isthmus.http.context import CallFailed, Context
+from isthmus.http.request import Query, Request
+from isthmus.http.response import GZIP_SIZE_MIN, Response
+from isthmus.model.query import Empty, QueryMeta
+from support.http import FakeLocal, FakeRpc
+
+META = QueryMeta(index=7, known_leader=True)
+
+
+def make_context(rpc: FakeRpc | None = None, *, pretty: bool = False) -> Context:
+    return Context(rpc or FakeRpc(), FakeLocal(), pretty=pretty, kv_value_size_max=1024)
+
+
+def make_request(target: str = "/", **headers: str) -> Request:
+    encoded = {name.replace("_", "-").encode(): text.encode() for name, text in headers.items()}
+    request = Request("GET", target, encoded, b"", peer="127.0.0.1")
+    request.query = Query.parse(request.raw_query)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NoLeader(), 500),
+        (NotFound("gone"), 500),  # Only the text tells what clients may know.
+        (ConnectionLost("lost"), 500),
+        (EngineError("disk full", operation="commit"), 500),
+        (MalformedPacket("bad reply"), 500),
+        (PermissionDenied(), 403),
+        (RemoteError("rpc error making call: Permission denied: token lacks it"), 403),
+        (RemoteError("rpc error making call: ACL not found"), 403),
+    ],
+)
+async def test_failed_call_is_answered_by_its_text(error: IsthmusError, status: int) -> None:
+    context = make_context(FakeRpc(Status_Ping=error))
+    with pytest.raises(CallFailed) as caught:
+        await context.call("Status.Ping", Empty(), Empty)
+    assert (str(caught.value), caught.value.status) == (str(error), status)
+
+
+async def test_fault_of_ours_passes() -> None:
+    def ask(request: object) -> object:
+        raise AssertionError("ours")
+
+    with pytest.raises(AssertionError, match="ours"):
+        await make_context(FakeRpc(Status_Ping=ask)).call("Status.Ping", Empty(), Empty)
+
+
+@pytest.mark.parametrize(
+    ("always", "target", "indented"),
+    [(False, "/", False), (False, "/?pretty", True), (True, "/", True)],
+)
+def test_json_is_indented_where_it_is_wanted(always: bool, target: str, indented: bool) -> None:
+    response = make_context(pretty=always).json(make_request(target), {"A": 1})
+    assert response.body == (b'{\n    "A": 1\n}\n' if indented else b'{"A":1}')
+
+
+def test_json_tells_of_a_reply_only_when_there_is_one() -> None:
+    context = make_context()
+    assert context.json(make_request(), 1).headers == [("Content-Type", "application/json")]
+    assert context.json(make_request(), 1, meta=META).header("X-Consul-Index") == "7"
+
+
+class Views:
+    """Answers one source, and counts how often it is shown."""
+
+    def __init__(self, size: int) -> None:
+        self.context = make_context()
+        self.source = ("x" * size,)
+        self.count = 0
+
+    def _view(self) -> object:
+        self.count += 1
+        return self.source
+
+    def ask(
+        self, target: str = "/", *, variant: str = "all", level: str = "", **headers: str
+    ) -> Response:
+        return self.context.cached(
+            make_request(target, **headers),
+            self.source,
+            variant,
+            self._view,
+            meta=META,
+            level=level,
+        )
+
+
+def test_same_source_is_encoded_no_more_once_it_is_kept() -> None:
+    views = Views(10)
+    bodies = {views.ask().body for _ in range(9)}
+    assert bodies == {b'["xxxxxxxxxx"]'}
+    assert views.count == 2  # What is asked for once only is not kept.
+
+
+def test_views_and_indentations_are_kept_apart() -> None:
+    views = Views(10)
+    for _ in range(5):
+        for target in ("/", "/?pretty"):
+            for variant in ("all", "some"):
+                views.ask(target, variant=variant)
+    assert views.count == 8
+
+
+def test_nothing_is_never_kept() -> None:
+    """All empty replies may share one empty tuple, and their views differ."""
+    context = make_context()
+    views: tuple[Callable[[], object], ...] = (list, dict, list)
+    bodies = [context.cached(make_request(), (), "v", view, meta=META).body for view in views * 3]
+    assert bodies == [b"[]", b"{}", b"[]"] * 3
+
+
+def test_large_body_is_packed_for_who_takes_it() -> None:
+    views = Views(GZIP_SIZE_MIN)
+    plain, packed = views.ask(), views.ask(accept_encoding="gzip")
+    assert (plain.packed, plain.header("Content-Encoding")) == (False, None)
+    assert (packed.packed, packed.header("Content-Encoding")) == (True, "gzip")
+    assert gzip.decompress(packed.body) == plain.body
+    assert views.ask().body == plain.body  # What was kept packed is not sent plain.
+
+
+def test_small_body_is_sent_as_it_is() -> None:
+    response = Views(10).ask(accept_encoding="gzip")
+    assert (response.packed, response.header("Content-Encoding")) == (False, None)
+
+
+def test_consistency_is_told_as_the_reply_has_it_or_else_as_asked() -> None:
+    header = "X-Consul-Effective-Consistency"
+    views = Views(10)
+    assert views.ask(level="").header(header) is None
+    assert views.ask(level="leader").header(header) == "leader"
+    meta = QueryMeta(consistency_level="stale")
+    response = views.context.cached(
+        make_request(), views.source, "v", list, meta=meta, level="leader"
+    )
+    assert response.header(header) == "stale"
