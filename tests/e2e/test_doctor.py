@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.namespaces, pytest.mark.timeout(180)]
 
 _AN_HOUR_AHEAD = """
 import datetime, sys, types
-from isthmus.agent import agent
+from isthmus.agent import process
 from isthmus.cli.main import main
 
 class Ahead(datetime.datetime):
@@ -29,7 +29,7 @@ class Ahead(datetime.datetime):
     def now(cls, zone=None):
         return datetime.datetime.now(zone) + datetime.timedelta(hours=1)
 
-agent.datetime = types.SimpleNamespace(datetime=Ahead, UTC=datetime.UTC)
+process.datetime = types.SimpleNamespace(datetime=Ahead, UTC=datetime.UTC)
 sys.exit(main(sys.argv[1:]))
 """
 """The program with a calendar that is an hour ahead of everybody else's."""
