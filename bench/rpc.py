@@ -9,8 +9,10 @@ from bench.figures import percentile, show
 from isthmus.model.methods import METHODS
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
+from isthmus.net.client import ServerTarget
+from isthmus.net.direct import DirectDialer
 from isthmus.net.listener import ListenerConfig, PeerInfo, ServerListener
-from isthmus.net.pool import DirectDialer, RpcPool, ServerTarget
+from isthmus.net.pool import RpcPool
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfig, TlsConfigurator
 from isthmus.wire.tlshello import parse_client_hello

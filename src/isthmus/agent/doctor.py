@@ -68,10 +68,10 @@ from isthmus.model.federation import (
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.timestamp import Timestamp
 from isthmus.names import ANY_SERVER, Alpn, server_name, split_host_port
+from isthmus.net.direct import explain_dial
 from isthmus.net.gossip import Member, MemberStatus
 from isthmus.net.inspection import look_at_certificate, own_certificate
 from isthmus.net.network import Network, TlsDial
-from isthmus.net.pool import explain_dial
 from isthmus.net.tls import TlsConfig
 from isthmus.server.leader import ReplicationStatus
 

@@ -21,7 +21,9 @@ from isthmus.federation.locator import (
 from isthmus.federation.outcomes import Outcomes, TroubleEnded
 from isthmus.federation.router import Router
 from isthmus.names import host_port, split_host_port
-from isthmus.net.pool import DirectDialer, RpcPool, ServerTarget
+from isthmus.net.client import ServerTarget
+from isthmus.net.direct import DirectDialer
+from isthmus.net.pool import RpcPool
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.wan import FederatedDialer, GatewayDialer, GatewayOutcome, GossipCarrier
 from isthmus.server.forward import Forwarder

@@ -39,10 +39,10 @@ from isthmus.gossip.serf import (
 )
 from isthmus.gossip.streams import JoinTarget
 from isthmus.names import host_port, split_host_port
+from isthmus.net.direct import explain_dial
 from isthmus.net.gateways import WanCarrier
 from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
-from isthmus.net.pool import explain_dial
 from isthmus.net.tasks import TaskScope
 from isthmus.wire.serf import Query
 

@@ -14,10 +14,11 @@ from typing import Final, TypeVar
 from isthmus.errors import NO_GATEWAY, NO_REACHABLE_SERVER, DialFailed, Unavailable, located
 from isthmus.federation.route import Direct, ViaGateway, way_to, way_to_member
 from isthmus.names import Alpn, host_port, split_wan_name
+from isthmus.net.client import ServerDialer, ServerTarget
 from isthmus.net.connections import ConnectionSet
+from isthmus.net.direct import explain_dial
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Network, TlsDial
-from isthmus.net.pool import ServerDialer, ServerTarget, explain_dial
 from isthmus.net.tasks import TaskScope
 from isthmus.rpc.packets import PACKET_SIZE_MAX, frame_packet
 

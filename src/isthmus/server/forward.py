@@ -25,7 +25,7 @@ from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.methods import METHODS
 from isthmus.model.query import QueryOptions
 from isthmus.model.record import Record
-from isthmus.net.pool import ServerTarget
+from isthmus.net.client import ServerTarget
 from isthmus.units import SECOND
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,12 @@ from isthmus.errors import (
     Unavailable,
 )
 from isthmus.model.query import DatacenterRequest, Empty
+from isthmus.net.client import PoolConfig, ServerDialer, ServerTarget
+from isthmus.net.direct import DirectDialer
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Inbound
-from isthmus.net.pool import DirectDialer, PoolConfig, RpcPool, ServerDialer, ServerTarget
+from isthmus.net.pool import RpcPool
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfig, TlsConfigurator
 from isthmus.rpc.calls import CallReceived, ServerChannel

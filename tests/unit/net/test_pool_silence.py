@@ -9,9 +9,11 @@ import pytest
 
 from isthmus.errors import ConnectionLost
 from isthmus.model.query import DatacenterRequest
+from isthmus.net.client import PoolConfig, ServerTarget
+from isthmus.net.direct import DirectDialer
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.multiplex import MultiplexProtocol
-from isthmus.net.pool import DirectDialer, PoolConfig, RpcPool, ServerTarget
+from isthmus.net.pool import RpcPool
 from isthmus.net.sockets import SocketNetwork
 from support.rpc_server import SteeredDispatcher
 

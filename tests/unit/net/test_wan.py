@@ -12,9 +12,11 @@ import pytest
 from isthmus.errors import DialFailed, InvalidNodeName, Unavailable
 from isthmus.model.query import DatacenterRequest
 from isthmus.names import Alpn
+from isthmus.net.client import ServerTarget
+from isthmus.net.direct import DirectDialer
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound, TlsAccept
-from isthmus.net.pool import DirectDialer, RpcPool, ServerTarget
+from isthmus.net.pool import RpcPool
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfig, TlsConfigurator
 from isthmus.net.wan import (

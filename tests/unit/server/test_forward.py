@@ -17,7 +17,7 @@ from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.kv import DirEntry, KVSRequest
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
-from isthmus.net.pool import ServerTarget
+from isthmus.net.client import ServerTarget
 from isthmus.server.forward import CALL_TIMEOUT, Forwarder, call_timeout
 from isthmus.units import Duration
 from support.virtual_loop import run_virtual
