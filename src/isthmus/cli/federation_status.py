@@ -119,7 +119,7 @@ def _datacenter_row(one: dict[str, Any], report: dict[str, Any], now: Timestamp)
     else:
         step = STEPS.get(one["FailedStep"], one["FailedStep"])
         reached = f"no, for {_length(one['FailingSince'], now)}: {step}"
-    clock = f"{_seconds(one['ClockDifference']):+.1f}s" if one["ClockKnown"] else "-"
+    clock = f"{_seconds(one['ClockDifference']):+z.1f}s" if one["ClockKnown"] else "-"
     return [
         name,
         f"{one['ServersAlive']}/{one['Servers']}",
