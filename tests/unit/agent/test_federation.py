@@ -520,14 +520,19 @@ async def test_dials_of_the_gossip_thread_are_noted_on_the_main_loop(
     world = World()
     world.tell(state("dc2", FIRST))
     caplog.clear()
+    caplog.set_level(logging.INFO, "isthmus.agent.federation")
 
-    def gossip() -> None:
+    def fail() -> None:
         with pytest.raises(DialFailed):
             asyncio.run(world.gossip())
 
-    await asyncio.to_thread(gossip)
-    (line,) = caplog.records
-    assert line.getMessage().startswith("cannot reach datacenter dc3: ")
-    assert line.thread == threading.get_ident()
-    assert [record.failures for record in world.federation.outcomes.gateways()] == [1]
+    await asyncio.to_thread(fail)
+    world.network.open(FIRST)
+    await asyncio.to_thread(lambda: asyncio.run(world.gossip()))
+    began, ended = (record for record in caplog.records if record.name.startswith("isthmus."))
+    assert began.getMessage().startswith("cannot reach datacenter dc3: ")
+    assert ended.getMessage().startswith("datacenter dc3 is reached again after ")
+    assert {began.thread, ended.thread} == {threading.get_ident()}
+    (gateway,) = world.federation.outcomes.gateways()
+    assert (gateway.attempts, gateway.failures) == (2, 1)
     await world.federation.close()
