@@ -81,7 +81,7 @@ class FakePool:
 class FakeParts:
     """An agent without services in a LAN pool of its own; the other parts are never used."""
 
-    doctor = routes = services = cast(Any, None)
+    doctor = metrics = routes = services = cast(Any, None)
 
     def __init__(
         self,
