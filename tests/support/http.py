@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from isthmus.errors import IsthmusError, NotFound
@@ -14,6 +15,7 @@ from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDe
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.methods import METHODS
+from isthmus.model.metric import Metrics
 from isthmus.model.record import Record
 
 Answer = object | IsthmusError | Callable[[Any], object]
@@ -65,6 +67,8 @@ class FakeLocal:
         self.known_checks: dict[str, HealthCheck] = {}
         self.routes: dict[str, bytes] = {}
         self.doctor = DoctorReport()
+        self.figures = Metrics(datetime(2026, 11, 23, 12, tzinfo=UTC), seconds=10.0)
+        self.prometheus_enabled = True
 
     def _tell(self, *words: object) -> None:
         if self.fault is not None:
@@ -120,6 +124,9 @@ class FakeLocal:
     async def diagnose(self, dc: str) -> DoctorReport:
         self._tell("diagnose", dc)
         return self.doctor
+
+    async def metrics(self) -> Metrics:
+        return self.figures
 
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         self._tell("gateway_routes", service_id, content_hash, wait)

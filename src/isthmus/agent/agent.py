@@ -13,6 +13,7 @@ import asyncio
 import datetime
 import gc
 import logging
+import os
 import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
@@ -35,6 +36,7 @@ from isthmus.agent.members import (
     wan_member_problem,
 )
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
+from isthmus.agent.metrics import AgentMetrics, CrossDcCalls
 from isthmus.agent.ports import listening
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
@@ -148,6 +150,7 @@ class Agent:
             changed=self._federation_changed,
             populated=self._locator_populated,
         )
+        self._calls = CrossDcCalls(self.federation.forwarder)
         self._make_doctor()
         self.server = await self._start_server()
         self._closers += [self.server.stop, self.federation.close]
@@ -178,6 +181,18 @@ class Agent:
         await self._start_gossip()
         self._http = HttpServer(
             settings.http_config(config), self.server.call, AgentApi(self), network=self._network
+        )
+        self.metrics = AgentMetrics(
+            config.telemetry,
+            host=os.uname().nodename,
+            server=self.server,
+            calls=self._calls,
+            report=self.status.report,
+            pools=lambda: {"lan": self.lan, "wan": self.wan},
+            listener=listener,
+            http_connections=lambda: self._http.connection_count,
+            wall=self._wall,
+            clock=asyncio.get_running_loop().time,
         )
         self._closers.append(self._http.stop)
         with listening(config, "HTTP", "client_addr", *config.addresses.http, port="http"):
@@ -216,7 +231,7 @@ class Agent:
         self.clocks = Clocks(
             dc=config.datacenter,
             primary_dc=config.primary_datacenter,
-            remote=federation.forwarder,
+            remote=self._calls,
             datacenters=federation.router.datacenters,
             wall=self._wall,
         )
@@ -267,7 +282,7 @@ class Agent:
             ),
             Store(),
             settings.engine(config, entropy=self._entropy, wall=self._wall),
-            forward=self.federation.forwarder,
+            forward=self._calls,
             rng=self._rng,
             wall=self._wall,
             federation_states_enabled=self._federation_states_enabled,
@@ -359,7 +374,7 @@ class Agent:
             dc=config.datacenter,
             primary_dc=config.primary_datacenter,
             tables=self.server,
-            remote=self.federation.forwarder,
+            remote=self._calls.fetching(config.primary_datacenter),
             locator=self.federation.locator,
             enabled=self._federation_states_enabled,
             known_dcs=self.federation.router.datacenters,

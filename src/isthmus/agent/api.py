@@ -13,6 +13,7 @@ from isthmus import __version__
 from isthmus.agent.doctor import Doctor
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import COMPATIBLE_BUILD
+from isthmus.agent.metrics import AgentMetrics
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
@@ -21,6 +22,7 @@ from isthmus.gossip import roster
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.diagnosis import DoctorReport
+from isthmus.model.metric import Metrics
 from isthmus.names import wan_name
 from isthmus.net.gossip import Pool
 from isthmus.server.server import Server
@@ -39,6 +41,7 @@ class Parts(Protocol):
     lan: Pool | None
     wan: Pool | None
     doctor: Doctor
+    metrics: AgentMetrics
 
     def stop(self, *, leave: bool) -> None:
         """Stop soon."""
@@ -208,6 +211,15 @@ class AgentApi:
     async def diagnose(self, dc: str) -> DoctorReport:
         """Examine the ways between our datacenter and others."""
         return await self._parts.doctor.examine(dc)
+
+    @property
+    def prometheus_enabled(self) -> bool:
+        """Whether metrics are shown in Prometheus' format."""
+        return self._parts.config.telemetry.prometheus_retention_time > 0
+
+    async def metrics(self) -> Metrics:
+        """Every figure about the agent, as it is now."""
+        return await self._parts.metrics.collect()
 
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         """The route table of a mesh gateway as JSON."""

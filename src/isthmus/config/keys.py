@@ -237,13 +237,13 @@ _DOORS: Final = (
     _rare("ui_config.metrics_provider_options_json", TEXT, "Options of that provider."),
     _rare("ui_config.metrics_proxy", OBJECT, "Proxy to that provider."),
     _rare("ui_config.dashboard_url_templates", TEXT_MAP, "Links to dashboards."),
-    _later("telemetry.prometheus_retention_time", DURATION, "telemetry.prometheus_retention_time", "How long Prometheus metrics are kept."),
-    _later("telemetry.metrics_prefix", TEXT, "telemetry.metrics_prefix", "What metric names start with."),
+    _key("telemetry.prometheus_retention_time", DURATION, "telemetry.prometheus_retention_time", "Above 0: /v1/agent/metrics?format=prometheus answers. Metrics are made when asked for, none is kept."),
+    _key("telemetry.metrics_prefix", TEXT, "telemetry.metrics_prefix", "What metric names start with that Consul has, too."),
     _later("telemetry.statsd_address", TEXT, "telemetry.statsd_address", "statsd to send to."),
     _later("telemetry.dogstatsd_addr", TEXT, "telemetry.dogstatsd_addr", "DogStatsD to send to."),
     _later("telemetry.prefix_filter", TEXTS, "telemetry.prefix_filter", "Metrics let through (+) and dropped (-)."),
     _later("telemetry.filter_default", BOOL, "telemetry.filter_default", "Other metrics are let through."),
-    _later("telemetry.disable_hostname", BOOL, "telemetry.disable_hostname", "Gauges do not carry the host's name."),
+    _key("telemetry.disable_hostname", BOOL, "telemetry.disable_hostname", "Gauges that Consul has, too, do not carry the host's name."),
 )
 _LOCAL: Final = (
     _key("service", OBJECTS, "services", "A local service, as in the HTTP API's registration."),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
-from isthmus.http import agent, catalog, federation, gateway, health, isthmus, kv, status
+from isthmus.http import agent, catalog, federation, gateway, health, isthmus, kv, metrics, status
 from isthmus.http.bodies import compress
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.request import NO_QUERY, Query, Request, unescape
@@ -30,6 +30,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *health.ROUTES,
     *kv.ROUTES,
     *agent.ROUTES,
+    *metrics.ROUTES,
     *federation.ROUTES,
     *gateway.ROUTES,
     *isthmus.ROUTES,

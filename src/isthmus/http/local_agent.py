@@ -6,6 +6,7 @@ from typing import Protocol
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.diagnosis import DoctorReport
+from isthmus.model.metric import Metrics
 
 
 class LocalAgent(Protocol):
@@ -81,6 +82,13 @@ class LocalAgent(Protocol):
         Args:
             dc: The only other datacenter to look at; empty for all that are known.
         """
+
+    @property
+    def prometheus_enabled(self) -> bool:
+        """Whether metrics are shown in Prometheus' format."""
+
+    async def metrics(self) -> Metrics:
+        """Every figure about the agent, as it is now."""
 
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         """The route table of a mesh gateway as JSON, once its hash differs from the one given.

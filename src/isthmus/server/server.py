@@ -20,7 +20,7 @@ import msgspec
 from isthmus.errors import EngineError, NoLeader, NoPathToDatacenter, RequestError
 from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.diagnosis import FederationReport
-from isthmus.model.federation import FederationState
+from isthmus.model.federation import FederationState, FederationStateRequest
 from isthmus.model.methods import METHODS
 from isthmus.model.record import Record
 from isthmus.names import MESH_GATEWAY_KIND
@@ -30,6 +30,7 @@ from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
 from isthmus.server.committer import Committer
 from isthmus.server.endpoints import HANDLERS, Context, Forwarder, Handler
 from isthmus.server.endpoints.federation_state import check_writer
+from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
 from isthmus.store.engine import Engine, Fenced, Head, Lead, LeaderInfo
 from isthmus.store.keys import rows_prefix, table_index_key
@@ -39,6 +40,9 @@ _logger = logging.getLogger(__name__)
 
 _BATCH_ID_SIZE: Final = 16
 _SERVICES: Final = frozenset(name.partition(".")[0] for name in METHODS)
+_TIMED: Final = "FederationState."
+_WRITES_TIMED_MAX: Final = 4096
+"""Datacenters and operations that are told apart; far more than any federation has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,13 @@ class ServerConfig:
 
 class Server:
     """A server: its store, its engine, its endpoints.
+
+    Attributes:
+        call_counts: Calls since the start by method, forwarded ones included.
+        timings: Of calls about federation states that were answered here, by method; a read that
+            blocked counts with its wait.
+        write_timings: Of writes of federation states to our own store until they were durable, by
+            datacenter and operation.
 
     Args:
         config: What it must know of itself.
@@ -128,8 +139,15 @@ class Server:
             wall=wall,
             report=report,
         )
+        self.call_counts: Final = dict.fromkeys(HANDLERS, 0)
+        self.timings: Final = {name: Timing() for name in HANDLERS if name.startswith(_TIMED)}
+        self.write_timings: Final[dict[tuple[str, str], Timing]] = {}
         self._routes: Mapping[str, tuple[Handler, Callable[[Any], str]]] = {
-            method: (handler, self._target_of(method)) for method, handler in HANDLERS.items()
+            method: (
+                _timed(handler, self.timings[method]) if method in self.timings else handler,
+                self._target_of(method),
+            )
+            for method, handler in HANDLERS.items()
         }
         self.head: Head | None = None
 
@@ -254,6 +272,7 @@ class Server:
         route = self._routes.get(method)
         if route is None:
             raise _unknown(method)
+        self.call_counts[method] += 1
         if method == _APPLY and isinstance(peer, PeerInfo):
             check_writer(request, peer, dc=self.config.datacenter)
         handler, target = route
@@ -269,7 +288,19 @@ class Server:
         """
         if self._committer is None:
             raise NoLeader
-        return await self._committer.submit(command)
+        if not isinstance(command, FederationStateRequest):
+            return await self._committer.submit(command)
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        result = await self._committer.submit(command)
+        if command.state is not None:
+            self._note_write(command.state.datacenter, command.op, clock.time() - started)
+        return result
+
+    def _note_write(self, dc: str, operation: str, seconds: float) -> None:
+        key = (dc.lower(), operation)
+        if key in self.write_timings or len(self.write_timings) < _WRITES_TIMED_MAX:
+            self.write_timings.setdefault(key, Timing()).add(seconds)
 
     async def _forwarded(self, dc: str, method: str, request: Record) -> object:
         if self._forward is None:
@@ -316,6 +347,20 @@ class Server:
 
 _APPLY: Final = "FederationState.Apply"
 _GET: Final = "FederationState.Get"
+
+
+def _timed(handler: Handler, timing: Timing) -> Handler:
+    """The same handler, whose durations are added up whether it fails or not."""
+
+    async def handle(context: Context, request: Any) -> object:
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        try:
+            return await handler(context, request)
+        finally:
+            timing.add(clock.time() - started)
+
+    return handle
 
 
 def _unknown(method: str) -> RequestError:

@@ -1,0 +1,416 @@
+"""The agent's figures, collected when somebody asks.
+
+The parts keep plain numbers; nothing here costs a call more than an addition. Names that Consul
+has, too, stand behind `telemetry.metrics_prefix` and mean what they mean there, except that
+counters and timings cover the time since the start. Our own begin with ``isthmus.``.
+Source: protocol/federation.md §24.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from isthmus.config.model import TelemetryConfig
+from isthmus.errors import Unavailable
+from isthmus.model.diagnosis import FederationReport, GatewayReport
+from isthmus.model.metric import Metric, MetricKind, Metrics
+from isthmus.model.timestamp import Timestamp
+from isthmus.server.endpoints import Forwarder
+from isthmus.server.timing import Timing
+from isthmus.units import SECOND, Duration
+
+FETCH: Final = "FederationState.List"
+
+_CALLS: Final = {
+    "FederationState.Apply": "apply",
+    "FederationState.Get": "get",
+    "FederationState.List": "list",
+    "FederationState.ListMeshGateways": "list_mesh_gateways",
+}
+_TABLES: Final = {"nodes": "nodes", "services": "service_instances", "kv": "kv_entries"}
+"""Consul's word for the rows of a table of ours."""
+_LEVELS: Final = frozenset({"members", "failed", "left", "health_score"})
+"""Of a pool's figures those that are not counted up; so are clocks and queues."""
+_LEVEL_ENDINGS: Final = ("_time", "_queue")
+
+
+class Listener(Protocol):
+    """What is needed of the server port."""
+
+    refused_count: int
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open."""
+
+
+class Pool(Protocol):
+    """What is needed of a gossip pool."""
+
+    async def stats(self) -> dict[str, str]:
+        """Figures by name."""
+
+
+class Watches(Protocol):
+    """What is needed of the store's watches."""
+
+    def __len__(self) -> int:
+        """How many readers wait."""
+
+
+class Store(Protocol):
+    """What is needed of the store."""
+
+    index: int
+
+    @property
+    def watches(self) -> Watches:
+        """Readers that wait."""
+
+    def row_counts(self) -> dict[str, int]:
+        """Rows by table."""
+
+
+class Server(Protocol):
+    """What is needed of the server; `server.server.Server` is one."""
+
+    @property
+    def store(self) -> Store:
+        """Its tables."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it leads."""
+
+    @property
+    def call_counts(self) -> Mapping[str, int]:
+        """Calls by method."""
+
+    @property
+    def timings(self) -> Mapping[str, Timing]:
+        """Of calls about federation states, by method."""
+
+    @property
+    def write_timings(self) -> Mapping[tuple[str, str], Timing]:
+        """Of writes of federation states, by datacenter and operation."""
+
+
+class CrossDcCalls:
+    """Passes calls to other datacenters on, and counts them.
+
+    Attributes:
+        counts: Calls by datacenter, of those that had servers.
+        fetches: Of the federation states of another datacenter; see `fetching`.
+
+    Args:
+        remote: Carries them.
+    """
+
+    def __init__(self, remote: Forwarder) -> None:
+        self._remote = remote
+        self.counts: dict[str, int] = {}
+        self.fetches = Timing()
+
+    def datacenters(self) -> tuple[str, ...]:
+        """Datacenters that have servers."""
+        return self._remote.datacenters()
+
+    async def call(self, dc: str, method: str, request: Any, reply: Any) -> Any:
+        """Have a server of `dc` answer."""
+        key = dc.lower()
+        if key in self.counts or key in self._remote.datacenters():
+            self.counts[key] = self.counts.get(key, 0) + 1
+        return await self._remote.call(dc, method, request, reply)
+
+    def fetching(self, primary_dc: str) -> "Fetches":
+        """The same for replication, whose reads of the primary's states are timed."""
+        return Fetches(self, primary_dc)
+
+
+class Fetches:
+    """Calls of replication; made by `CrossDcCalls.fetching`."""
+
+    def __init__(self, calls: CrossDcCalls, primary_dc: str) -> None:
+        self._calls, self._primary_dc = calls, primary_dc
+
+    async def call(self, dc: str, method: str, request: Any, reply: Any) -> Any:
+        """Have a server of `dc` answer."""
+        if method != FETCH or dc != self._primary_dc:
+            return await self._calls.call(dc, method, request, reply)
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        try:
+            return await self._calls.call(dc, method, request, reply)
+        finally:
+            self._calls.fetches.add(clock.time() - started)
+
+
+class AgentMetrics:
+    """Collects the figures.
+
+    Args:
+        config: Names.
+        host: Our host's name.
+        server: The server.
+        calls: Those to other datacenters.
+        report: How the federation fares.
+        pools: Gossip pools by name; None while there is none.
+        listener: The server port.
+        http_connections: How many HTTP clients are connected.
+        wall: Reads the calendar clock.
+        clock: Reads the loop's clock; figures cover the time from now on.
+    """
+
+    def __init__(
+        self,
+        config: TelemetryConfig,
+        *,
+        host: str,
+        server: Server,
+        calls: CrossDcCalls,
+        report: Callable[[], FederationReport],
+        pools: Callable[[], Mapping[str, Pool | None]],
+        listener: Listener,
+        http_connections: Callable[[], int],
+        wall: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._prefix = f"{config.metrics_prefix}." if config.metrics_prefix else ""
+        self._gauge_prefix = self._prefix
+        if host and not config.disable_hostname:
+            self._gauge_prefix += f"{host}."  # As Consul has it: of gauges only.
+        self._server, self._calls, self._report = server, calls, report
+        self._pools, self._listener = pools, listener
+        self._http_connections = http_connections
+        self._wall, self._clock, self._started_at = wall, clock, clock()
+
+    async def collect(self) -> Metrics:
+        """Every figure as it is now."""
+        pools = {
+            name: await _stats(pool.stats())
+            for name, pool in self._pools().items()
+            if pool is not None
+        }
+        report = self._report()
+        found = (
+            *self._calls_about_states(),
+            *self._replication(report),
+            *self._connections(),
+            *self._store(report.datacenter),
+            *self._members(report, pools),
+            *_federation(report),
+            *_gateways(report.gateways, report.time),
+            *_gossip(pools),
+        )
+        return Metrics(self._wall(), self._clock() - self._started_at, found)
+
+    # Consul's names -------------------------------------------------------------------------------
+
+    def _gauge(self, name: str, value: float, about: str, **labels: str) -> Metric:
+        name = self._gauge_prefix + name
+        return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
+
+    def _counter(self, name: str, value: int, about: str, **labels: str) -> Metric:
+        name = self._prefix + name
+        return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
+
+    def _timing(self, name: str, timing: Timing, about: str, **labels: str) -> Metric:
+        return Metric(
+            self._prefix + name,
+            MetricKind.TIMING,
+            timing.total * 1000,
+            tuple(labels.items()),
+            about,
+            count=timing.count,
+            least=timing.least * 1000,
+            most=timing.most * 1000,
+            deviation=timing.deviation * 1000,
+        )
+
+    def _calls_about_states(self) -> Iterator[Metric]:
+        for method, timing in self._server.timings.items():
+            name = f"federation_state.{_CALLS[method]}"
+            yield self._timing(name, timing, f"Milliseconds of {method}, answered here.")
+        for (dc, operation), timing in sorted(self._server.write_timings.items()):
+            about = "Milliseconds of writes of this federation state, until durable."
+            yield self._timing(f"fsm.federation_state.{dc}", timing, about, op=operation)
+        for dc, count in sorted(self._calls.counts.items()):
+            about = "Calls to servers of another datacenter."
+            yield self._counter("rpc.cross-dc", count, about, datacenter=dc)
+        for method, count in self._server.call_counts.items():
+            about = "Calls to this server, those passed on to another datacenter included."
+            yield _count("isthmus.rpc.calls", count, about, method=method)
+
+    def _replication(self, report: FederationReport) -> Iterator[Metric]:
+        replication = report.replication
+        if not replication.running:
+            return
+        name = "leader.replication.federation-state"
+        works = not replication.failures and not replication.last_success.is_zero
+        yield self._gauge(f"{name}.status", works, "1 if the latest round of replication worked.")
+        yield self._gauge(f"{name}.index", replication.index, "Primary's index that is stored.")
+        about = "Milliseconds until the primary answered, its wait for news included."
+        yield self._timing(f"{name}.fetch", self._calls.fetches, about)
+        writes = Timing()
+        for timing in self._server.write_timings.values():  # In a secondary all are replication's.
+            writes.merge(timing)
+        yield self._timing(f"{name}.apply", writes, "Milliseconds of a replicated state's write.")
+        yield _level(
+            "isthmus.replication.lag.index",
+            max(0, replication.primary_index - replication.index),
+            "Newest index that the primary told, minus the one that is stored.",
+        )
+        if not replication.last_success.is_zero:
+            age = _elapsed(replication.last_success, report.time)
+            about = "Seconds since the primary answered; up to its wait of some minutes is normal."
+            yield _level("isthmus.replication.answered.age.seconds", age, about)
+        about = "Rounds that failed since one worked."
+        yield _level("isthmus.replication.failures", replication.failures, about)
+
+    def _store(self, dc: str) -> Iterator[Metric]:
+        server = self._server
+        rows = server.store.row_counts()
+        for table, word in _TABLES.items():
+            about = f"Rows of the table of {table}."
+            yield self._gauge(f"state.{word}", rows.get(table, 0), about, datacenter=dc)
+        yield self._gauge("server.isLeader", server.is_leader, "1 if this server leads.")
+        about = "Reads that wait for a change, the agent's own included."
+        yield self._gauge("rpc.queries_blocking", len(server.store.watches), about)
+        yield _level("isthmus.store.index", server.store.index, "Index of the latest write.")
+
+    def _members(
+        self, report: FederationReport, pools: Mapping[str, Mapping[str, float]]
+    ) -> Iterator[Metric]:
+        for pool, figures in pools.items():
+            about = "0 if we hear of others in time; greater the later."
+            score = figures.get("health_score", 0)
+            yield self._gauge("memberlist.health.score", score, about, network=pool)
+        counts: dict[tuple[str, str], int] = {}
+        for member in report.members:
+            key = (member.datacenter, member.status)
+            counts[key] = counts.get(key, 0) + 1
+        for (dc, status), count in sorted(counts.items()):
+            about = "Servers in the WAN pool."
+            yield _level("isthmus.wan.members", count, about, datacenter=dc, status=status)
+
+    def _connections(self) -> Iterator[Metric]:
+        listener = self._listener
+        about = "Open connections to the server port, gossip's included."
+        yield _level("isthmus.rpc.connections", listener.connection_count, about)
+        about = "Connections closed because their address had too many."
+        yield _count("isthmus.rpc.connections.refused", listener.refused_count, about)
+        yield _level("isthmus.http.connections", self._http_connections(), "Open HTTP connections.")
+
+
+# Our own ------------------------------------------------------------------------------------------
+
+
+def _level(name: str, value: float, about: str, **labels: str) -> Metric:
+    return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
+
+
+def _count(name: str, value: float, about: str, **labels: str) -> Metric:
+    return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
+
+
+def _federation(report: FederationReport) -> Iterator[Metric]:
+    if report.way_to_primary:
+        yield _level(
+            "isthmus.primary.through_local_gateways",
+            report.way_to_primary == "local gateways",
+            "1 if the primary is dialled through our own gateways, 0 if through its.",
+        )
+    for found in report.datacenters:
+        dc = found.datacenter
+        servers = {"alive": found.servers_alive, "failed": found.servers - found.servers_alive}
+        for status, count in servers.items():
+            about = "Servers of the datacenter that can be called."
+            yield _level("isthmus.datacenter.servers", count, about, datacenter=dc, status=status)
+        about = "Mesh gateways in its federation state."
+        yield _level("isthmus.datacenter.gateways", found.gateways, about, datacenter=dc)
+        yield _level(
+            "isthmus.datacenter.gateways.usable",
+            found.gateways_usable,
+            "Those with the federation meta and no critical check.",
+            datacenter=dc,
+        )
+        yield _level(
+            "isthmus.datacenter.reached",
+            found.failing_since.is_zero,
+            "0 if no living server of it can be reached.",
+            datacenter=dc,
+        )
+        if not found.updated_at.is_zero:
+            yield _level(
+                "isthmus.federation_state.age.seconds",
+                _seconds(found.state_age),
+                "Seconds since its leader wrote its federation state.",
+                datacenter=dc,
+            )
+            yield _level(
+                "isthmus.federation_state.primary_index",
+                found.primary_modify_index,
+                "Its federation state's modify index in the primary.",
+                datacenter=dc,
+            )
+        if found.clock_known:
+            yield _level(
+                "isthmus.clock.difference.seconds",
+                _seconds(found.clock_difference),
+                "Its clock minus ours.",
+                datacenter=dc,
+            )
+
+
+def _gateways(gateways: tuple[GatewayReport, ...], now: Timestamp) -> Iterator[Metric]:
+    for gateway in gateways:
+        address = gateway.address
+        yield _count(
+            "isthmus.gateway.dials", gateway.attempts, "Dials of the gateway.", gateway=address
+        )
+        yield _count(
+            "isthmus.gateway.dials.failed",
+            gateway.failures,
+            "Those of them that failed.",
+            gateway=address,
+        )
+        yield _level(
+            "isthmus.gateway.works",
+            gateway.failing_since.is_zero,
+            "0 if the latest dial of it failed.",
+            gateway=address,
+        )
+        if gateway.dial_time:
+            about = "How long the latest dial took that worked, with TLS."
+            seconds = _seconds(gateway.dial_time)
+            yield _level("isthmus.gateway.dial.seconds", seconds, about, gateway=address)
+        if not gateway.last_used.is_zero:
+            about = "Seconds since the latest dial."
+            age = _elapsed(gateway.last_used, now)
+            yield _level("isthmus.gateway.used.age.seconds", age, about, gateway=address)
+
+
+def _gossip(pools: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    for pool, figures in pools.items():
+        for name, value in figures.items():
+            made = _level if name in _LEVELS or name.endswith(_LEVEL_ENDINGS) else _count
+            about = f"The gossip pool's {name.replace('_', ' ')}."
+            yield made(f"isthmus.gossip.{name}", value, about, pool=pool)
+
+
+async def _stats(stats: Awaitable[dict[str, str]]) -> dict[str, float]:
+    """A pool's numbers; none of one that is closed."""
+    try:
+        found = await stats
+    except Unavailable:
+        return {}
+    return {name: float(text) for name, text in found.items() if text.isdecimal()}
+
+
+def _seconds(duration: Duration) -> float:
+    return int(duration) / SECOND
+
+
+def _elapsed(since: Timestamp, until: Timestamp) -> float:
+    return (until.seconds - since.seconds) + (until.nanoseconds - since.nanoseconds) / SECOND
