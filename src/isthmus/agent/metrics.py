@@ -283,9 +283,10 @@ class AgentMetrics:
         self, report: FederationReport, pools: Mapping[str, Mapping[str, float]]
     ) -> Iterator[Metric]:
         for pool, figures in pools.items():
-            about = "0 if we hear of others in time; greater the later."
-            score = figures.get("health_score", 0)
-            yield self._gauge("memberlist.health.score", score, about, network=pool)
+            score = figures.get("health_score")
+            if score is not None:
+                about = "0 if we hear of others in time; greater the later."
+                yield self._gauge("memberlist.health.score", score, about, network=pool)
         counts: dict[tuple[str, str], int] = {}
         for member in report.members:
             key = (member.datacenter, member.status)
