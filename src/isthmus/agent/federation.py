@@ -23,8 +23,8 @@ from isthmus.federation.router import Router
 from isthmus.names import host_port, split_host_port
 from isthmus.net.client import ServerTarget
 from isthmus.net.direct import DirectDialer
+from isthmus.net.network import Network
 from isthmus.net.pool import RpcPool
-from isthmus.net.sockets import SocketNetwork
 from isthmus.net.wan import FederatedDialer, GatewayDialer, GatewayOutcome, GossipCarrier
 from isthmus.server.forward import Forwarder
 
@@ -49,7 +49,7 @@ class Federation:
     def __init__(
         self,
         config: AgentConfig,
-        network: SocketNetwork,
+        network: Network,
         *,
         rng: Random,
         changed: Callable[[], None],

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 
@@ -82,7 +82,7 @@ class World:
                 connect=ConnectConfig(mesh_gateway_wan_federation=gateways),
                 **config,
             ),
-            cast(Any, self.network),
+            self.network,
             rng=Random(1),
             changed=self._changed,
             populated=self._populated,
