@@ -577,7 +577,9 @@ def judge_clock(way: Way, *, difference: float | None, uncertainty: float) -> Fi
             Hop.CLOCK, UNKNOWN, f"nobody in {way.target} tells the time (Consul does not)"
         )
     if abs(difference) - uncertainty <= CLOCK_DIFFERENCE_MAX:
-        return way.finding(Hop.CLOCK, OK, f"differs by {difference:+z.1f} s (± {uncertainty:.1f} s)")
+        return way.finding(
+            Hop.CLOCK, OK, f"differs by {difference:+z.1f} s (± {uncertainty:.1f} s)"
+        )
     ahead = "ahead of" if difference > 0 else "behind"
     return way.finding(
         Hop.CLOCK,
