@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.cli.demo import Demo
 from support.processes import ISTHMUS, Process, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -35,18 +36,10 @@ def test_nothing_of_a_killed_demo_stays(tmp_path: Path) -> None:
         eventually(lambda: "Ctrl-C" in demo.output(), timeout=60, what="demo is up")
         demo.send(signal.SIGKILL)
         demo.wait()
-        eventually(lambda: is_free("127.101.0.10", 8500), timeout=15, what="server is gone")
-        eventually(lambda: is_free("127.102.0.30", 8443), timeout=15, what="gateway is gone")
+        left = Demo(2, tmp_path)
+        eventually(lambda: not left.taken(), timeout=15, what="servers and gateways are gone")
     finally:
         demo.stop(signal.SIGTERM)
-
-
-def is_free(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), 1).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ class Agent:
             report=self.status.report,
             pools=lambda: {"lan": self.lan, "wan": self.wan},
             listener=listener,
-            http_connections=lambda: self._http.connection_count,
+            http=self._http,
             wall=self._wall,
             clock=asyncio.get_running_loop().time,
         )

@@ -38,11 +38,28 @@ _LEVEL_ENDINGS: Final = ("_time", "_queue")
 class Listener(Protocol):
     """What is needed of the server port."""
 
+    accepted_count: int
     refused_count: int
 
     @property
     def connection_count(self) -> int:
         """Connections that are open."""
+
+    @property
+    def aborted_count(self) -> int:
+        """Connections aborted to save memory."""
+
+
+class HttpDoor(Protocol):
+    """What is needed of the HTTP server."""
+
+    @property
+    def connection_count(self) -> int:
+        """Clients that are connected."""
+
+    @property
+    def aborted_count(self) -> int:
+        """Clients dropped to save memory."""
 
 
 class Pool(Protocol):
@@ -157,7 +174,7 @@ class AgentMetrics:
         report: How the federation fares.
         pools: Gossip pools by name; None while there is none.
         listener: The server port.
-        http_connections: How many HTTP clients are connected.
+        http: The HTTP server.
         wall: Reads the calendar clock.
         clock: Reads the loop's clock; figures cover the time from now on.
     """
@@ -172,7 +189,7 @@ class AgentMetrics:
         report: Callable[[], FederationReport],
         pools: Callable[[], Mapping[str, Pool | None]],
         listener: Listener,
-        http_connections: Callable[[], int],
+        http: HttpDoor,
         wall: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
@@ -182,7 +199,7 @@ class AgentMetrics:
             self._gauge_prefix += f"{host}."  # As Consul has it: of gauges only.
         self._server, self._calls, self._report = server, calls, report
         self._pools, self._listener = pools, listener
-        self._http_connections = http_connections
+        self._http = http
         self._wall, self._clock, self._started_at = wall, clock, clock()
 
     async def collect(self) -> Metrics:
@@ -301,7 +318,13 @@ class AgentMetrics:
         yield _level("isthmus.rpc.connections", listener.connection_count, about)
         about = "Connections closed because their address had too many."
         yield _count("isthmus.rpc.connections.refused", listener.refused_count, about)
-        yield _level("isthmus.http.connections", self._http_connections(), "Open HTTP connections.")
+        about = "Connections to the server port, refused ones included."
+        yield self._counter("rpc.accept_conn", listener.accepted_count, about)
+        about = "Open HTTP connections."
+        yield _level("isthmus.http.connections", self._http.connection_count, about)
+        for port, count in (("server", listener.aborted_count), ("http", self._http.aborted_count)):
+            about = "Connections aborted because all of a port together held too much memory."
+            yield _count("isthmus.connections.aborted", count, about, port=port)
 
 
 # Our own ------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ READY_TIMEOUT: Final = 60.0
 GATEWAY_PORT: Final = 8443
 _STOP_TIMEOUT: Final = 10.0
 _POLL: Final = 0.1
+_TAKEN_TIMEOUT: Final = 3.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -257,7 +258,10 @@ def run(args: Sequence[str]) -> int:
         signal.signal(number, lambda *_: stop.set())
     folder = Path(tempfile.mkdtemp(prefix="isthmus-demo-"))
     demo = Demo(count, folder)
-    if taken := demo.taken():
+    until = time.monotonic() + _TAKEN_TIMEOUT  # An earlier demo may be about to stop.
+    while (taken := demo.taken()) and time.monotonic() < until and not stop.wait(_POLL):
+        pass
+    if taken:
         folder.rmdir()
         print(f"{taken} is in use: is another demo running? Stop it first.", file=sys.stderr)
         return 1

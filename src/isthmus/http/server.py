@@ -104,6 +104,11 @@ class HttpServer:
         """How many clients are connected."""
         return len(self._connections)
 
+    @property
+    def aborted_count(self) -> int:
+        """Clients dropped because unread answers held too much memory."""
+        return self._connections.unsent.aborted_count
+
     async def start(self) -> list[str]:
         """Open all ports.
 

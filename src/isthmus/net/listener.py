@@ -206,6 +206,8 @@ class ServerListener:
         self._closing = False
         self._refusal_told_at = self._reasons_told_at = float("-inf")
         self._reasons_told: Counter[str] = Counter()  # By kind.
+        self.accepted_count = 0
+        """Connections that arrived, those refused included."""
         self.refused_count = 0
         """Connections closed because their address had too many."""
 
@@ -219,6 +221,11 @@ class ServerListener:
     def connection_count(self) -> int:
         """Connections that are open, those handed to gossip included."""
         return self._connections.total()
+
+    @property
+    def aborted_count(self) -> int:
+        """Connections aborted because all together held too much memory."""
+        return self._incomplete.aborted_count + self._unsent.aborted_count
 
     async def start(self, host: str, port: int) -> None:
         """Open the port.
@@ -241,6 +248,7 @@ class ServerListener:
 
     async def _accept(self, inbound: Inbound) -> None:
         host = inbound.peer[0]
+        self.accepted_count += 1
         if not self._has_room(host):
             inbound.close()
             return

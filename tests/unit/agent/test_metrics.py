@@ -37,8 +37,17 @@ def at(seconds: int) -> Timestamp:
 class FakeListener:
     """A port."""
 
+    accepted_count = 9
     refused_count = 3
     connection_count = 2
+    aborted_count = 1
+
+
+class FakeHttp:
+    """The HTTP server."""
+
+    connection_count = 5
+    aborted_count = 4
 
 
 class FakePool:
@@ -85,7 +94,7 @@ class World:
             report=lambda: self.report,
             pools=lambda: self.pools,
             listener=FakeListener(),
-            http_connections=lambda: 5,
+            http=FakeHttp(),
             wall=lambda: WALL,
             clock=now,
         )
@@ -320,6 +329,9 @@ def test_connections() -> None:
     assert value(found, "isthmus.rpc.connections") == 2
     assert value(found, "isthmus.rpc.connections.refused") == 3
     assert value(found, "isthmus.http.connections") == 5
+    assert value(found, "consul.rpc.accept_conn") == 9
+    assert value(found, "isthmus.connections.aborted", port="server") == 1
+    assert value(found, "isthmus.connections.aborted", port="http") == 4
 
 
 def test_figures_of_pools_are_levels_or_counted() -> None:
