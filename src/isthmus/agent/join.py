@@ -24,6 +24,7 @@ REJOIN_RATE: Final = 20.0  # Attempts per second at all of them, in the long run
 REJOIN_BURST: Final = 20
 REJOIN_CHECK_INTERVAL: Final = 30.0  # Repair only: a lost datacenter is an event.
 _JITTER: Final = 0.2
+_REPEATED_WARNING_INTERVAL: Final = 60.0
 
 
 class JoinGaveUp(IsthmusError):
@@ -75,6 +76,7 @@ class RetryJoin:
         """
         clock = asyncio.get_running_loop()
         attempts, give_up_at = 0, clock.time() + (self._attempts_max - 1) * self._interval
+        warned_at = -_REPEATED_WARNING_INTERVAL
         while True:
             wait = None
             if await self._is_ready():
@@ -83,7 +85,10 @@ class RetryJoin:
                     count = await self._join(self._addresses)
                 except (IsthmusError, OSError) as error:
                     wait = self._backoff.failed()
-                    logger.warning(
+                    repeated = clock.time() - warned_at < _REPEATED_WARNING_INTERVAL
+                    warned_at = warned_at if repeated else clock.time()
+                    logger.log(
+                        logging.DEBUG if repeated else logging.WARNING,
                         "could not join the %s pool, next try in %.1f s: %s",
                         self._pool,
                         wait,

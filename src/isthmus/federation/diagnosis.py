@@ -25,8 +25,6 @@ CLOCK_DIFFERENCE_MAX: Final = 30.0
 """Seconds that two datacenters' clocks may differ: certificates and ages are still right then."""
 RENEW_BEFORE: Final = 7 * 86_400.0
 """A certificate with fewer seconds to live is mentioned."""
-LAG_MAX: Final = 60.0
-"""Seconds without an answer of the primary after which replication counts as broken."""
 
 
 class Hop(StrEnum):

@@ -1,6 +1,7 @@
 """Retry-join and the search for the primary's gateways, on virtual time."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
@@ -93,6 +94,12 @@ def test_interval_shorter_than_the_first_wait_is_kept() -> None:
 @pytest.mark.parametrize("error", [Unavailable, OSError, TimeoutError])
 def test_what_a_network_can_raise_is_survived(error: type[Exception]) -> None:
     assert attempts_of(FakePool(failures=1, error=error)) == [0, 0.5]
+
+
+def test_repeated_failures_are_warned_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    assert attempts_of(FakePool(failures=8))[-1] == 91.5
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 2
 
 
 def test_fault_of_ours_is_not_survived() -> None:
