@@ -312,7 +312,12 @@ class Agent:
 
     async def _start_gossip(self) -> None:
         config, federation = self.config, self.federation
-        self._gossip = GossipThread(self._network)
+        loop = asyncio.get_running_loop()
+
+        def died(error: BaseException) -> None:
+            loop.call_soon_threadsafe(self._fail, error)
+
+        self._gossip = GossipThread(self._network, on_failure=died)
         self._gossip.start()
         self._closers.append(self._gossip.stop)
         lan_members = LanMembership(
@@ -513,11 +518,14 @@ class Agent:
 
     def _receive_end(self, task: asyncio.Task[None]) -> None:
         """A background duty ended by itself: fine if it is done, the end if it failed."""
-        if task.cancelled() or task.exception() is None:
-            return
-        self._failure = task.exception()
-        if not isinstance(self._failure, JoinGaveUp):
-            logger.error("a background duty failed", exc_info=self._failure)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """A part of us is dead and the others cannot do without it: stop, with exit code 1."""
+        self._failure = error
+        if not isinstance(error, JoinGaveUp):
+            logger.error("a background duty failed", exc_info=error)
         self._stopping.set()
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from isthmus.errors import ProtocolError
 from isthmus.gossip.config import GossipConfig
-from isthmus.gossip.members import addr_text, pack_addr
+from isthmus.gossip.members import addr_text
 from isthmus.units import parse_duration
 from isthmus.wire import serf as wire
 from isthmus.wire.memberlist import NodeState
@@ -62,10 +62,6 @@ class Member(Struct, frozen=True, kw_only=True):
     delegate_min: int = 0
     delegate_max: int = 0
     delegate_cur: int = 0
-
-    def packed_addr(self) -> bytes:
-        """The 4 or 16 bytes of its address."""
-        return pack_addr(self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +261,6 @@ class Roster:
             wait = self._config.broadcast_timeout + self._config.leave_propagate_delay
             entry.prune_at = now + wait if leaving else now
         return True
-
-    def set_status_ltime(self, name: str, ltime: int) -> None:
-        """Raise the Lamport time of one member's status."""
-        entry = self._entries.get(name)
-        if entry is not None and ltime > entry.member.status_ltime:
-            self._put(replace(entry.member, status_ltime=ltime))
 
     # --- Time ---------------------------------------------------------------------------------
 

@@ -210,7 +210,6 @@ class _Race:
     ) -> None:
         self._dialer, self._dc, self._node, self._alpn = dialer, dc, node, alpn
         self._loop = asyncio.get_running_loop()
-        self._timeout = timeout
         self._deadline = self._loop.time() + timeout
         self._running: set[asyncio.Task[_Hold]] = set()
         self._failures: list[DialFailed] = []
