@@ -1,0 +1,1 @@
+"""Whole federations in one process: virtual time, virtual networks, faults, invariants."""
