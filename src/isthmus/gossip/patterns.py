@@ -1,0 +1,33 @@
+"""Regular expressions that come from other members, in the syntax and with the bounds of RE2.
+
+Consul and Serf are written in Go, whose expressions are RE2's. That engine takes time linear in
+its input, so no filter of a peer can hold up the loop.
+
+Source: protocol/gossip.md §13.5, §14.6.
+"""
+
+from typing import Final
+
+import re2
+
+PATTERN_SIZE_MAX: Final = 256
+"""Characters; a longer expression matches nothing."""
+PATTERN_MEMORY_MAX: Final = 1 << 20
+"""Bytes that one compiled expression may take; a larger one matches nothing."""
+
+_OPTIONS: Final = re2.Options()
+_OPTIONS.max_mem = PATTERN_MEMORY_MAX
+_OPTIONS.log_errors = False
+
+
+def is_found(expression: str, value: str) -> bool:
+    """Whether `expression` is found anywhere in `value`.
+
+    An expression that is malformed, too long or too large matches nothing.
+    """
+    if len(expression) > PATTERN_SIZE_MAX:
+        return False
+    try:
+        return re2.compile(expression, options=_OPTIONS).search(value) is not None
+    except (re2.error, UnicodeEncodeError):
+        return False
