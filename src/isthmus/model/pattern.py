@@ -1,0 +1,58 @@
+"""Regular expressions that others give us, matched in time that grows with the text alone.
+
+An expression in an event or a filter comes from anyone who may write one. Python's own engine
+takes exponential time on some; RE2 does not, and is the syntax that Consul's users write.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+PATTERN_SIZE_MAX: Final = 4096
+"""Characters of an expression."""
+
+_MEMORY_MAX: Final = 1 << 20
+_GO_TEXTS: Final = {
+    "missing )": "missing closing )",
+    "missing ]": "missing closing ]",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "trailing \\": "trailing backslash at end of expression",
+}
+"""What the library says, and what Go says of the same."""
+
+
+def compile_pattern(text: str) -> Callable[[str], bool]:
+    """Make a function that says whether an expression matches anywhere in a text.
+
+    Raises:
+        ValueError: It is no regular expression, or too long; worded as Go does.
+    """
+    if len(text) > PATTERN_SIZE_MAX:
+        raise ValueError(f"error parsing regexp: longer than {PATTERN_SIZE_MAX} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("error parsing regexp: invalid UTF-8") from None
+    import re2  # Most agents never need it.
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _MEMORY_MAX
+    try:
+        compiled: Any = re2.compile(text, options=options)
+    except re2.error as error:
+        raise ValueError(f"error parsing regexp: {_in_go(error)}") from None
+
+    def matches(subject: str) -> bool:
+        return compiled.search(subject.encode("utf-8", "replace")) is not None
+
+    return matches
+
+
+def _in_go(error: Exception) -> str:
+    said = error.args[0] if error.args else b""
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    code, colon, where = text.partition(": ")
+    code = _GO_TEXTS.get(code, code)
+    return f"{code}: `{where}`" if colon else code
