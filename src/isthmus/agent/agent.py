@@ -44,6 +44,7 @@ from isthmus.agent.status import Clocks, FederationStatus
 from isthmus.config.model import OFF, AgentConfig
 from isthmus.config.reload import reloadable_changes
 from isthmus.errors import IsthmusError
+from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
@@ -61,7 +62,7 @@ from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfigurator
-from isthmus.server.leader import FederationDuties, ReplicationStatus
+from isthmus.server.leader import FederationDuties
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
 

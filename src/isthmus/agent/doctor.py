@@ -47,7 +47,7 @@ from isthmus.federation.diagnosis import (
 )
 from isthmus.federation.locator import GatewayLocator, usable_addresses
 from isthmus.federation.outcomes import Outcomes
-from isthmus.federation.replication import writes_to_follow
+from isthmus.federation.replication import ReplicationStatus, writes_to_follow
 from isthmus.federation.route import ViaGateway
 from isthmus.model.catalog import CONSUL_SERVICE, IndexedServiceNodes, ServiceRequest
 from isthmus.model.diagnosis import (
@@ -73,7 +73,6 @@ from isthmus.net.gossip import Member, MemberStatus
 from isthmus.net.inspection import look_at_certificate, own_certificate
 from isthmus.net.network import Network, TlsDial
 from isthmus.net.tls import TlsConfig
-from isthmus.server.leader import ReplicationStatus
 
 logger = logging.getLogger(__name__)
 

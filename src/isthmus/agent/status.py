@@ -17,6 +17,7 @@ from isthmus.errors import ProtocolError, RemoteError, Unavailable
 from isthmus.federation.diagnosis import CLOCK_DIFFERENCE_MAX, Way, judge_clock
 from isthmus.federation.locator import GatewayLocator, is_usable
 from isthmus.federation.outcomes import GatewayRecord, Outcomes
+from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import Router, ServerInfo
 from isthmus.gossip.roster import Member
 from isthmus.model.diagnosis import (
@@ -32,7 +33,6 @@ from isthmus.model.federation import FederationState
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.timestamp import Timestamp
 from isthmus.net.tasks import TaskScope
-from isthmus.server.leader import ReplicationStatus
 from isthmus.units import SECOND, Duration
 
 logger = logging.getLogger(__name__)

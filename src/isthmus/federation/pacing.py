@@ -1,6 +1,10 @@
 """How often: a token bucket for what may burst, a backoff for what failed."""
 
 from random import Random
+from typing import Final
+
+RETRY_JITTER: Final = 0.1
+"""Part of a wait after a failure that chance may add, so that many do not retry at once."""
 
 
 class TokenBucket:

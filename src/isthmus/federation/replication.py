@@ -1,14 +1,34 @@
-"""The primary's federation states against ours: the writes that close the gap.
+"""The primary's federation states against ours: the writes that close the gap, and when.
 
 Source: protocol/federation.md §10. Consul decides by the index of its last round and rewrites
 everything after an error; we compare `primary_modify_index` and skip records that are equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
+from typing import Final, TypeAlias
 
 import msgspec
 
-from isthmus.model.federation import DELETE, UPSERT, FederationState, FederationStateRequest
+from isthmus.errors import FEDERATION_STATES_DISABLED
+from isthmus.federation.locator import GatewayLocator
+from isthmus.federation.pacing import RETRY_JITTER, Backoff, TokenBucket
+from isthmus.model.federation import (
+    DELETE,
+    UPSERT,
+    FederationState,
+    FederationStateRequest,
+    IndexedFederationStates,
+)
+
+REPLICATION_RATE: Final = 1.0  # Rounds per second, Consul's value.
+REPLICATION_BURST: Final = 5  # Consul's value.
+REPLICATION_RETRY_FIRST: Final = 1.0  # Consul's value.
+REPLICATION_RETRY_LONGEST: Final = 5.0  # Consul: 120 s, for which a healed federation stays apart.
+HEARSAY_TIMEOUT: Final = 3.0  # For asking one other secondary while cut off from the primary.
+HEARSAY_ASKED_MAX: Final = 4  # Secondaries asked in one round.
 
 
 def writes_to_follow(
@@ -58,6 +78,248 @@ class ReplicationIndex:
     def reset(self) -> None:
         """An error left the gap unknown: read everything next time."""
         self._last = 0
+
+
+@dataclass(slots=True)
+class ReplicationStatus:
+    """How replication from the primary fares.
+
+    Attributes:
+        running: Whether this server replicates.
+        primary_index: Newest index that the primary told.
+        index: Newest of those whose records are all in our store.
+        succeeded_at: When a round ended well last, on the driver's clock; None for never.
+        failures: Rounds that failed since then.
+        error: Of the latest of them.
+    """
+
+    running: bool = False
+    primary_index: int = 0
+    index: int = 0
+    succeeded_at: float | None = None
+    failures: int = 0
+    error: str = ""
+
+    def succeeded(self, index: int, *, now: float) -> None:
+        """A round ended well."""
+        self.index, self.succeeded_at, self.failures, self.error = index, now, 0, ""
+
+    def failed(self, error: str) -> None:
+        """A round failed."""
+        self.failures += 1
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStates:
+    """Action: read the primary's states, as soon as their index is greater than `min_index`.
+
+    Answer `fetched` or `fetch_failed` once.
+    """
+
+    min_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowStates:
+    """Action: carry out `writes_to_follow` on our store; answer `followed` or `follow_failed`."""
+
+    states: tuple[FederationState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskForGateways:
+    """Action: read the states of another secondary; answer `told` or `not_told` once."""
+
+    dc: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailed:
+    """Event: a round failed; the next is in `wait` seconds at the latest."""
+
+    text: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone:
+    """Event: so many records were written to follow the primary.
+
+    Attributes:
+        write_count: Upserts and deletes.
+        went_back: The primary's index is lower than before: all is read again.
+    """
+
+    write_count: int
+    went_back: bool
+
+
+ReplicationOutput: TypeAlias = FetchStates | FollowStates | AskForGateways | RoundFailed | RoundDone
+
+
+class _Stage(Enum):
+    """What a replicator waits for."""
+
+    PACED = auto()
+    """Its turn to begin a round."""
+    FETCHING = auto()
+    FOLLOWING = auto()
+    ASKING = auto()
+    """What another secondary knows, before the wait after a failure."""
+    WAITING = auto()
+    """News, or the end of a wait."""
+
+
+class Replicator:
+    """Keeps a secondary's federation states equal to the primary's.
+
+    Args:
+        dc: Our datacenter.
+        primary_dc: The primary datacenter.
+        locator: Is told how rounds end; None when no gateways are in use.
+        enabled: Whether all servers concerned support federation states; asked at each round.
+        known_dcs: Datacenters that have servers in the WAN pool.
+        status: Is kept up to date.
+        rng: Source of jitter, and of whom to ask.
+        now: Seconds on the driver's monotonic clock.
+    """
+
+    def __init__(
+        self,
+        dc: str,
+        primary_dc: str,
+        *,
+        locator: GatewayLocator | None,
+        enabled: Callable[[], bool],
+        known_dcs: Callable[[], Collection[str]],
+        status: ReplicationStatus,
+        rng: Random,
+        now: float,
+    ) -> None:
+        self._dc, self._primary_dc, self._locator = dc, primary_dc, locator
+        self._enabled, self._known_dcs, self._rng = enabled, known_dcs, rng
+        self.status = status
+        self._bucket = TokenBucket(rate=REPLICATION_RATE, burst=REPLICATION_BURST, now=now)
+        self._backoff = Backoff(
+            first=REPLICATION_RETRY_FIRST,
+            longest=REPLICATION_RETRY_LONGEST,
+            jitter=RETRY_JITTER,
+            rng=rng,
+        )
+        self._index = ReplicationIndex()
+        self._news = False  # That the round in flight could not use.
+        self._reply_index = 0
+        self._to_ask: list[str] = []
+        self._wait = 0.0
+        self._outputs: list[ReplicationOutput] = []
+        self._stage, self._due = _Stage.PACED, now + self._bucket.take(now=now)
+
+    def wake(self, *, now: float) -> None:
+        """News from outside (a server joined, a gateway became known): retry now."""
+        if self._stage is _Stage.WAITING:
+            self._backoff.reset()
+            self._begin_round(now=now)
+        else:
+            self._news = True
+
+    def fetched(self, reply: IndexedFederationStates, *, now: float) -> None:
+        """The primary answered."""
+        assert self._stage is _Stage.FETCHING
+        if self._locator is not None:
+            self._locator.replication_succeeded()
+        self.status.primary_index = self._reply_index = reply.index
+        self._stage = _Stage.FOLLOWING
+        self._outputs.append(FollowStates(reply.states or ()))
+
+    def fetch_failed(self, text: str, *, now: float) -> None:
+        """The primary could not be reached, or refused."""
+        assert self._stage is _Stage.FETCHING
+        if self._locator is not None and FEDERATION_STATES_DISABLED not in text:
+            self._locator.replication_failed()
+        self._failed(text, now=now)
+
+    def followed(self, write_count: int, *, now: float) -> None:
+        """Our store has what the primary answered, after so many writes."""
+        assert self._stage is _Stage.FOLLOWING
+        self._backoff.reset()
+        self.status.succeeded(self._reply_index, now=now)
+        went_back = self._index.receive(self._reply_index)
+        self._outputs.append(RoundDone(write_count, went_back))
+        self._begin_round(now=now)
+
+    def follow_failed(self, text: str, *, now: float) -> None:
+        """Our store could not be read or written."""
+        assert self._stage is _Stage.FOLLOWING
+        self._failed(text, now=now)
+
+    def told(self, states: Iterable[FederationState], *, now: float) -> None:
+        """Another secondary answered: it may know the primary's gateways of today."""
+        assert self._stage is _Stage.ASKING
+        if self._locator is not None:
+            self._locator.set_hearsay(states)
+        self._pause(now=now)
+
+    def not_told(self, *, now: float) -> None:
+        """Another secondary did not answer: ask the next."""
+        assert self._stage is _Stage.ASKING
+        self._ask_next(now=now)
+
+    def next_timer(self) -> float | None:
+        """Moment at which `handle_timer` is due; None while an answer is awaited."""
+        return self._due if self._stage in {_Stage.PACED, _Stage.WAITING} else None
+
+    def handle_timer(self, *, now: float) -> None:
+        """Do what is due by `now`; may be called early or late."""
+        due = self.next_timer()
+        if due is None or now < due:
+            return
+        if self._stage is _Stage.WAITING:
+            self._begin_round(now=now)
+            if now < self._due:
+                return
+        if not self._enabled():
+            self._wait = self._backoff.failed()
+            self._pause(now=now)
+            return
+        self._news = False
+        self._stage = _Stage.FETCHING
+        self._outputs.append(FetchStates(self._index.last))
+
+    def take_outputs(self) -> list[ReplicationOutput]:
+        """Remove and return all that is to be done, oldest first."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _begin_round(self, *, now: float) -> None:
+        self._stage, self._due = _Stage.PACED, now + self._bucket.take(now=now)
+
+    def _failed(self, text: str, *, now: float) -> None:
+        self.status.failed(text)
+        self._index.reset()
+        self._wait = self._backoff.failed()
+        self._outputs.append(RoundFailed(text, self._wait))
+        self._to_ask = []
+        if self._locator is not None and self._locator.is_cut_off:
+            others = sorted(set(self._known_dcs()) - {self._dc, self._primary_dc})
+            self._to_ask = self._rng.sample(others, k=min(len(others), HEARSAY_ASKED_MAX))
+        self._ask_next(now=now)
+
+    def _ask_next(self, *, now: float) -> None:
+        if not self._to_ask:
+            self._pause(now=now)
+            return
+        self._stage = _Stage.ASKING
+        self._outputs.append(AskForGateways(self._to_ask.pop(0)))
+
+    def _pause(self, *, now: float) -> None:
+        """Wait after a failure, unless news came that the failed round could not use."""
+        if self._news:
+            self._news = False
+            self._backoff.reset()
+            self._begin_round(now=now)
+        else:
+            self._stage, self._due = _Stage.WAITING, now + self._wait
 
 
 def _as_replica(state: FederationState) -> FederationState:

@@ -12,6 +12,7 @@ import msgspec
 from isthmus.agent.join import REJOIN_INTERVAL, Rejoin
 from isthmus.errors import DialFailed
 from isthmus.federation.locator import GatewayLocator
+from isthmus.federation.replication import REPLICATION_RETRY_LONGEST
 from isthmus.model.catalog import CheckServiceNode, Node, NodeService
 from isthmus.model.federation import (
     DELETE,
@@ -21,7 +22,7 @@ from isthmus.model.federation import (
 )
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
-from isthmus.server.leader import REPLICATION_RETRY_LONGEST, FederationDuties
+from isthmus.server.leader import FederationDuties
 from support.virtual_loop import now, run_virtual
 
 DATACENTERS = 100

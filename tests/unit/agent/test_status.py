@@ -14,13 +14,13 @@ from isthmus.config.model import AgentConfig
 from isthmus.errors import RemoteError, Unavailable
 from isthmus.federation.locator import GatewayLocator
 from isthmus.federation.outcomes import Outcomes
+from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import Router, ServerInfo
 from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model.catalog import CheckServiceNode, Node, NodeService
 from isthmus.model.diagnosis import Clock, FederationReport
 from isthmus.model.federation import FederationState
 from isthmus.model.timestamp import Timestamp
-from isthmus.server.leader import ReplicationStatus
 from isthmus.units import Duration
 from support.virtual_loop import now, run_virtual
 
