@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from isthmus.errors import Unavailable
 from isthmus.gossip.roster import (
@@ -32,6 +32,7 @@ from isthmus.net.network import Inbound, Network
 from isthmus.wire.serf import Query
 
 __all__ = [
+    "GossipRunner",
     "GossipThread",
     "JoinFailed",
     "Member",
@@ -51,6 +52,37 @@ __all__ = [
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
+
+
+class GossipRunner(Protocol):
+    """Where pools live: `GossipThread`, or the one loop of a simulated agent.
+
+    Its methods are called on the main loop.
+    """
+
+    def start(self) -> None:
+        """Start it; pools can be opened on return."""
+
+    async def stop(self) -> None:
+        """Close all pools without leaving them, and end."""
+
+    async def open_pool(
+        self, config: PoolConfig, *, on_event: Callable[[PoolEvent], None]
+    ) -> "Pool":
+        """See `GossipThread.open_pool`."""
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine where the pools live and wait for its result.
+
+        Raises:
+            Unavailable: It does not run.
+        """
+
+    def post(self, callback: Callable[[], None]) -> bool:
+        """Run a function where the pools live soon; False: it does not run any more."""
+
+    async def close_driver(self, driver: "PoolDriver") -> None:
+        """Close one pool; called where the pools live."""
 
 
 class GossipThread:
@@ -176,10 +208,10 @@ class GossipThread:
 class Pool:
     """A pool that we are a member of. Its methods are called on the main loop unless they say so.
 
-    Made by `GossipThread.open_pool`.
+    Made by `GossipRunner.open_pool`.
     """
 
-    def __init__(self, thread: GossipThread, driver: "PoolDriver") -> None:
+    def __init__(self, thread: GossipRunner, driver: "PoolDriver") -> None:
         self._thread, self._driver = thread, driver
 
     @property

@@ -153,8 +153,16 @@ class Mailbox:
 class PoolDriver:
     """Runs one serf core; lives on the gossip loop."""
 
-    def __init__(self, config: PoolConfig, network: Network, mailbox: Mailbox) -> None:
+    def __init__(
+        self,
+        config: PoolConfig,
+        network: Network,
+        mailbox: Mailbox,
+        *,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
         self.config, self._network, self._mailbox = config, network, mailbox
+        self._entropy = entropy
         self._keyring = Keyring(config.keys)
         self._loop: asyncio.AbstractEventLoop
         self._core: Serf
@@ -195,8 +203,8 @@ class PoolDriver:
                 config=config.gossip,
                 keyring=self._keyring,
                 merge_check=config.merge_check,
-                rng=Random(secrets.randbits(128)),
-                entropy=secrets.token_bytes,
+                rng=Random(int.from_bytes(self._entropy(16), "big")),
+                entropy=self._entropy,
                 now=self._loop.time(),
                 route_by_name=config.route_by_name,
                 is_remote=self._is_remote,
