@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-_HELPERS = {"__init__", "__main__", "figures"}
+_HELPERS = {"__init__", "__main__", "figures", "member", "pools"}
 
 
 def main() -> int:
