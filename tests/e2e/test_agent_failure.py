@@ -7,6 +7,7 @@ import json
 import pytest
 
 from isthmus.agent.agent import Agent
+from isthmus.agent.platform import Machine
 from isthmus.config import ConfigText, load
 
 WALL = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -16,8 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 async def test_dead_gossip_thread_ends_the_agent(caplog: pytest.LogCaptureFixture) -> None:
     text = json.dumps({"bind_addr": "127.88.3.1", "client_addr": "127.88.3.1"})
     config = load([ConfigText(text, format="json")], dev=True)
-    agent = Agent(config, entropy=bytes, wall=lambda: WALL)
-    running = asyncio.ensure_future(agent.run(reload=lambda: config))
+    agent = Agent(config, Machine(entropy=bytes, wall=lambda: WALL))
+    running = asyncio.ensure_future(agent.run())
     async with asyncio.timeout(20):
         while agent.wan is None:
             await asyncio.wait({running}, timeout=0.01)

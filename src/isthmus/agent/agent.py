@@ -10,10 +10,7 @@ Only this package knows everyone. Who talks to whom::
 """
 
 import asyncio
-import datetime
-import gc
 import logging
-import os
 import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
@@ -37,6 +34,7 @@ from isthmus.agent.members import (
 )
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
 from isthmus.agent.metrics import AgentMetrics, CrossDcCalls
+from isthmus.agent.platform import Platform
 from isthmus.agent.ports import listening
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
@@ -51,7 +49,6 @@ from isthmus.model.address import lan_address, wan_address
 from isthmus.model.federation import FederationState
 from isthmus.names import host_port, wan_name
 from isthmus.net.gossip import (
-    GossipThread,
     Member,
     MemberJoined,
     Pool,
@@ -60,8 +57,6 @@ from isthmus.net.gossip import (
 )
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
-from isthmus.net.sockets import SocketNetwork
-from isthmus.net.tls import TlsConfigurator
 from isthmus.server.leader import FederationDuties
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
@@ -78,22 +73,15 @@ class Agent:
 
     Args:
         config: Checked configuration.
-        entropy: Makes that many random bytes.
-        wall: Reads the calendar clock.
+        platform: Network, clock, chance, threads and disk.
     """
 
-    def __init__(
-        self,
-        config: AgentConfig,
-        *,
-        entropy: Callable[[int], bytes],
-        wall: Callable[[], datetime.datetime],
-    ) -> None:
-        self.config, self._wall = config, wall
-        self._rng = random.Random(int.from_bytes(entropy(16), "big"))
-        self._entropy = entropy
-        self._tls = TlsConfigurator(settings.tls_config(config))
-        self._network = SocketNetwork(self._tls)
+    def __init__(self, config: AgentConfig, platform: Platform) -> None:
+        self.config, self._platform = config, platform
+        self._entropy, self._wall = platform.entropy, platform.wall
+        self._rng = random.Random(int.from_bytes(self._entropy(16), "big"))
+        self._tls = platform.tls(settings.tls_config(config))
+        self._network = platform.network(self._tls)
         self._stopping = asyncio.Event()
         self._leaving = False
         self._failure: BaseException | None = None
@@ -110,12 +98,8 @@ class Agent:
 
     # Life ----------------------------------------------------------------------------------------
 
-    async def run(self, *, reload: Callable[[], AgentConfig]) -> int:
+    async def run(self) -> int:
         """Start, run until told to stop, stop; the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._receive_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, reload)
         try:
             await self._start()
             logger.info("agent started", extra={"dc": self.config.datacenter})
@@ -132,7 +116,8 @@ class Agent:
         self._leaving = self._leaving or leave
         self._stopping.set()
 
-    def _receive_signal(self, number: signal.Signals) -> None:
+    def receive_signal(self, number: signal.Signals) -> None:
+        """Stop, as the configuration wants it for SIGINT or SIGTERM."""
         leave = self.config.leave
         leaving = leave.on_terminate if number == signal.SIGTERM else not leave.skip_on_interrupt
         logger.info("%s: stopping%s", signal.Signals(number).name, " and leaving" * leaving)
@@ -185,7 +170,7 @@ class Agent:
         )
         self.metrics = AgentMetrics(
             config.telemetry,
-            host=os.uname().nodename,
+            host=self._platform.host_name,
             server=self.server,
             calls=self._calls,
             report=self.status.report,
@@ -199,8 +184,7 @@ class Agent:
         with listening(config, "HTTP", "client_addr", *config.addresses.http, port="http"):
             await self._http.start()
         self._start_duties()
-        gc.collect()
-        gc.freeze()
+        self._platform.started()
 
     async def _stop(self) -> None:
         if self._leaving:
@@ -282,7 +266,7 @@ class Agent:
                 max_query_time=config.http.max_query_time,
             ),
             Store(),
-            settings.engine(config, entropy=self._entropy, wall=self._wall),
+            self._platform.engine(config),
             forward=self._calls,
             rng=self._rng,
             wall=self._wall,
@@ -318,7 +302,7 @@ class Agent:
         def died(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._fail, error)
 
-        self._gossip = GossipThread(self._network, on_failure=died)
+        self._gossip = self._platform.gossip(self._network, on_failure=died)
         self._gossip.start()
         self._closers.append(self._gossip.stop)
         lan_members = LanMembership(
@@ -493,7 +477,12 @@ class Agent:
         )
         return next(filter(None, problems), None) or shared_id_problem(members)
 
-    def _reload(self, reload: Callable[[], AgentConfig]) -> None:
+    def reload(self, reload: Callable[[], AgentConfig]) -> None:
+        """Take a new configuration as far as that is possible without a restart.
+
+        Args:
+            reload: Reads it; what is wrong with it is logged, and the old one stays.
+        """
         try:
             fresh = reload()
             self.services.reload(fresh.services, fresh.checks)

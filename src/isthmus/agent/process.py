@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import datetime
 import logging
 import os
-import secrets
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from isthmus.agent import logs
 from isthmus.agent.agent import Agent
 from isthmus.agent.limits import raise_descriptor_limit
 from isthmus.agent.memory import give_back_large_blocks
+from isthmus.agent.platform import Machine
 from isthmus.config.model import AgentConfig
 from isthmus.errors import IsthmusError
 
@@ -36,12 +36,12 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
 
 
 async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
-    agent = Agent(
-        config,
-        entropy=secrets.token_bytes,
-        wall=lambda: datetime.datetime.now(datetime.UTC),  # noqa: TID251
-    )
-    return await agent.run(reload=reload)
+    agent = Agent(config, Machine())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, agent.receive_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, agent.reload, reload)
+    return await agent.run()
 
 
 @contextlib.contextmanager
