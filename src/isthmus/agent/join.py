@@ -1,9 +1,7 @@
 """Retry-join: repeated attempts to join a pool, and finding the primary's gateways.
 
-Source: protocol/federation.md §3, §4. Better than Consul: an attempt waits for the moment at
-which it can succeed (a gateway is known); the first failures are followed by short waits, since
-sites often start together; and the primary's gateways are looked up again for as long as the
-agent runs.
+When an attempt is made, `isthmus.federation.joining` decides; the primary's gateways are looked
+up again for as long as the agent runs. Source: protocol/federation.md §3, §4.
 """
 
 import asyncio
@@ -13,17 +11,20 @@ from random import Random
 from typing import Final
 
 from isthmus.errors import IsthmusError
-from isthmus.federation.pacing import Backoff, TokenBucket
-from isthmus.net.tasks import TaskScope
+from isthmus.federation.joining import (
+    AwaitReady,
+    GaveUp,
+    JoinOutput,
+    JoinRetry,
+    NotReady,
+    Rejoining,
+    TryFailed,
+    TryJoin,
+)
+from isthmus.net.tasks import TaskScope, pause
 
 logger = logging.getLogger(__name__)
 
-RETRY_FIRST: Final = 0.5  # Seconds after the first failure; doubles up to the interval.
-REJOIN_INTERVAL: Final = 1.0  # Longest wait between two attempts at one datacenter.
-REJOIN_RATE: Final = 20.0  # Attempts per second at all of them, in the long run.
-REJOIN_BURST: Final = 20
-REJOIN_CHECK_INTERVAL: Final = 30.0  # Repair only: a lost datacenter is an event.
-_JITTER: Final = 0.2
 _REPEATED_WARNING_INTERVAL: Final = 60.0
 
 
@@ -59,14 +60,16 @@ class RetryJoin:
     ) -> None:
         self._pool, self._addresses, self._join = pool, tuple(addresses), join
         self._interval, self._attempts_max, self._ready = interval, attempts_max, ready
-        self._backoff = Backoff(
-            first=min(RETRY_FIRST, interval), longest=interval, jitter=_JITTER, rng=rng
-        )
+        self._rng = rng
+        self._core: JoinRetry | None = None
         self._news = asyncio.Event()
+        self._warned_at = -_REPEATED_WARNING_INTERVAL
 
     def wake(self) -> None:
         """Something changed that may let the next attempt succeed: try soon."""
-        self._news.set()
+        if self._core is not None:
+            self._core.wake()
+            self._news.set()
 
     async def run(self) -> None:
         """Return once joined.
@@ -75,70 +78,77 @@ class RetryJoin:
             JoinGaveUp: After `attempts_max` failures, an interval apart.
         """
         clock = asyncio.get_running_loop()
-        attempts, give_up_at = 0, clock.time() + (self._attempts_max - 1) * self._interval
-        warned_at = -_REPEATED_WARNING_INTERVAL
+        core = self._core = JoinRetry(
+            interval=self._interval,
+            attempts_max=self._attempts_max,
+            gated=self._ready is not None,
+            rng=self._rng,
+            now=clock.time(),
+        )
         while True:
-            wait = None
-            if await self._is_ready():
-                self._news.clear()  # News during an attempt make the next one an early one.
+            core.handle_timer(now=clock.time())
+            while outputs := core.take_outputs():
+                for output in outputs:
+                    await self._carry_out(core, output)
+            if core.ended:
+                return
+            due = core.next_timer()
+            assert due is not None, "an action was not answered"
+            await pause(self._news, due - clock.time())
+
+    async def _carry_out(self, core: JoinRetry, output: JoinOutput) -> None:
+        clock = asyncio.get_running_loop()
+        match output:
+            case AwaitReady(timeout):
+                if await self._is_ready(timeout):
+                    core.ready()
+                else:
+                    core.not_ready(now=clock.time())
+            case TryJoin():
                 try:
                     count = await self._join(self._addresses)
                 except (IsthmusError, OSError) as error:
-                    wait = self._backoff.failed()
-                    repeated = clock.time() - warned_at < _REPEATED_WARNING_INTERVAL
-                    warned_at = warned_at if repeated else clock.time()
-                    logger.log(
-                        logging.DEBUG if repeated else logging.WARNING,
-                        "could not join the %s pool, next try in %.1f s: %s",
-                        self._pool,
-                        wait,
-                        error,
-                    )
+                    core.join_failed(str(error), now=clock.time())
                 else:
+                    core.joined()
                     logger.info("joined the %s pool by contacting %d nodes", self._pool, count)
-                    return
-            attempts += 1
-            if 0 < self._attempts_max <= attempts and clock.time() >= give_up_at:
+            case TryFailed(text, wait):
+                self._warn(text, wait, now=clock.time())
+            case NotReady():
+                logger.warning(
+                    "cannot join the %s pool yet: no mesh gateway that leads there is known",
+                    self._pool,
+                )
+            case GaveUp(attempts):
                 raise JoinGaveUp(
                     f"could not join the {self._pool} pool in {attempts} attempts (retry_max); "
                     f"check that one of these is reachable: {', '.join(self._addresses)}"
                 )
-            if wait is not None:
-                await self._wait(wait)
 
-    async def _is_ready(self) -> bool:
-        """Wait until an attempt can succeed; False when it could not for a whole interval."""
-        if self._ready is None:
-            return True
+    async def _is_ready(self, timeout: float) -> bool:
+        """Wait until an attempt can succeed; False when it could not for so long."""
+        assert self._ready is not None
         try:
-            async with asyncio.timeout(self._interval):
+            async with asyncio.timeout(timeout):
                 await self._ready()
         except TimeoutError:
-            logger.warning(
-                "cannot join the %s pool yet: no mesh gateway that leads there is known",
-                self._pool,
-            )
             return False
         return True
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait, but after news no longer than after a first failure."""
-        least = min(RETRY_FIRST, seconds)
-        await asyncio.sleep(least)
-        try:
-            async with asyncio.timeout(seconds - least):
-                await self._news.wait()
-        except TimeoutError:
-            return
-        self._backoff.reset()
+    def _warn(self, text: str, wait: float, *, now: float) -> None:
+        repeated = now - self._warned_at < _REPEATED_WARNING_INTERVAL
+        self._warned_at = self._warned_at if repeated else now
+        logger.log(
+            logging.DEBUG if repeated else logging.WARNING,
+            "could not join the %s pool, next try in %.1f s: %s",
+            self._pool,
+            wait,
+            text,
+        )
 
 
 class Rejoin:
     """Bring back the datacenters that we know of and have no living server of in the WAN pool.
-
-    After a restart the pool is empty, and after a long fault everybody of a datacenter counts as
-    failed. Gateways make it simple: any server of a datacenter can be asked for by the name ``*``,
-    so the federation states, which are durable, are all that has to be remembered.
 
     Args:
         known: Datacenters that have a federation state.
@@ -155,50 +165,42 @@ class Rejoin:
         join: Callable[[str], Awaitable[object]],
         rng: Random,
     ) -> None:
-        self._known, self._present, self._join, self._rng = known, present, join, rng
-        self._running: set[str] = set()  # Datacenters that a task tries to bring back.
+        self._known, self._present, self._join = known, present, join
+        self._clock = asyncio.get_running_loop()
+        self._core = Rejoining(missing=self._missing, rng=rng, now=self._clock.time())
         self._news = asyncio.Event()
 
     def wake(self) -> None:
         """A datacenter or a way to it may have become known, or lost."""
+        self._core.wake(now=self._clock.time())
         self._news.set()
 
     async def run(self) -> None:
         """Rejoin until cancelled."""
-        clock = asyncio.get_running_loop()
-        bucket = TokenBucket(rate=REJOIN_RATE, burst=REJOIN_BURST, now=clock.time())
         scope = TaskScope()
         try:
             while True:
-                self._news.clear()
-                for dc in sorted(self._missing() - self._running):
-                    self._running.add(dc)
-                    scope.spawn(self._bring_back(dc, bucket))
-                try:
-                    async with asyncio.timeout(REJOIN_CHECK_INTERVAL):
-                        await self._news.wait()
-                except TimeoutError:
-                    continue
+                self._core.handle_timer(now=self._clock.time())
+                for output in self._core.take_outputs():
+                    scope.spawn(self._bring_back(output.dc))
+                await pause(self._news, self._core.next_timer() - self._clock.time())
         finally:
             await scope.close()
 
     def _missing(self) -> set[str]:
         return set(self._known()) - set(self._present())
 
-    async def _bring_back(self, dc: str, bucket: TokenBucket) -> None:
-        clock = asyncio.get_running_loop()
-        backoff = Backoff(first=RETRY_FIRST, longest=REJOIN_INTERVAL, jitter=_JITTER, rng=self._rng)
+    async def _bring_back(self, dc: str) -> None:
         try:
-            while dc in self._missing():
-                await asyncio.sleep(bucket.take(now=clock.time()))
-                try:
-                    await self._join(dc)
-                    logger.info("rejoined datacenter %s", dc, extra={"dc": dc})
-                except (IsthmusError, OSError) as error:
-                    logger.debug("could not rejoin datacenter %s: %s", dc, error, extra={"dc": dc})
-                await asyncio.sleep(backoff.failed())
-        finally:
-            self._running.discard(dc)
+            await self._join(dc)
+            logger.info("rejoined datacenter %s", dc, extra={"dc": dc})
+        except (IsthmusError, OSError) as error:
+            logger.debug("could not rejoin datacenter %s: %s", dc, error, extra={"dc": dc})
+        except BaseException:
+            self._core.forget(dc)
+            raise
+        self._core.tried(dc, now=self._clock.time())
+        self._news.set()
 
 
 async def discover_primary_gateways(

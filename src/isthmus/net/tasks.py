@@ -42,3 +42,13 @@ class TaskScope:
             task.get_loop().call_exception_handler(
                 {"message": "a background task died", "exception": error, "task": task}
             )
+
+
+async def pause(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, at most so long; the event is taken."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+    event.clear()

@@ -44,6 +44,7 @@ from isthmus.model.federation import (
 )
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
+from isthmus.net.tasks import pause
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class FederationDuties:
                     await carry_out(output)
             due = duty.next_timer()
             assert due is not None, "an action was not answered"
-            await _pause(news, due - self._clock.time())
+            await pause(news, due - self._clock.time())
 
     # What we are told by our own store ---------------------------------------------------------
 
@@ -356,14 +357,3 @@ class FederationDuties:
 async def _watch_again(error: Exception) -> None:
     logger.warning("watching our own store failed, next try in %g s: %s", _WATCH_RETRY, error)
     await asyncio.sleep(_WATCH_RETRY)
-
-
-async def _pause(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, at most so long; the event is taken. Whether it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    event.clear()
-    return True

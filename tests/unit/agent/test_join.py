@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from isthmus.agent.join import (
-    REJOIN_BURST,
-    REJOIN_RATE,
     JoinGaveUp,
     Rejoin,
     RetryJoin,
     discover_primary_gateways,
 )
 from isthmus.errors import Unavailable
+from isthmus.federation.joining import REJOIN_BURST, REJOIN_RATE
 from support.virtual_loop import now, run_virtual
 
 ADDRESSES = ("*.dc1/192.0.2.2:8302",)

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from isthmus.agent.join import REJOIN_INTERVAL, Rejoin
+from isthmus.agent.join import Rejoin
 from isthmus.errors import DialFailed
+from isthmus.federation.joining import REJOIN_INTERVAL
 from isthmus.federation.locator import GatewayLocator
 from isthmus.federation.replication import REPLICATION_RETRY_LONGEST
 from isthmus.model.catalog import CheckServiceNode, Node, NodeService
