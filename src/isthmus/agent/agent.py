@@ -166,7 +166,11 @@ class Agent:
         self.services.load(config.services, config.checks)
         await self._start_gossip()
         self._http = HttpServer(
-            settings.http_config(config), self.server.call, AgentApi(self), network=self._network
+            settings.http_config(config),
+            self.server.call,
+            AgentApi(self),
+            network=self._network,
+            wall=self._wall,
         )
         self.metrics = AgentMetrics(
             config.telemetry,

@@ -325,6 +325,10 @@ def encode_response(
     return head + response.body if body else head
 
 
-def http_date() -> str:
-    """The wall clock as HTTP writes it."""
-    return strftime("%a, %d %b %Y %H:%M:%S GMT", gmtime())
+def http_date(moment: float | None = None) -> str:
+    """A moment as HTTP writes it.
+
+    Args:
+        moment: Seconds since 1970; None for now.
+    """
+    return strftime("%a, %d %b %Y %H:%M:%S GMT", gmtime(moment))

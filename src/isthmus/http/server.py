@@ -3,8 +3,9 @@
 import asyncio
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -76,10 +77,17 @@ class HttpServer:
         rpc: The way to the data.
         local: The agent whose door this is.
         network: Where TCP ports are opened; it holds the certificates for HTTPS.
+        wall: Reads the calendar clock.
     """
 
     def __init__(
-        self, config: HttpConfig, rpc: Rpc, local: LocalAgent, *, network: Network
+        self,
+        config: HttpConfig,
+        rpc: Rpc,
+        local: LocalAgent,
+        *,
+        network: Network,
+        wall: Callable[[], datetime] | None = None,
     ) -> None:
         self._config, self._network = config, network
         context = Context(
@@ -93,7 +101,9 @@ class HttpServer:
         )
         self._tasks = TaskScope()
         self._connections = Connections(
-            per_client_max=config.max_conns_per_client, clock=http_date, tasks=self._tasks
+            per_client_max=config.max_conns_per_client,
+            clock=http_date if wall is None else lambda: http_date(wall().timestamp()),
+            tasks=self._tasks,
         )
         self._listening: list[Listening] = []
         self._unix: list[tuple[asyncio.Server, str]] = []

@@ -170,14 +170,15 @@ class TlsConfigurator:
 
     Args:
         config: Files and switches.
+        read_files: Whether contexts are made of the files; a simulated network needs none.
 
     Raises:
         ConfigError: A file cannot be read or used; every such mistake is listed.
     """
 
-    def __init__(self, config: TlsConfig) -> None:
-        self._config = config
-        self._contexts = _load(config)
+    def __init__(self, config: TlsConfig, *, read_files: bool = True) -> None:
+        self._config, self._read_files = config, read_files
+        self._contexts = _load(config) if read_files else _Contexts()
 
     @property
     def config(self) -> TlsConfig:
@@ -209,7 +210,8 @@ class TlsConfigurator:
             ConfigError: As the constructor; the old contexts stay in use.
         """
         config = config or self._config
-        self._contexts = _load(config)
+        if self._read_files:
+            self._contexts = _load(config)
         self._config = config
 
     def incoming(self, accept: TlsAccept) -> ssl.SSLContext:

@@ -270,6 +270,7 @@ def test_answer_to_head_tells_the_length_only() -> None:
 def test_date_has_the_form_of_http() -> None:
     assert http_date().endswith(" GMT")
     assert len(http_date()) == 29
+    assert http_date(0.0) == "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 PUT = b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 5\r\n\r\nvalue"

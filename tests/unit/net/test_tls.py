@@ -206,3 +206,12 @@ def test_consuls_laxness_can_be_had() -> None:
 def test_what_went_wrong_is_said_in_words() -> None:
     assert describe(HandshakeFailed("in words")) == "in words"
     assert describe(ssl.SSLError(1, "[SSL: X] x")) == "[ssl: x] x"
+
+
+def test_configurator_that_reads_no_files_keeps_the_switches() -> None:
+    tls = TlsConfigurator(TlsConfig(ca_file="ca", cert_file="c", key_file="k"), read_files=False)
+    assert tls.native_tls
+    with pytest.raises(TlsDisabled):
+        tls.outgoing(TlsDial("server.dc1.consul"))
+    tls.reload(TlsConfig())
+    assert not tls.native_tls
