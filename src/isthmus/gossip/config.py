@@ -31,6 +31,7 @@ class GossipConfig:
         packet_size: Budget of one packet before compression and checksum.
         compress: Whether to compress what gets shorter by it.
         stream_pings: Whether a silent member is also tried over a stream.
+        coordinates: Whether acks carry network coordinates.
         label: Only packets and streams with this label belong to the pool.
         verify_incoming: With keys, refuse what is not encrypted.
         verify_outgoing: With keys, encrypt what we send.
@@ -66,6 +67,7 @@ class GossipConfig:
     packet_size: int = 1400
     compress: bool = True
     stream_pings: bool = True
+    coordinates: bool = True
     label: bytes = b""
     verify_incoming: bool = True
     verify_outgoing: bool = True

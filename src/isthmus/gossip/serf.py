@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from isthmus.errors import InvalidRequest, ProtocolError
 from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.lamport import LamportClock
 from isthmus.gossip.memberlist import Memberlist
@@ -36,7 +37,14 @@ from isthmus.gossip.outputs import (
     Warned,
 )
 from isthmus.gossip.recent import RecentEvents, RecentQueries
-from isthmus.gossip.roster import Member, MemberEvent, MemberStatus, Roster, member_of
+from isthmus.gossip.roster import (
+    Member,
+    MemberEvent,
+    MemberReaped,
+    MemberStatus,
+    Roster,
+    member_of,
+)
 from isthmus.gossip.streams import JoinTarget
 from isthmus.wire import memberlist as packets
 from isthmus.wire import serf as wire
@@ -157,7 +165,12 @@ class Serf:
         self._events = BroadcastQueue(config.retransmit_mult)
         self._recent_events = RecentEvents(config.event_buffer)
         self._recent_queries = RecentQueries(config.query_buffer)
-        self._roster = Roster(config, emit=self._outputs.append)
+        self._roster = Roster(config, emit=self._tell_member)
+        # With chance of its own: where members lie must not change whom they probe and tell.
+        self.coordinates = PoolCoordinates(
+            name, enabled=config.coordinates, rng=Random(f"coordinate of {name}")
+        )
+        """Where we and the members lie."""
         self._stage = _Stage.MEMBER
         self._stage_at: float | None = None
         self._reap_at = now + config.reap_interval
@@ -285,6 +298,8 @@ class Serf:
             "intent_queue": len(self._intents),
             "event_queue": len(self._events),
             "query_queue": len(self._queries),
+            "coordinate_resets": self.coordinates.resets,
+            "coordinates_refused": self.coordinates.refused,
             **dict(sorted(self.memberlist.counters.items())),
         }
         encrypted = str(bool(self.memberlist.keyring)).lower()
@@ -422,8 +437,8 @@ class Serf:
                 self._receive_user_message(payload, now=now)
             case StateReceived():
                 self._receive_state(output, now=now)
-            case PingAcked():
-                pass  # Network coordinates are fed from here.
+            case PingAcked(node_name, rtt, payload):
+                self.coordinates.receive_ack(node_name, payload, rtt=rtt)
             case JoinFinished(_, contacted):
                 if contacted:
                     self._broadcast_join(now=now)
@@ -434,6 +449,11 @@ class Serf:
                 self._stage_at = now + (0 if alone else self.config.leave_propagate_delay)
             case SendPacket() | OpenStream() | SendStream() | CloseStream() | Warned():
                 self._outputs.append(output)
+
+    def _tell_member(self, event: MemberEvent) -> None:
+        if isinstance(event, MemberReaped):
+            self.coordinates.forget(event.member.name)
+        self._outputs.append(event)
 
     def _note_conflict(self, name: str, known: str, claimed: str, *, now: float) -> None:
         """Two members claim one name: warn once, however often both say so."""
@@ -629,8 +649,8 @@ class Serf:
         return wire.encode_message(state)
 
     def ack_payload(self) -> bytes:
-        """Nothing yet: the place of our network coordinate."""
-        return b""
+        """Our network coordinate."""
+        return self.coordinates.ack_payload()
 
     def check_merge(self, nodes: Sequence[packets.NodeState]) -> str | None:
         """Ask the pool's rule."""

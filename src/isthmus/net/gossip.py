@@ -27,6 +27,7 @@ from isthmus.gossip.serf import (
     QueryReceived,
     UserEventReceived,
 )
+from isthmus.model.coordinate import Coord
 from isthmus.net.gossip_driver import JoinFailed, Mailbox, PoolConfig, PoolDriver, PoolEvent
 from isthmus.net.network import Inbound, Network
 from isthmus.wire.serf import Query
@@ -226,6 +227,14 @@ class Pool:
     def local_member(self) -> Member:
         """Ourselves. Any thread."""
         return self._driver.local_member
+
+    def coordinate(self) -> Coord:
+        """Our network coordinate; the origin as long as we know nothing. Any thread."""
+        return self._driver.coordinates.own
+
+    def coordinates(self) -> Mapping[str, Coord]:
+        """Last known coordinate of each member, ours included, as of now. Any thread."""
+        return self._driver.coordinates.known.copy()  # One step, whatever its thread does.
 
     async def join(self, addresses: Sequence[str], *, ignore_old: bool = True) -> int:
         """Join through each of ``[name/]host[:port]``.

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from isthmus.errors import InvalidNodeName, NotFound, ProtocolError, Unavailable
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.outputs import (
     CloseStream,
@@ -184,6 +185,11 @@ class PoolDriver:
         self.address: tuple[str, int] = ("", 0)
         self.members: tuple[Member, ...] = ()
         self.local_member: Member
+
+    @property
+    def coordinates(self) -> PoolCoordinates:
+        """See `Pool.coordinate` and `Pool.coordinates`."""
+        return self._core.coordinates
 
     # --- Opening and closing --------------------------------------------------------------------
 
