@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, Final, TypeAlias
 
+from isthmus.sim.amounts import format_rate, format_seconds, format_share
 from isthmus.sim.network import LinkModel
 from isthmus.sim.topology import Host, Role, Topology
-from isthmus.units import Duration, format_duration
 
 FAULT_AT: Final = 10.0
 """Seconds after the start at which a fault begins that does not say when."""
@@ -342,30 +342,6 @@ def format_datacenters(names: tuple[str, ...]) -> str:
         f"dc{run[0]}..dc{run[-1]}" if len(run) > 2 else ",".join(f"dc{number}" for number in run)
         for run in runs
     )
-
-
-def format_seconds(seconds: float) -> str:
-    """Seconds as a duration without idle units: ``2m``, ``1m30s``, ``200ms``."""
-    text = format_duration(Duration.of(seconds))
-    if text.endswith("m0s"):
-        text = text.removesuffix("0s")
-    return text.removesuffix("0m") if text.endswith("h0m") else text
-
-
-def format_share(share: float) -> str:
-    """A share from 0 to 1 in per cent: ``5%``."""
-    return f"{share * 100:.10g}%"
-
-
-_RATES: Final = ((10**9, "GB/s"), (10**6, "MB/s"), (10**3, "kB/s"))
-
-
-def format_rate(rate: int) -> str:
-    """Bytes per second in the largest unit that shows them whole: ``64kB/s``."""
-    for unit, name in _RATES:
-        if rate and rate % unit == 0:
-            return f"{rate // unit}{name}"
-    return f"{rate}B/s"
 
 
 def _either(first: float, second: float) -> float:

@@ -17,7 +17,7 @@ WAN: Final = "wan"
 EventT = TypeVar("EventT")
 
 
-class SimulationStopped(Exception):  # noqa: N818
+class SimulationStopped(Exception):
     """Raised by the progress callback: end the run now and return what was measured so far."""
 
 

@@ -5,7 +5,8 @@ from typing import Final
 
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.suspicion import SuspicionTimes
-from isthmus.sim.faults import Fault, HostFault
+from isthmus.sim.contradictions import check_faults
+from isthmus.sim.faults import FAULTS_MAX, Fault, HostFault
 from isthmus.sim.topology import Topology
 
 DURATION_MIN: Final = 120.0
@@ -64,6 +65,17 @@ class Scenario:
     settle: float | None = None
     expect: Expect = field(default_factory=Expect)
     arguments: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= SEED_MAX:
+            raise ValueError(f"seed: {self.seed} is not within 0 to {SEED_MAX}")
+        if self.duration is not None and not 0 < self.duration <= DURATION_MAX:
+            raise ValueError(f"duration: {self.duration:g} s is not within 0 to {DURATION_MAX:g} s")
+        if self.settle is not None and not 0 < self.settle <= DURATION_MAX:
+            raise ValueError(f"settle: {self.settle:g} s is not within 0 to {DURATION_MAX:g} s")
+        if len(self.faults) > FAULTS_MAX:
+            raise ValueError(f"{len(self.faults)} faults; at most {FAULTS_MAX} fit")
+        check_faults(self.faults, self.topology, ends_at=self.ends_at)
 
     @property
     def healed_at(self) -> float:
