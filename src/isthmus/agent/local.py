@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 Rpc = Callable[[str, Record], Awaitable[object]]
 
 FULL_SYNC_INTERVAL: Final = 60.0  # Consul's interval for up to 128 nodes.
+LEADER_SYNC_SPREAD: Final = 3.0  # Consul's; all agents hear of a new leader at the same time.
 SYNC_WAIT_MAX: Final = 3.0  # A registration does not wait longer for the catalog.
 _RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
 _SERVICE, _CHECK = "service", "check"
@@ -65,6 +66,7 @@ class LocalState:
         self._checks: dict[str, HealthCheck] = {}
         self._pending: set[tuple[str, str]] = set()  # What the catalog has to be told.
         self._node_pending = True
+        self._compare_at = 0.0
         self._work = asyncio.Event()
         self._work.set()
         self._waiting: set[asyncio.Future[None]] = set()
@@ -152,6 +154,12 @@ class LocalState:
         finally:
             self._waiting.discard(waiter)
 
+    def compare_soon(self) -> None:
+        """There is a new leader, which may know less: compare with the catalog within seconds."""
+        soon = asyncio.get_running_loop().time() + LEADER_SYNC_SPREAD * self._rng.random()
+        self._compare_at = min(self._compare_at, soon)
+        self._work.set()
+
     async def synced(self) -> None:
         """Return once the catalog has our changes, or after some seconds without it."""
         deadline = asyncio.get_running_loop().time() + SYNC_WAIT_MAX
@@ -166,13 +174,12 @@ class LocalState:
             first=_RETRY_FIRST, longest=_RETRY_LONGEST, jitter=_RETRY_JITTER, rng=self._rng
         )
         clock = asyncio.get_running_loop()
-        compare_at = clock.time()
+        self._compare_at = clock.time()
         while True:
             self._work.clear()
             try:
-                if clock.time() >= compare_at:
-                    await self._compare()
-                    compare_at = clock.time() + FULL_SYNC_INTERVAL * (1 + self._rng.random() / 16)
+                if clock.time() >= self._compare_at:
+                    await self._compare_in_turn(clock.time())
                 await self._push()
                 self._wake()
                 backoff.reset()
@@ -181,7 +188,7 @@ class LocalState:
                 logger.warning("could not update the catalog, next try in %.1f s: %s", wait, error)
                 await self._until_work(clock.time() + wait)
                 continue
-            await self._until_work(compare_at)
+            await self._until_work(self._compare_at)
 
     async def _until_work(self, deadline: float) -> None:
         try:
@@ -189,6 +196,16 @@ class LocalState:
                 await self._work.wait()
         except TimeoutError:
             return
+
+    async def _compare_in_turn(self, now: float) -> None:
+        """Compare; the next turn is an interval away, unless this one failed or it is asked for."""
+        due = self._compare_at
+        self._compare_at = now + FULL_SYNC_INTERVAL * (1 + self._rng.random() / 16)
+        try:
+            await self._compare()
+        except BaseException:
+            self._compare_at = due
+            raise
 
     async def _compare(self) -> None:
         """Find what the catalog has that we have not, or otherwise."""

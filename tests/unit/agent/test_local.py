@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from isthmus.agent.local import LocalState, NodeFacts
+from isthmus.agent.local import (
+    FULL_SYNC_INTERVAL,
+    LEADER_SYNC_SPREAD,
+    LocalState,
+    NodeFacts,
+)
 from isthmus.errors import InvalidRequest, NotFound, RequestError, Unavailable
 from isthmus.model.agent import CheckDefinition, ServiceDefinition
 from isthmus.model.catalog import (
@@ -206,6 +211,41 @@ def test_comparison_repairs_what_was_changed_elsewhere() -> None:
         assert await world.stored() == {"gone": 80, "changed": 80}
         assert await world.statuses() == {}
         assert world.server.store.catalog.nodes().value[0].address == "10.0.0.1"
+
+    play(act)
+
+
+def test_new_leader_is_compared_with_within_seconds() -> None:
+    async def act(world: World) -> None:
+        world.local.put_service(service("web"))
+        await asyncio.sleep(10)
+        await world.server.call(
+            "Catalog.Deregister", DeregisterRequest(datacenter="dc1", node="n1", service_id="web")
+        )
+        world.local.compare_soon()
+        await asyncio.sleep(LEADER_SYNC_SPREAD)
+        assert await world.stored() == {"web": 80}
+        await asyncio.sleep(FULL_SYNC_INTERVAL)
+
+    world = play(act)
+    assert [what for _, what in world.calls] == ["+web", "+web"]
+
+
+def test_new_leader_during_a_comparison_is_compared_with_too() -> None:
+    async def act(world: World) -> None:
+        compared: list[float] = []
+        ask = world.local._rpc
+
+        async def rpc(method: str, request: Record) -> object:
+            if method == "Catalog.NodeServices":
+                compared.append(now())
+                if len(compared) == 1:
+                    world.local.compare_soon()
+            return await ask(method, request)
+
+        world.local._rpc = rpc
+        await asyncio.sleep(LEADER_SYNC_SPREAD)
+        assert len(compared) == 2
 
     play(act)
 
