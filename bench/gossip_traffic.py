@@ -20,7 +20,7 @@ _SECONDS = float(os.environ.get("ISTHMUS_BENCH_SECONDS", "150"))
 _FIRST_PORT = 22000
 _PORTS_PER_POOL = 20
 _ETH_P_IP = 0x0800
-_OUTGOING = 4  # The kernel's packet type; loopback shows each packet twice.
+_HOST = 0  # The kernel's type of packets that arrive; loopback shows each once as such.
 _RECEIVE_BUFFER = 4 * 1024 * 1024
 
 
@@ -60,7 +60,7 @@ def count(pools: list[Pool], seconds: float) -> list[Traffic]:
                 header, _, _, where = sniffer.recvmsg(128)
             except TimeoutError:
                 break
-            if where[2] != _OUTGOING or header[9] not in {socket.IPPROTO_UDP, socket.IPPROTO_TCP}:
+            if where[2] != _HOST or header[9] not in {socket.IPPROTO_UDP, socket.IPPROTO_TCP}:
                 continue
             start = (header[0] & 15) * 4
             ends = (int.from_bytes(header[start + at : start + at + 2], "big") for at in (0, 2))

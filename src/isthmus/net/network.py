@@ -42,6 +42,20 @@ class TlsAccept:
     alpn: bool
 
 
+class DatagramRefused(ConnectionRefusedError):
+    """Nobody listens where a datagram of ours was sent: its host said so.
+
+    Given to `error_received` of a datagram protocol; the socket goes on. Not every network tells.
+
+    Attributes:
+        address: Textual IP address and port that the datagram was sent to.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"nobody listens at {host} port {port}")
+        self.address = (host, port)
+
+
 class Inbound(Protocol):
     """An accepted connection from which nothing has been taken yet.
 
@@ -121,4 +135,8 @@ class Network(Protocol):
     async def datagram(
         self, factory: Callable[[], asyncio.DatagramProtocol], host: str, port: int
     ) -> asyncio.DatagramTransport:
-        """Open a UDP socket."""
+        """Open a UDP socket.
+
+        Its protocol's `error_received` is given a `DatagramRefused` when a packet was refused by
+        where it went; any other error given during `sendto` means that this packet did not go out.
+        """

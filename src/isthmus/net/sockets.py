@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from isthmus.errors import ProtocolError
 from isthmus.names import host_port
+from isthmus.net.datagrams import open_datagrams
 from isthmus.net.network import Inbound, Listening, TlsAccept, TlsDial
 from isthmus.net.tasks import TaskScope
 from isthmus.net.tls import (
@@ -123,9 +124,7 @@ class SocketNetwork:
         self, factory: Callable[[], asyncio.DatagramProtocol], host: str, port: int
     ) -> asyncio.DatagramTransport:
         """See `Network.datagram`."""
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(factory, local_addr=(host, port))
-        return transport
+        return await open_datagrams(factory, host, port)
 
     def _configurator(self) -> TlsConfigurator:
         if self._tls is None:
