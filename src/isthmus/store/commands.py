@@ -9,21 +9,26 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from isthmus.model.catalog import DeregisterRequest, RegisterRequest
+from isthmus.model.coordinate import CoordinateBatch
 from isthmus.model.federation import FederationStateRequest
 from isthmus.model.kv import KVSRequest
-from isthmus.store import federation, kv, registration
+from isthmus.store import coordinates, federation, kv, registration
 from isthmus.store.table import Overlay
 
-Command: TypeAlias = RegisterRequest | DeregisterRequest | KVSRequest | FederationStateRequest
+Command: TypeAlias = (
+    RegisterRequest | DeregisterRequest | CoordinateBatch | KVSRequest | FederationStateRequest
+)
 
 _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
     RegisterRequest: registration.register,
     DeregisterRequest: registration.deregister,
+    CoordinateBatch: coordinates.apply,
     KVSRequest: kv.apply,
     FederationStateRequest: federation.apply,
 }
 _SIZE: Final = 1024
 _GATEWAY_SIZE: Final = 4096
+_COORDINATE_SIZE: Final = 256
 
 
 def apply(overlay: Overlay, command: Command, index: int) -> tuple[object, bool]:
@@ -54,6 +59,8 @@ def size(command: Command) -> int:
     if isinstance(command, KVSRequest):
         entry = command.dir_ent
         return _SIZE + len(entry.key) + len(entry.value or b"")
+    if isinstance(command, CoordinateBatch):
+        return _SIZE + _COORDINATE_SIZE * len(command.updates)
     if isinstance(command, FederationStateRequest):
         gateways = (command.state.mesh_gateways if command.state else None) or ()
         return _SIZE + _GATEWAY_SIZE * len(gateways)

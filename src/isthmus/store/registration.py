@@ -21,6 +21,7 @@ from isthmus.model.catalog import (
     Weights,
 )
 from isthmus.model.record import Record
+from isthmus.store import coordinates
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, ServiceRow
 from isthmus.store.keys import folded, owned
 from isthmus.store.table import Overlay, TableView
@@ -70,9 +71,10 @@ def deregister(overlay: Overlay, request: DeregisterRequest, index: int) -> None
 class _Tables:
     """The catalog's tables as the command before left them."""
 
-    __slots__ = ("checks", "nodes", "services")
+    __slots__ = ("checks", "nodes", "overlay", "services")
 
     def __init__(self, overlay: Overlay) -> None:
+        self.overlay = overlay
         self.nodes: TableView[Node] = overlay.tables[NODES.name]
         self.services: TableView[ServiceRow] = overlay.tables[SERVICES.name]
         self.checks: TableView[HealthCheck] = overlay.tables[CHECKS.name]
@@ -168,11 +170,12 @@ def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
 
 
 def _delete_node(tables: _Tables, node: bytes, index: int) -> None:
-    """Remove a node with its services and checks."""
+    """Remove a node with its services, checks and coordinates."""
     for service in tables.services.prefix(owned(node, b"")):
         tables.services.delete(SERVICES.key(service), index)
     for check in tables.checks.prefix(owned(node, b"")):
         tables.checks.delete(CHECKS.key(check), index)
+    coordinates.delete_node(tables.overlay, node, index)
     tables.nodes.delete(node, index)
 
 

@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
+from isthmus.store.coordinates import COORDINATES, Coordinates
 from isthmus.store.engine import EMPTY_INDEX, Batch
 from isthmus.store.federation import FEDERATION_STATES, FederationStates
 from isthmus.store.keys import (
@@ -20,8 +21,15 @@ from isthmus.store.sharing import Sharing
 from isthmus.store.table import Overlay, Schema, Table
 from isthmus.store.watch import Topic, Watches
 
-SCHEMAS: Final[tuple[Schema[Any], ...]] = (NODES, SERVICES, CHECKS, KV, FEDERATION_STATES)
-"""Every table. The name ``coordinates`` is reserved for the network coordinates of nodes."""
+SCHEMAS: Final[tuple[Schema[Any], ...]] = (
+    NODES,
+    SERVICES,
+    CHECKS,
+    COORDINATES,
+    KV,
+    FEDERATION_STATES,
+)
+"""Every table."""
 
 _CATALOG: Final = frozenset({NODES.name, SERVICES.name, CHECKS.name})
 
@@ -31,6 +39,7 @@ class Store:
 
     Attributes:
         catalog: Nodes, services, checks.
+        coordinates: Where the nodes lie.
         kv: Keys and values.
         federation: Federation states.
         watches: Who waits for what.
@@ -47,6 +56,7 @@ class Store:
         self.catalog = Catalog(
             self._tables[NODES.name], self._tables[SERVICES.name], self._tables[CHECKS.name]
         )
+        self.coordinates = Coordinates(self._tables[COORDINATES.name])
         self.kv = KeyValues(self._tables[KV.name])
         self.federation = FederationStates(self._tables[FEDERATION_STATES.name])
 
@@ -91,6 +101,7 @@ class Store:
         floor = 0 if index == EMPTY_INDEX else index
         self.kv.floor = floor
         self.catalog.load(floor)
+        self.coordinates.load()
         self.federation.observe()
 
     # Committing -------------------------------------------------------------------------------
@@ -140,6 +151,9 @@ class Store:
         for change in changes:
             if change.table == KV.name:
                 found = self.kv.observe(change.pk, change.old, change.new, change.modify_index)
+                topics.update(dict.fromkeys(found))
+            elif change.table == COORDINATES.name:
+                found = self.coordinates.observe(change.new or change.old)
                 topics.update(dict.fromkeys(found))
             elif change.table == FEDERATION_STATES.name:
                 topics.update(dict.fromkeys(self.federation.observe()))
