@@ -1,7 +1,8 @@
 """The failure detector: one member is probed at a time, directly, then through helpers.
 
 Source: SWIM §3, §4.3 (round-robin over a shuffled list); Lifeguard, Local Health Aware Probe;
-protocol/gossip.md §5.
+protocol/gossip.md §5. A probe whose target was refused by packet and by stream, and whose helpers
+all sent their nacks, fails before its deadline; peers cannot tell, and silence never does that.
 """
 
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ class Prober:
         self._sequence = 0
         self._started_at = self._helpers_at = self._deadline = now
         self._asked = self._streamed = False
-        self._nacks_expected = self._nacks = 0
+        self._refused = self._stream_refused = False
+        self._nacks_expected = self._nacks = self._silent_helpers = 0
 
     @property
     def running(self) -> bool:
@@ -98,11 +100,17 @@ class Prober:
         self._helpers_at = now + self._config.probe_timeout
         self._deadline = now + self._awareness.scale(self._config.probe_interval)
         self._asked = self._streamed = False
-        self._nacks_expected = self._nacks = 0
+        self._refused = self._stream_refused = False
+        self._nacks_expected = self._nacks = self._silent_helpers = 0
 
-    def expect_nacks(self, count: int) -> None:
-        """So many helpers promised to tell us that they, too, got no answer."""
-        self._nacks_expected = count
+    def expect_nacks(self, count: int, *, silent: int = 0) -> None:
+        """Helpers were asked.
+
+        Args:
+            count: So many promised to tell us that they, too, got no answer.
+            silent: So many others did not: of them we only hear of an ack.
+        """
+        self._nacks_expected, self._silent_helpers = count, silent
 
     def receive_ack(self, sequence: int, payload: bytes, *, now: float) -> ProbeSucceeded | None:
         """Accept an ack, direct or through a helper; a late or unknown one changes nothing."""
@@ -120,6 +128,18 @@ class Prober:
         if self.target and sequence == self._sequence:
             self._streamed = True
 
+    def receive_refusal(self, *, now: float) -> None:
+        """The target's host says that nobody listens there: helpers are asked at once."""
+        if self.target:
+            self._refused = True
+            if not self._asked:
+                self._helpers_at = now
+
+    def receive_stream_refusal(self, sequence: int) -> None:
+        """The target's host refused the stream as well."""
+        if self.target and sequence == self._sequence:
+            self._stream_refused = True
+
     def lost(self, sequence: int, *, now: float) -> None:
         """The ping surely did not go out: do not wait for its answer."""
         if self.target and sequence == self._sequence and not self._asked:
@@ -129,7 +149,9 @@ class Prober:
         """When `handle_timer` or the next probe is due."""
         if not self.target:
             return self._tick_at
-        return self._deadline if self._asked else min(self._helpers_at, self._deadline)
+        if self._asked and not self._absent:
+            return self._deadline
+        return min(self._helpers_at, self._deadline)
 
     def handle_timer(self, *, now: float) -> ProbeResult | None:
         """Go on with the running probe as far as `now` says; call until it returns None."""
@@ -138,14 +160,30 @@ class Prober:
         if not self._asked and now >= self._helpers_at:
             self._asked = True
             return AskHelpers(self.target, self._sequence)
-        if now < self._deadline:
+        absent = self._absent
+        if now < self._deadline and not absent:
             return None
         if self._streamed:
             return self._succeed(now, b"", by_stream=True)
         missing = self._nacks_expected - self._nacks
-        self._awareness.apply(max(0, missing) if self._nacks_expected else 1)
+        self._awareness.apply(max(0, missing) if self._nacks_expected or absent else 1)
         target, self.target = self.target, ""
         return ProbeFailed(target)
+
+    @property
+    def _absent(self) -> bool:
+        """Whether everyone has said that the target is not there; no answer can still come.
+
+        Silence is no such sign: packets get lost, and a process that stands still keeps its ports.
+        """
+        return (
+            self._asked
+            and self._refused
+            and self._stream_refused
+            and not self._streamed
+            and not self._silent_helpers
+            and self._nacks >= self._nacks_expected
+        )
 
     def _succeed(self, now: float, payload: bytes, *, by_stream: bool) -> ProbeSucceeded:
         self._awareness.apply(-1)

@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,83 @@ def test_missing_nacks_worsen_our_health_by_their_number() -> None:
         prober.receive_nack(8)
         assert prober.handle_timer(now=11.0) == ProbeFailed("x")
         assert awareness.score == score
+
+
+def refused_probe(*, nacks: int, silent: int = 0) -> tuple[Prober, Awareness]:
+    """A probe of a target that is gone: packet and stream were refused, helpers asked."""
+    prober, awareness = make_prober(score=2)
+    prober.start("x", 7, now=10.0)
+    prober.receive_refusal(now=10.001)
+    assert prober.next_timer() == 10.001
+    assert prober.handle_timer(now=10.001) == AskHelpers("x", 7)
+    prober.expect_nacks(nacks, silent=silent)
+    prober.receive_stream_refusal(7)
+    return prober, awareness
+
+
+def test_target_that_everyone_finds_gone_is_not_waited_for() -> None:
+    prober, awareness = refused_probe(nacks=2)
+    prober.receive_nack(7)
+    assert prober.handle_timer(now=10.01) is None
+    prober.receive_nack(7)
+    assert prober.next_timer() <= 10.01
+    assert prober.handle_timer(now=10.01) == ProbeFailed("x")
+    assert awareness.score == 2  # Nothing of it speaks against us.
+
+
+def test_refusals_suffice_where_nobody_can_help() -> None:
+    prober, awareness = refused_probe(nacks=0)
+    assert prober.handle_timer(now=10.01) == ProbeFailed("x")
+    assert awareness.score == 2
+
+
+def test_helper_that_sends_no_nacks_is_waited_for() -> None:
+    prober, _ = refused_probe(nacks=1, silent=1)
+    prober.receive_nack(7)
+    assert prober.handle_timer(now=12.9) is None
+    assert isinstance(prober.receive_ack(7, b"", now=12.9), ProbeSucceeded)
+
+
+def test_helpers_ack_beats_our_refusals() -> None:
+    """The target may have moved, or we may stand before a fence of our own."""
+    prober, _ = refused_probe(nacks=2)
+    prober.receive_nack(7)
+    assert isinstance(prober.receive_ack(7, b"", now=10.02), ProbeSucceeded)
+    assert prober.handle_timer(now=10.02) is None
+
+
+@pytest.mark.parametrize("missing", ["packet", "stream", "nack"])
+def test_silence_is_no_refusal(missing: str) -> None:
+    """A lost packet, or a process that stands still, never shortens a probe."""
+    prober, _ = make_prober()
+    prober.start("x", 7, now=10.0)
+    if missing != "packet":
+        prober.receive_refusal(now=10.0)
+    assert prober.handle_timer(now=10.5) == AskHelpers("x", 7)
+    prober.expect_nacks(1)
+    if missing != "stream":
+        prober.receive_stream_refusal(7)
+    if missing != "nack":
+        prober.receive_nack(7)
+    assert prober.next_timer() == 11.0
+    assert prober.handle_timer(now=10.999) is None
+
+
+def test_refusals_of_another_probe_change_nothing() -> None:
+    prober, _ = make_prober()
+    prober.receive_refusal(now=9.0)
+    prober.start("x", 7, now=10.0)
+    prober.receive_stream_refusal(6)
+    prober.handle_timer(now=10.5)
+    prober.receive_refusal(now=10.6)
+    assert prober.handle_timer(now=10.6) is None
+    assert prober.next_timer() == 11.0
+
+
+def test_stream_that_got_through_outweighs_a_refusal() -> None:
+    prober, _ = refused_probe(nacks=0)
+    prober.receive_stream_ack(7)
+    assert prober.handle_timer(now=10.1) is None
 
 
 def test_bad_health_stretches_the_deadline_not_the_first_timeout() -> None:
