@@ -27,7 +27,8 @@ class Keyring:
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
         self._ciphers: dict[bytes, AESGCM] = {}
-        self.ciphers: tuple[AESGCM, ...] = ()
+        self.ciphers: list[AESGCM] = []
+        """One per key, in order; always this list, so that whoever holds it sees every change."""
         for key in keys:
             self.add(key)
 
@@ -73,4 +74,4 @@ class Keyring:
 
     def _set(self, ciphers: dict[bytes, AESGCM]) -> None:
         self._ciphers = ciphers
-        self.ciphers = tuple(ciphers.values())
+        self.ciphers[:] = ciphers.values()

@@ -52,11 +52,13 @@ class RecentQueries:
 
     def __init__(self, size: int) -> None:
         self._slots: list[tuple[int, set[int]]] = [(-1, set()) for _ in range(size)]
+        self.ltime_min = 0
+        """Queries before this are ignored."""
 
     def add(self, ltime: int, query_id: int, *, clock: int) -> bool:
         """Remember a query; return whether it is new and not too old."""
         size = len(self._slots)
-        if clock > size and ltime < clock - size:
+        if ltime < self.ltime_min or (clock > size and ltime < clock - size):
             return False
         seen_ltime, ids = self._slots[ltime % size]
         if seen_ltime != ltime:

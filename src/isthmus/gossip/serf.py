@@ -1,23 +1,34 @@
 """The serf core: memberlist below, tags, intents, events and queries on top. The driver runs this.
 
+Queries, keys and conflicts of names have modules of their own; what they want comes together here.
+
 Source: protocol/gossip.md §13.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random
 from typing import Final, TypeAlias
 
-from isthmus.errors import InvalidRequest, ProtocolError
+from isthmus.errors import InvalidRequest, ProtocolError, Unavailable
 from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.conflict import CONFLICT_QUERY, ConflictLost, conflict_answer, count_votes
 from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.keyring import Keyring
+from isthmus.gossip.keys import (
+    KeyKeeper,
+    KeyOperation,
+    KeysAnswered,
+    StoreKeyring,
+    count_answers,
+    key_request,
+)
 from isthmus.gossip.lamport import LamportClock
 from isthmus.gossip.memberlist import Memberlist
-from isthmus.gossip.members import addr_text, normalise_addr
+from isthmus.gossip.members import addr_text
 from isthmus.gossip.outputs import (
     Address,
     CloseStream,
@@ -36,10 +47,20 @@ from isthmus.gossip.outputs import (
     UserMessageReceived,
     Warned,
 )
-from isthmus.gossip.recent import RecentEvents, RecentQueries
+from isthmus.gossip.queries import (
+    INTERNAL_QUERY_PREFIX,
+    Finished,
+    Queries,
+    QueryReceived,
+    QueryResult,
+    Question,
+)
+from isthmus.gossip.recent import RecentEvents
 from isthmus.gossip.roster import (
     Member,
     MemberEvent,
+    MemberFailed,
+    MemberLeft,
     MemberReaped,
     MemberStatus,
     Roster,
@@ -53,15 +74,14 @@ MergeCheck: TypeAlias = Callable[[Sequence[Member]], str | None]
 """Says why these members must not be let in, or None; a pure function."""
 
 QUEUE_CHECK_INTERVAL: Final = 30.0
-INTERNAL_QUERY_PREFIX: Final = "_serf_"
-PING_QUERY: Final = "_serf_ping"
+CONFLICT_VOTE_INTERVAL: Final = 30.0
+"""Between two votes about our name, however often the other claims it."""
 CONFLICTS_MAX: Final = 64
 """Names claimed by two members that are remembered."""
-TAG_FILTER_SIZE_MAX: Final = 256
-"""A longer regular expression in a query filter matches nothing."""
 TAGS_TOO_LONG: Final = f"Encoded length of tags exceeds limit of {wire.TAGS_SIZE_MAX} bytes"
 
 _LEAVE_INTENT_TOKEN: Final = 1
+_KEY_OPERATIONS: Final = {operation.query: operation for operation in KeyOperation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +95,11 @@ class UserEventReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class QueryReceived:
-    """Event: a question that is meant for us; answer with `Serf.respond` within its time."""
+class QueryFinished:
+    """Event: a query of ours was answered by everyone, or its time is over."""
 
-    query: wire.Query
-
-
-@dataclass(frozen=True, slots=True)
-class QueryAnswered:
-    """Event: a response to a query of ours, or (`ack`) a receipt."""
-
-    query_id: int
-    node: str
-    ack: bool
-    payload: bytes
+    id: int
+    result: QueryResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +108,23 @@ class LeaveFinished:
 
 
 SerfEvent: TypeAlias = (
-    MemberEvent | UserEventReceived | QueryReceived | QueryAnswered | LeaveFinished
+    MemberEvent
+    | UserEventReceived
+    | QueryReceived
+    | QueryFinished
+    | KeysAnswered
+    | ConflictLost
+    | LeaveFinished
 )
 SerfOutput: TypeAlias = (
-    SendPacket | OpenStream | SendStream | CloseStream | JoinFinished | Warned | SerfEvent
+    SendPacket
+    | OpenStream
+    | SendStream
+    | CloseStream
+    | StoreKeyring
+    | JoinFinished
+    | Warned
+    | SerfEvent
 )
 
 
@@ -132,6 +156,7 @@ class Serf:
         now: Seconds on the driver's monotonic clock.
         route_by_name: Packets and streams are routed by node name (gateway federation).
         is_remote: With routing by name: whether a name belongs to another datacenter.
+        resolve_conflicts: Whether to vote, and maybe to stop, when another member claims our name.
 
     Raises:
         InvalidRequest: The encoded tags are too long.
@@ -151,8 +176,11 @@ class Serf:
         now: float,
         route_by_name: bool = False,
         is_remote: Callable[[str], bool] = lambda name: False,
+        resolve_conflicts: bool = False,
     ) -> None:
         self.name, self.config, self._rng = name, config, rng
+        self._resolve_conflicts = resolve_conflicts
+        self._vote_at = now
         self._merge_check = merge_check
         self._outputs: list[SerfOutput] = []
         self.clock, self.event_clock, self.query_clock = (
@@ -160,12 +188,27 @@ class Serf:
             LamportClock(),
             LamportClock(),
         )
-        self._intents = BroadcastQueue(config.retransmit_mult)
-        self._queries = BroadcastQueue(config.retransmit_mult)
-        self._events = BroadcastQueue(config.retransmit_mult)
+        self._intent_queue = BroadcastQueue(config.retransmit_mult)
+        self._query_queue = BroadcastQueue(config.retransmit_mult)
+        self._event_queue = BroadcastQueue(config.retransmit_mult)
         self._recent_events = RecentEvents(config.event_buffer)
-        self._recent_queries = RecentQueries(config.query_buffer)
         self._roster = Roster(config, emit=self._tell_member)
+        self._queries = Queries(
+            name=name,
+            config=config,
+            roster=self._roster,
+            clock=self.query_clock,
+            rng=rng,
+            send=lambda *letter: self.memberlist.send_user_message(*letter),
+            spread=self._spread_query,
+            on_query=self._answer_query,
+            on_finished=self._finish_query,
+        )
+        self._keys = KeyKeeper(
+            keyring,
+            store=self._outputs.append,
+            respond=lambda query, payload, now: self._queries.respond(query, payload, now=now),
+        )
         # With chance of its own: where members lie must not change whom they probe and tell.
         self.coordinates = PoolCoordinates(
             name, enabled=config.coordinates, rng=Random(f"coordinate of {name}")
@@ -221,7 +264,7 @@ class Serf:
         self.clock.increment()
         self._roster.receive_leave(leave, now=now)
         if self.memberlist.has_live_peers():
-            self._intents.queue(_user(leave), token=_LEAVE_INTENT_TOKEN)
+            self._intent_queue.queue(_user(leave), token=_LEAVE_INTENT_TOKEN)
             self._stage_at = now + self.config.broadcast_timeout
         else:
             self._stage_at = now
@@ -232,7 +275,7 @@ class Serf:
         self.clock.increment()
         self._receive_leave(leave, now=now)
         if self.memberlist.has_live_peers():
-            self._intents.queue(_user(leave))
+            self._intent_queue.queue(_user(leave))
 
     def update_tags(self, tags: Mapping[str, str], *, now: float) -> None:
         """Change our tags; the others are told.
@@ -257,24 +300,63 @@ class Serf:
             raise InvalidRequest(f"user event exceeds limit of {limit} bytes")
         self.event_clock.increment()
         self._receive_event(event)
-        self._events.queue(_wrap(data))
+        self._event_queue.queue(_wrap(data))
         return ltime
 
-    def respond(self, query: wire.Query, payload: bytes, *, now: float) -> None:
-        """Answer a query that QueryReceived told of; its time-out is for the caller to keep.
+    def query(self, question: Question, *, now: float) -> int:
+        """Ask all members; return the query's number. QueryFinished follows.
 
         Raises:
-            InvalidRequest: The response is too long; nothing was sent.
+            InvalidRequest: It is too long, a limit is out of range, or the name is one that serf
+                keeps for itself; nothing was sent.
+            Unavailable: Too many queries of ours are open.
         """
-        response = wire.QueryResponse(
-            ltime=query.ltime, id=query.id, from_=self.name, payload=payload
-        )
-        data = wire.encode_message(response)
-        limit = self.config.query_response_size_max
-        if len(data) > limit:
-            raise InvalidRequest(f"response exceeds limit of {limit} bytes")
-        self._send_response(query, data)
+        if question.name.startswith(INTERNAL_QUERY_PREFIX):
+            raise InvalidRequest(f"names of queries must not begin with '{INTERNAL_QUERY_PREFIX}'")
+        number = self._queries.ask(question, now=now)
         self._absorb(now=now)
+        return number
+
+    def respond(self, query: wire.Query, payload: bytes, *, now: float) -> None:
+        """Answer a query that QueryReceived told of, once and within its time.
+
+        Raises:
+            InvalidRequest: The response is too long, late, or not the first; nothing was sent.
+        """
+        self._queries.respond(query, payload, now=now)
+        self._absorb(now=now)
+
+    def change_keys(
+        self, operation: KeyOperation, key: bytes, *, relay_factor: int, now: float
+    ) -> int:
+        """Let all members, ourselves included, do this to their keyrings; KeysAnswered follows.
+
+        Raises:
+            InvalidRequest: `relay_factor` is out of range; nothing was sent.
+            Unavailable: Too many queries of ours are open.
+        """
+        question = Question(
+            name=operation.query, payload=key_request(key), relay_factor=relay_factor
+        )
+        number = self._queries.ask(question, now=now)
+        self._absorb(now=now)
+        return number
+
+    def keyring_stored(self, store_id: int, problem: str = "", *, now: float) -> None:
+        """The keys of a StoreKeyring are stored, or `problem` says why not."""
+        self._keys.stored(store_id, problem, now=now)
+        self._absorb(now=now)
+
+    def resume(self, *, clock: int, event_clock: int, query_clock: int) -> None:
+        """Go on after the Lamport times that an earlier process of ours saw last.
+
+        Events and queries up to them were seen then and are not told again.
+        """
+        self.clock.witness(clock)
+        self.event_clock.witness(event_clock)
+        self.query_clock.witness(query_clock)
+        self._recent_events.ltime_min = event_clock + 1
+        self._queries.recent.ltime_min = query_clock + 1
 
     def hold(self) -> None:
         """Start nothing by ourselves until `release`; go on answering."""
@@ -295,9 +377,9 @@ class Serf:
             "member_time": self.clock.time,
             "event_time": self.event_clock.time,
             "query_time": self.query_clock.time,
-            "intent_queue": len(self._intents),
-            "event_queue": len(self._events),
-            "query_queue": len(self._queries),
+            "intent_queue": len(self._intent_queue),
+            "event_queue": len(self._event_queue),
+            "query_queue": len(self._query_queue),
             "coordinate_resets": self.coordinates.resets,
             "coordinates_refused": self.coordinates.refused,
             **dict(sorted(self.memberlist.counters.items())),
@@ -359,6 +441,9 @@ class Serf:
         prune_at = self._roster.next_prune()
         if prune_at is not None:
             due.append(prune_at)
+        query_at = self._queries.next_timer()
+        if query_at is not None:
+            due.append(query_at)
         if self._stage_at is not None:
             due.append(self._stage_at)
         return min(due)
@@ -377,6 +462,7 @@ class Serf:
         if now >= self._queue_check_at:
             self._queue_check_at = now + QUEUE_CHECK_INTERVAL
             self._prune_queues()
+        self._queries.handle_timer(now=now)
         self._go_on_leaving(now=now)
         self._absorb(now=now)
 
@@ -389,14 +475,14 @@ class Serf:
 
     def _prune_queues(self) -> None:
         depth = max(self.config.queue_depth_min, 2 * len(self._roster))
-        for queue in (self._intents, self._queries, self._events):
+        for queue in (self._intent_queue, self._query_queue, self._event_queue):
             dropped = queue.prune(depth)
             if dropped:
                 self._outputs.append(Warned(f"queue was too long, dropped {dropped} messages"))
 
     def _go_on_leaving(self, *, now: float) -> None:
         """Say what we intend, then goodbye, then linger."""
-        if self._stage is _Stage.INTENT and self._intents.take_finished():
+        if self._stage is _Stage.INTENT and self._intent_queue.take_finished():
             self._stage_at = now
         if self._stage_at is None or now < self._stage_at:
             return
@@ -454,6 +540,8 @@ class Serf:
         if isinstance(event, MemberReaped):
             self.coordinates.forget(event.member.name)
         self._outputs.append(event)
+        if isinstance(event, (MemberFailed, MemberLeft, MemberReaped)):
+            self._queries.forget_member(event.member.name)
 
     def _note_conflict(self, name: str, known: str, claimed: str, *, now: float) -> None:
         """Two members claim one name: warn once, however often both say so."""
@@ -466,6 +554,11 @@ class Serf:
             self._outputs.append(Warned(text))
         if name in self.conflicts or len(self.conflicts) < CONFLICTS_MAX:
             self.conflicts[name] = (claimed, now)
+        mine = name == self.name and self._stage is _Stage.MEMBER
+        if mine and self._resolve_conflicts and now >= self._vote_at:
+            self._vote_at = now + CONFLICT_VOTE_INTERVAL
+            with suppress(InvalidRequest, Unavailable):  # At the next claim, then.
+                self._queries.ask(Question(name=CONFLICT_QUERY, payload=name.encode()), now=now)
 
     def _receive_user_message(self, payload: bytes, *, now: float) -> None:
         try:
@@ -476,23 +569,21 @@ class Serf:
         match message:
             case wire.Leave():
                 if self._receive_leave(message, now=now):
-                    self._intents.queue(_wrap(payload))
+                    self._intent_queue.queue(_wrap(payload))
             case wire.Join():
                 self.clock.witness(message.ltime)
                 if self._roster.receive_join(message, now=now):
-                    self._intents.queue(_wrap(payload))
+                    self._intent_queue.queue(_wrap(payload))
             case wire.UserEvent():
                 if self._receive_event(message):
-                    self._events.queue(_wrap(payload))
+                    self._event_queue.queue(_wrap(payload))
             case wire.Query():
-                if self._receive_query(message):
-                    self._queries.queue(_wrap(payload))
+                if self._queries.receive(message, now=now):
+                    self._query_queue.queue(_wrap(payload))
             case wire.QueryResponse():
-                ack = bool(message.flags & wire.QueryFlag.ACK)
-                answered = QueryAnswered(message.id, message.from_, ack, message.payload)
-                self._outputs.append(answered)
+                self._queries.receive_response(message)
             case wire.Relay():
-                self._relay(message)
+                self._queries.relay(message)
             case _:
                 self._outputs.append(
                     Warned(f"serf message dropped: {type(message).__name__} does not travel alone")
@@ -513,7 +604,7 @@ class Serf:
         join = wire.Join(ltime=self.clock.time, node=self.name)
         self.clock.witness(join.ltime)
         self._roster.receive_join(join, now=now)
-        self._intents.queue(_user(join))
+        self._intent_queue.queue(_user(join))
 
     def _receive_event(self, event: wire.UserEvent) -> bool:
         """Take in a user event; return whether it was news."""
@@ -525,62 +616,44 @@ class Serf:
         self._outputs.append(received)
         return True
 
-    def _receive_query(self, query: wire.Query) -> bool:
-        """Take in a query; return whether it has to be passed on."""
-        self.query_clock.witness(query.ltime)
-        if not self._recent_queries.add(query.ltime, query.id, clock=self.query_clock.time):
-            return False
-        if self._is_meant(query):
-            if query.flags & wire.QueryFlag.ACK:
-                ack = wire.QueryResponse(
-                    ltime=query.ltime, id=query.id, from_=self.name, flags=wire.QueryFlag.ACK
-                )
-                self._send_response(query, wire.encode_message(ack))
-            if query.name != PING_QUERY:
-                self._outputs.append(QueryReceived(query))
-        return not query.flags & wire.QueryFlag.NO_BROADCAST
+    def _spread_query(self, data: bytes) -> None:
+        if self.memberlist.has_live_peers():
+            self._query_queue.queue(_wrap(data))
 
-    def _is_meant(self, query: wire.Query) -> bool:
-        """Whether all filters let us answer."""
-        tags = self.local_member().tags
-        for data in query.filters:
-            try:
-                query_filter = wire.decode_filter(data)
-            except ProtocolError:
-                return False
-            if isinstance(query_filter, wire.NodeFilter):
-                if self.name not in query_filter.nodes:
-                    return False
-            elif not _matches(query_filter.expr, tags.get(query_filter.tag, "")):
-                return False
-        return True
+    def _answer_query(self, query: wire.Query, now: float) -> None:
+        """Answer what is between serf cores; tell the application of everything else."""
+        operation = _KEY_OPERATIONS.get(query.name)
+        if operation is not None:
+            self._keys.receive(operation, query, now=now)
+        elif query.name == CONFLICT_QUERY:
+            name = query.payload.decode("utf-8", "surrogateescape")
+            if name != self.name:
+                self._queries.respond(query, conflict_answer(self._roster.get(name)), now=now)
+        elif not query.name.startswith(INTERNAL_QUERY_PREFIX):
+            self._outputs.append(QueryReceived(query))
 
-    def _send_response(self, query: wire.Query, data: bytes) -> None:
-        """Send a response straight to who asks, and through helpers if it wants that."""
-        addr = normalise_addr(query.addr)
-        if len(addr) not in {4, 16} or not query.port:
+    def _finish_query(self, finished: Finished) -> None:
+        """Give the result of a query of ours to whom it concerns."""
+        name, result = finished.question.name, finished.result
+        if name in _KEY_OPERATIONS:
+            counted = count_answers(result, member_count=finished.member_count)
+            self._outputs.append(KeysAnswered(finished.id, counted))
+        elif name == CONFLICT_QUERY:
+            self._count_votes(result)
+        else:
+            self._outputs.append(QueryFinished(finished.id, result))
+
+    def _count_votes(self, result: QueryResult) -> None:
+        """Find out whether we keep our name, and stop if not."""
+        vote = count_votes(result, self.local_member())
+        figures = f"[{vote.matching} / {vote.answers}]"
+        if not vote.lost:
+            self._outputs.append(Warned(f"name conflict resolution: we keep our name {figures}"))
             return
-        self.memberlist.send_user_message(query.source_node, (addr_text(addr), query.port), data)
-        others = [
-            member
-            for member in self._roster.with_status(MemberStatus.ALIVE)
-            if member.name not in {self.name, query.source_node} and member.protocol_max >= 5
-        ]
-        if query.relay_factor and len(self._roster) >= query.relay_factor + 1:
-            relay = wire.encode_message(
-                wire.Relay(ip=addr, port=query.port, dest_name=query.source_node, message=data)
-            )
-            count = min(query.relay_factor, len(others))
-            for member in self._rng.sample(others, k=count):
-                self.memberlist.send_user_message(member.name, (member.address, member.port), relay)
-
-    def _relay(self, relay: wire.Relay) -> None:
-        """Pass a message on for another member."""
-        addr = normalise_addr(relay.ip)
-        if len(addr) in {4, 16} and relay.port and relay.message:
-            self.memberlist.send_user_message(
-                relay.dest_name, (addr_text(addr), relay.port), relay.message
-            )
+        text = f"minority in name conflict resolution, quitting {figures}"
+        self._outputs.append(Warned(text))
+        self._outputs.append(ConflictLost(self.name, vote.matching, vote.answers))
+        self.memberlist.hold()
 
     def _receive_state(self, received: StateReceived, *, now: float) -> None:
         """Take in the serf half of a push/pull."""
@@ -621,12 +694,12 @@ class Serf:
 
     def has_broadcasts(self) -> bool:
         """Whether intents, queries or events wait."""
-        return bool(len(self._intents) or len(self._queries) or len(self._events))
+        return any(len(q) for q in (self._intent_queue, self._query_queue, self._event_queue))
 
     def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
         """Intents, queries, events, in this order, for one packet."""
         chosen: list[Broadcast] = []
-        for queue in (self._intents, self._queries, self._events):
+        for queue in (self._intent_queue, self._query_queue, self._event_queue):
             if len(queue):
                 taken = queue.take(budget, overhead=overhead, member_count=len(self._roster))
                 budget -= sum(overhead + len(broadcast.data) for broadcast in taken)
@@ -700,12 +773,3 @@ def _user(message: wire.SerfMessage) -> bytes:
 
 def _wrap(data: bytes) -> bytes:
     return packets.encode_message(packets.UserMessage(data))
-
-
-def _matches(expression: str, value: str) -> bool:
-    if len(expression) > TAG_FILTER_SIZE_MAX:
-        return False
-    try:
-        return re.search(expression, value) is not None
-    except (re.error, OverflowError, RecursionError):
-        return False

@@ -11,9 +11,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from isthmus.errors import Unavailable
+from isthmus.gossip.conflict import ConflictLost
+from isthmus.gossip.keys import KeyOperation, KeyResult
+from isthmus.gossip.queries import QueryReceived, QueryResult, Question
 from isthmus.gossip.roster import (
     Member,
     MemberFailed,
@@ -23,19 +27,19 @@ from isthmus.gossip.roster import (
     MemberStatus,
     MemberUpdated,
 )
-from isthmus.gossip.serf import (
-    QueryReceived,
-    UserEventReceived,
-)
+from isthmus.gossip.serf import UserEventReceived
 from isthmus.model.coordinate import Coord
 from isthmus.net.gossip_driver import JoinFailed, Mailbox, PoolConfig, PoolDriver, PoolEvent
 from isthmus.net.network import Inbound, Network
 from isthmus.wire.serf import Query
 
 __all__ = [
+    "ConflictLost",
     "GossipRunner",
     "GossipThread",
     "JoinFailed",
+    "KeyOperation",
+    "KeyResult",
     "Member",
     "MemberFailed",
     "MemberJoined",
@@ -47,6 +51,7 @@ __all__ = [
     "PoolConfig",
     "PoolEvent",
     "QueryReceived",
+    "QueryResult",
     "UserEventReceived",
 ]
 
@@ -279,11 +284,62 @@ class Pool:
         """
         return await self._thread.call(self._driver.user_event(name, payload, coalesce))
 
-    async def respond(self, query: Query, payload: bytes) -> None:
-        """Answer a query that `QueryReceived` told of, within its time-out.
+    async def query(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        nodes: Sequence[str] = (),
+        tags: Mapping[str, str] = MappingProxyType({}),
+        relay_factor: int = 0,
+        acks: bool = False,
+        timeout: float | None = None,
+    ) -> QueryResult:
+        """Ask all members, ourselves included; wait until everyone answered or time is over.
+
+        Args:
+            name: What is asked; the members' applications know what it means.
+            payload: Goes with it.
+            nodes: Only these members answer; empty: all.
+            tags: Only members answer in whose tags these regular expressions (RE2) are found.
+            relay_factor: Members that carry each answer beside the direct way.
+            acks: Whether everyone who is meant sends a receipt too.
+            timeout: Seconds; None: as the size of the pool suggests.
 
         Raises:
-            InvalidRequest: The answer is too long; nothing was sent.
+            InvalidRequest: It is too long, or something is out of range; nothing was sent.
+            Unavailable: Too many queries of ours are open, or the pool is closed.
+        """
+        question = Question(
+            name=name,
+            payload=payload,
+            nodes=nodes,
+            tags=tags,
+            relay_factor=relay_factor,
+            acks=acks,
+            timeout=timeout,
+        )
+        return await self._thread.call(self._driver.query(question))
+
+    async def keys(
+        self, operation: KeyOperation, key: bytes = b"", *, relay_factor: int = 0
+    ) -> KeyResult:
+        """Let all members, ourselves included, do this to their keyrings.
+
+        What members could not do is in the result, and so is who did not answer: see
+        `KeyResult.error`.
+
+        Raises:
+            InvalidRequest: `relay_factor` is out of range; nothing was sent.
+            Unavailable: Too many queries of ours are open, or the pool is closed.
+        """
+        return await self._thread.call(self._driver.keys(operation, key, relay_factor))
+
+    async def respond(self, query: Query, payload: bytes) -> None:
+        """Answer a query that `QueryReceived` told of, once and within its time-out.
+
+        Raises:
+            InvalidRequest: The answer is too long, late, or not the first; nothing was sent.
         """
         await self._thread.call(self._driver.respond(query, payload))
 

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias, TypeVar
 
@@ -19,6 +20,7 @@ from isthmus.errors import InvalidNodeName, NotFound, ProtocolError, Unavailable
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.keyring import Keyring
+from isthmus.gossip.keys import KeyOperation, KeyResult, KeysAnswered, StoreKeyring
 from isthmus.gossip.outputs import (
     CloseStream,
     JoinFinished,
@@ -27,13 +29,12 @@ from isthmus.gossip.outputs import (
     SendStream,
     Warned,
 )
-from isthmus.gossip.roster import (
-    Member,
-)
+from isthmus.gossip.queries import QueryResult, Question
+from isthmus.gossip.roster import Member
 from isthmus.gossip.serf import (
     LeaveFinished,
     MergeCheck,
-    QueryAnswered,
+    QueryFinished,
     Serf,
     SerfEvent,
     SerfOutput,
@@ -103,6 +104,13 @@ class PoolConfig:
             and must be a pure function.
         carrier: Carries to other datacenters; None: everyone is reached directly.
         route_by_name: Whether everything sent must name its member (gateway federation).
+        keyring_file: Where the keys are kept; once it exists it counts instead of `keys`.
+            None: changes of the keys are forgotten at the end.
+        snapshot_file: Where Lamport times and members are kept, so that a restart finds back by
+            itself. None: nowhere.
+        rejoin_after_leave: Whether it finds back after we left, too.
+        resolve_conflicts: Whether to put it to the vote when another member claims our name, and
+            to close the pool (`ConflictLost`) when we lose. Serf does, Consul does not.
     """
 
     name: str
@@ -116,6 +124,10 @@ class PoolConfig:
     merge_check: MergeCheck | None = None
     carrier: WanCarrier | None = None
     route_by_name: bool = False
+    keyring_file: Path | None = None
+    snapshot_file: Path | None = None
+    rejoin_after_leave: bool = False
+    resolve_conflicts: bool = False
 
 
 class Mailbox:
@@ -178,6 +190,7 @@ class PoolDriver:
         self._packet_connections: set[PacketProtocol] = set()
         self._carried = 0
         self._joins: dict[int, asyncio.Future[JoinFinished]] = {}
+        self._asked: dict[int, asyncio.Future[QueryFinished | KeysAnswered]] = {}
         self._left: asyncio.Event
         self._warned: dict[str, float] = {}
         self._counters: dict[str, int] = {}
@@ -214,6 +227,7 @@ class PoolDriver:
                 now=self._loop.time(),
                 route_by_name=config.route_by_name,
                 is_remote=self._is_remote,
+                resolve_conflicts=config.resolve_conflicts,
             )
         except BaseException:
             await self._unbind()
@@ -261,6 +275,9 @@ class PoolDriver:
         for waiting in self._joins.values():
             if not waiting.done():
                 waiting.set_exception(JoinFailed(["the pool was closed"]))
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(Unavailable("the pool was closed"))
         self._left.set()
         await asyncio.sleep(0)  # Lets the transports finish their closing.
 
@@ -343,6 +360,33 @@ class PoolDriver:
         self.flush()
         return ltime
 
+    async def query(self, question: Question) -> QueryResult:
+        """See `Pool.query`."""
+        self._check_open()
+        finished = await self._ask(self._core.query(question, now=self._loop.time()))
+        assert isinstance(finished, QueryFinished)
+        return finished.result
+
+    async def keys(self, operation: KeyOperation, key: bytes, relay_factor: int) -> KeyResult:
+        """See `Pool.keys`."""
+        self._check_open()
+        number = self._core.change_keys(
+            operation, key, relay_factor=relay_factor, now=self._loop.time()
+        )
+        answered = await self._ask(number)
+        assert isinstance(answered, KeysAnswered)
+        return answered.result
+
+    async def _ask(self, number: int) -> QueryFinished | KeysAnswered:
+        """Wait for the result of a query that was just asked."""
+        waiting: asyncio.Future[QueryFinished | KeysAnswered] = self._loop.create_future()
+        self._asked[number] = waiting
+        self.flush()
+        try:
+            return await waiting
+        finally:
+            del self._asked[number]
+
     async def respond(self, query: Query, payload: bytes) -> None:
         """See `Pool.respond`."""
         self._check_open()
@@ -418,6 +462,12 @@ class PoolDriver:
                 waiting = self._joins.get(output.id)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(output)
+            case QueryFinished() | KeysAnswered():
+                asked = self._asked.get(output.id)
+                if asked is not None and not asked.done():
+                    asked.set_result(output)
+            case StoreKeyring():
+                self._core.keyring_stored(output.id, now=self._loop.time())
             case Warned(text):
                 self._warn(text)
             case LeaveFinished():
@@ -428,8 +478,7 @@ class PoolDriver:
 
     def _publish(self, event: PoolEvent) -> None:
         self._show_members()
-        if not isinstance(event, QueryAnswered):
-            self._mailbox.put(event)
+        self._mailbox.put(event)
 
     def _show_members(self) -> None:
         self.members = self._core.members()

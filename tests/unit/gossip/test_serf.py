@@ -13,11 +13,11 @@ from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.members import OUR_VSN
 from isthmus.gossip.outputs import Address, OpenStream, SendPacket, Warned
+from isthmus.gossip.queries import QueryReceived, QueryResult, Question
 from isthmus.gossip.roster import MemberLeft, MemberStatus
 from isthmus.gossip.serf import (
     LeaveFinished,
-    QueryAnswered,
-    QueryReceived,
+    QueryFinished,
     Serf,
     UserEventReceived,
 )
@@ -304,6 +304,9 @@ def test_response_goes_straight_back_and_through_helpers_if_wanted() -> None:
     core = Core()
     core.add("x")
     core.add("y", b"\x0a\x00\x00\x03")
+    core.hear(query(relay_factor=2))
+    with pytest.raises(InvalidRequest, match="limit of 1024 bytes"):
+        core.serf.respond(query(), bytes(1024), now=0.0)
     core.serf.respond(query(relay_factor=2), b"0.5", now=0.0)
     response = wire.QueryResponse(ltime=1, id=77, from_="me", payload=b"0.5")
     relay = wire.Relay(ip=X_ADDR, port=7946, dest_name="x", message=wire.encode_message(response))
@@ -311,8 +314,6 @@ def test_response_goes_straight_back_and_through_helpers_if_wanted() -> None:
         ("x", X, response),
         ("y", ("10.0.0.3", 7946), relay),
     ]
-    with pytest.raises(InvalidRequest, match="limit of 1024 bytes"):
-        core.serf.respond(query(), bytes(1024), now=0.0)
 
 
 def test_relayed_message_is_passed_on_by_name() -> None:
@@ -322,10 +323,14 @@ def test_relayed_message_is_passed_on_by_name() -> None:
     assert sent(core.hear(relay)) == [("x", X, inner)]
 
 
-def test_answer_to_a_query_is_told() -> None:
+def test_answers_to_a_query_of_ours_are_told_together() -> None:
     core = Core()
-    assert core.hear(wire.QueryResponse(ltime=1, id=5, from_="x", payload=b"1")) == [
-        QueryAnswered(5, "x", False, b"1")
+    core.add("x")
+    number = core.serf.query(Question(name="load", nodes=("x",)), now=0.0)
+    (asked,) = core.rumours()
+    assert isinstance(asked, wire.Query)
+    assert core.hear(wire.QueryResponse(ltime=1, id=asked.id, from_="x", payload=b"1")) == [
+        QueryFinished(number, QueryResult((), {"x": b"1"}, timed_out=False))
     ]
 
 
