@@ -7,7 +7,7 @@ from random import Random
 
 from isthmus.engine.memory import MemoryEngine
 from isthmus.engine.sqlite import SqliteEngine
-from isthmus.server.endpoints import Forwarder
+from isthmus.server.endpoints import Forwarder, GossipPools
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.engine import Engine
 from isthmus.store.store import Store
@@ -30,6 +30,7 @@ def make_server(
     primary: str = "dc1",
     forward: Forwarder | None = None,
     enabled: Callable[[], bool] = lambda: True,
+    gossip: GossipPools | None = None,
 ) -> Server:
     """A server, not started yet; in memory unless an engine is given."""
     return Server(
@@ -46,4 +47,5 @@ def make_server(
         rng=Random(1),
         wall=lambda: WALL,
         federation_states_enabled=enabled,
+        gossip=gossip,
     )

@@ -3,6 +3,8 @@
 Source: protocol/rpc.md §6, protocol/http-api.md §6.8, protocol/gossip.md §14.7.
 """
 
+import base64
+import binascii
 from typing import Final
 
 from isthmus.model.query import QueryMeta, QueryOptions
@@ -17,6 +19,25 @@ OPERATIONS: Final = (LIST, INSTALL, USE, REMOVE)
 
 RELAY_FACTOR_MAX: Final = 5
 """Most members that bring an answer back beside the one who gives it."""
+
+
+KEY_SIZES: Final = (16, 24, 32)
+"""Bytes a gossip key may have."""
+
+
+def decode_key(text: str) -> bytes:
+    """Read a gossip key from its base64.
+
+    Raises:
+        ValueError: It is no base64, or has another length; the text never shows the key.
+    """
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("illegal base64 data") from None
+    if len(key) not in KEY_SIZES:
+        raise ValueError(f"it has {len(key)} bytes, not 16, 24 or 32")
+    return key
 
 
 class KeyringRequest(QueryOptions, frozen=True, kw_only=True):

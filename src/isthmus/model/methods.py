@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from isthmus.model import catalog, diagnosis, federation, kv, query
+from isthmus.model import catalog, diagnosis, event, federation, keyring, kv, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "Health.NodeChecks": Method(catalog.NodeRequest, catalog.IndexedHealthChecks),
     "Health.ChecksInState": Method(catalog.ChecksInStateRequest, catalog.IndexedHealthChecks),
     "Internal.ServiceDump": Method(catalog.ServiceDumpRequest, catalog.IndexedNodesWithGateways),
+    "Internal.EventFire": Method(event.EventFireRequest, event.EventFireResponse, read=False),
+    "Internal.KeyringOperation": Method(keyring.KeyringRequest, keyring.KeyringResponses),
     "KVS.Apply": Method(kv.KVSRequest, bool, read=False),
     "KVS.Get": Method(kv.KeyRequest, kv.IndexedDirEntries),
     "KVS.List": Method(kv.KeyRequest, kv.IndexedDirEntries),

@@ -28,7 +28,7 @@ from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
 from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
 from isthmus.server.committer import Committer
-from isthmus.server.endpoints import HANDLERS, Context, Forwarder, Handler
+from isthmus.server.endpoints import HANDLERS, Context, Forwarder, GossipPools, Handler, NoPools
 from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
@@ -98,6 +98,7 @@ class Server:
         federation_states_enabled: Whether all servers concerned support federation states;
             asked at each use.
         report: Says how the federation fares, as this server sees it.
+        gossip: The pools that this server is a member of.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Server:
         wall: Callable[[], datetime],
         federation_states_enabled: Callable[[], bool] = lambda: True,
         report: Callable[[], FederationReport] = FederationReport,
+        gossip: GossipPools | None = None,
     ) -> None:
         self.config: Final = config
         self.store: Final = store
@@ -138,6 +140,8 @@ class Server:
             federation_states_enabled=federation_states_enabled,
             wall=wall,
             report=report,
+            gossip=NoPools() if gossip is None else gossip,
+            remote=forward,
         )
         self.call_counts: Final = dict.fromkeys(HANDLERS, 0)
         self.timings: Final = {name: Timing() for name in HANDLERS if name.startswith(_TIMED)}

@@ -1,6 +1,10 @@
 """What pools answer about their keys, as Consul's clients read it."""
 
-from isthmus.model.keyring import KeyringRequest, KeyringResponse, KeyringResponses
+import base64
+
+import pytest
+
+from isthmus.model.keyring import KeyringRequest, KeyringResponse, KeyringResponses, decode_key
 from isthmus.model.record import fields_of
 from isthmus.wire import gojson, msgpack
 
@@ -33,3 +37,24 @@ def test_fields_on_the_wire_are_those_of_consul() -> None:
     }  # fmt: skip
     answer = KeyringResponses(responses=(KeyringResponse(wan=True, keys={"k": 1}),), index=3)
     assert msgpack.decode(KeyringResponses, msgpack.encode(answer)) == answer
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_key_is_read_from_its_base64(size: int) -> None:
+    key = bytes(range(size))
+    assert decode_key(base64.b64encode(key).decode()) == key
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "it has 0 bytes, not 16, 24 or 32"),
+        ("aGk=", "it has 2 bytes"),
+        ("a", "illegal base64 data"),
+        ("é", "illegal base64 data"),
+        ("AAAAAAAAAAAAAAAAAAAAAA== ", "illegal base64 data"),
+    ],
+)
+def test_what_is_no_key(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        decode_key(text)

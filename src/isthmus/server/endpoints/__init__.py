@@ -5,16 +5,24 @@ from typing import Final
 
 from isthmus.server.endpoints import (
     catalog,
+    events,
     federation_state,
     health,
     internal,
     isthmus,
+    keyring,
     kvs,
     status,
 )
-from isthmus.server.endpoints.context import Context, Forwarder, Handler
+from isthmus.server.endpoints.context import (
+    Context,
+    Forwarder,
+    GossipPools,
+    Handler,
+    NoPools,
+)
 
-__all__ = ["HANDLERS", "Context", "Forwarder", "Handler"]
+__all__ = ["HANDLERS", "Context", "Forwarder", "GossipPools", "Handler", "NoPools"]
 
 HANDLERS: Final[Mapping[str, Handler]] = {
     f"{service}.{name}": handler
@@ -23,6 +31,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         ("Catalog", catalog),
         ("Health", health),
         ("Internal", internal),
+        ("Internal", events),
+        ("Internal", keyring),
         ("KVS", kvs),
         ("FederationState", federation_state),
         ("Isthmus", isthmus),

@@ -1,12 +1,13 @@
 """What every endpoint works with, and the steps that reads share."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from isthmus.errors import RequestError
+from isthmus.errors import RequestError, Unavailable
 from isthmus.model.diagnosis import FederationReport
+from isthmus.model.keyring import KeyringRequest, KeyringResponse
 from isthmus.model.query import QueryOptions
 from isthmus.server.blocking import Blocking
 from isthmus.store.answer import Answer
@@ -14,6 +15,8 @@ from isthmus.store.commands import Command
 from isthmus.store.store import Store
 
 T = TypeVar("T")
+
+_NO_POOL = "this server is in no gossip pool now"
 
 Handler: TypeAlias = Callable[["Context", Any], Awaitable[object]]
 
@@ -33,6 +36,40 @@ class Forwarder(Protocol):
         """Datacenters that have servers, nearest first."""
 
 
+class GossipPools(Protocol):
+    """The gossip pools that this server is a member of."""
+
+    async def fire(self, name: str, payload: bytes) -> None:
+        """Tell the members of the LAN pool a user event.
+
+        Raises:
+            RequestError: It is too long; nothing was sent.
+            Unavailable: There is no pool now.
+        """
+
+    async def keys(self, request: KeyringRequest, *, wan: bool) -> KeyringResponse | None:
+        """Have the members of a pool do something with their keys; return what they said.
+
+        Returns:
+            None when this server is in no WAN pool and that was asked for.
+
+        Raises:
+            Unavailable: There is no pool now.
+        """
+
+
+class NoPools:
+    """The pools of a server that is in none."""
+
+    async def fire(self, name: str, payload: bytes) -> None:
+        """Refuse."""
+        raise Unavailable(_NO_POOL)
+
+    async def keys(self, request: KeyringRequest, *, wan: bool) -> KeyringResponse | None:
+        """Refuse."""
+        raise Unavailable(_NO_POOL)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What endpoints work with.
@@ -49,6 +86,8 @@ class Context:
         federation_states_enabled: Whether all servers concerned support federation states.
         wall: Reads the calendar clock.
         report: Says how the federation fares, as this server sees it.
+        gossip: The pools that this server is a member of.
+        remote: Carries calls to other datacenters; None when there is no way to any.
     """
 
     dc: str
@@ -62,6 +101,8 @@ class Context:
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
     report: Callable[[], FederationReport] = FederationReport
+    gossip: GossipPools = field(default_factory=NoPools)
+    remote: Forwarder | None = None
 
     async def read(self, request: QueryOptions, read: Callable[[], Answer[T]]) -> Answer[T]:
         """Answer a read with the consistency and the patience that its caller asks for."""
