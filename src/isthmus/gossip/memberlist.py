@@ -56,6 +56,7 @@ class _RelayedPing:
     """A ping that we sent for another member."""
 
     sequence: int
+    target: Address
     reply_node: str
     reply_address: Address
     wants_nack: bool
@@ -135,6 +136,7 @@ class Memberlist:
             upper=upper,
             emit=self._outputs.append,
             on_ping_acked=self._prober.receive_stream_ack,
+            on_ping_refused=self._prober.receive_stream_refusal,
             number=self._next_number,
             count=self._count,
             route_by_name=route_by_name,
@@ -198,7 +200,8 @@ class Memberlist:
 
     def has_live_peers(self) -> bool:
         """Whether any other member is believed alive."""
-        return any(not node.gone for node in self.table.nodes.values() if node is not self.table.me)
+        me = self.table.me
+        return any(not node.gone for node in self.table.nodes.values() if node is not me)
 
     def take_outputs(self) -> list[MemberlistOutput]:
         """Remove and return all that is to be done, oldest first."""
@@ -246,6 +249,21 @@ class Memberlist:
             relayed = self._relayed.get(sequence)
             if relayed is not None:
                 self._relayed[sequence] = replace(relayed, deadline=now)
+
+    def receive_refusal(self, address: Address, *, now: float) -> None:
+        """Nobody listens at `address`, says its host: pings there wait for no answer.
+
+        Args:
+            address: Textual IP address and port that a packet of ours was sent to.
+            now: Seconds on the driver's monotonic clock.
+        """
+        self._count("packets_refused_by_host")
+        target = self.table.nodes.get(self._prober.target)
+        if target is not None and target.address == address:
+            self._prober.receive_refusal(now=now)
+        for sequence, relayed in self._relayed.items():
+            if relayed.target == address:
+                self._relayed[sequence] = replace(relayed, deadline=min(now, relayed.deadline))
 
     def _receive_message(
         self, message: wire.PacketMessage, *, source: Address | None, now: float
@@ -295,6 +313,7 @@ class Memberlist:
         sequence = self._next_sequence()
         self._relayed[sequence] = _RelayedPing(
             request.seq_no,
+            (addr_text(target), request.port),
             request.source_node,
             reply_address,
             request.nack,
@@ -413,9 +432,9 @@ class Memberlist:
                 self.table.reset_ring(now=now)
                 self._ring_place = 0
                 continue
-            node = self.table.ring[self._ring_place]
+            node = self.table.nodes[self.table.ring[self._ring_place]]
             self._ring_place += 1
-            if node is not self.table.me and not node.gone:
+            if not node.gone and node is not self.table.me:
                 return node
         return None
 
@@ -494,7 +513,7 @@ class Memberlist:
                 source_node=me.name,
             )
             self._send(helper.name, helper.address, [wire.encode_message(request)], piggyback=True)
-        self._prober.expect_nacks(expected)
+        self._prober.expect_nacks(expected, silent=len(helpers) - expected)
         if (
             self.config.stream_pings
             and target.protocol_max >= _PROTOCOL_STREAM_PING

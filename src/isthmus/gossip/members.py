@@ -4,9 +4,12 @@ Source: SWIM §4.2 (suspicion, incarnation numbers); protocol/gossip.md §4.
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from isthmus.gossip.awareness import Awareness
 from isthmus.gossip.broadcast import BroadcastQueue
@@ -39,6 +42,10 @@ INCARNATION_MAX: Final = 2**32 - 1
 
 _MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
 _SAMPLE_ALL_MAX: Final = 64
+_ALIVE: Final = NodeStatus.ALIVE  # Looking a name up in an enumeration takes longer than the rest.
+_SUSPECT: Final = NodeStatus.SUSPECT
+_DEAD: Final = NodeStatus.DEAD
+_LEFT: Final = NodeStatus.LEFT
 
 
 def normalise_addr(addr: bytes) -> bytes:
@@ -60,56 +67,80 @@ def pack_addr(address: str) -> bytes:
     return normalise_addr(ipaddress.ip_address(address).packed)
 
 
-class Node:
-    """What we know of one member. Changed by `MemberTable` only."""
+class Node(Struct, frozen=True):
+    """What we know of one member. Never changed, so that many tables may share one; see `of`.
 
-    __slots__ = (
-        "addr",
-        "address",
-        "changed_at",
-        "incarnation",
-        "meta",
-        "name",
-        "port",
-        "status",
-        "vsn",
-    )
+    Attributes:
+        name: Unique in the pool.
+        address: Textual IP address and port.
+        status: What it is.
+        gone: Whether it is dead or left.
+        changed_at: When `status` became what it is.
+    """
 
-    def __init__(self, name: str, *, status: NodeStatus, now: float) -> None:
-        self.name = name
-        self.addr, self.port = b"", 0
-        self.address: Address = ("", 0)
-        self.meta, self.vsn = b"", bytes(VSN_SIZE)
-        self.incarnation = 0
-        self.status = status
-        self.changed_at = now
+    name: str
+    address: Address
+    status: NodeStatus
+    gone: bool
+    changed_at: float
+    _record: NodeState
+
+    @classmethod
+    def of(cls, record: NodeState, *, changed_at: float, address: Address | None = None) -> "Node":
+        """The node that a record describes; `address` spares working it out again."""
+        status = record.state
+        return cls(
+            record.name,
+            address or (addr_text(record.addr), record.port),
+            status,
+            status is _DEAD or status is _LEFT,
+            changed_at,
+            record,
+        )
+
+    def record(self) -> NodeState:
+        """This moment's state, as a push/pull has it."""
+        return self._record
+
+    def turned(self, status: NodeStatus, *, incarnation: int, now: float) -> "Node":
+        """The same member, having become something else."""
+        record = replace(self._record, state=status, incarnation=incarnation)
+        return Node.of(record, changed_at=now, address=self.address)
+
+    def renewed(self, **changes: Any) -> "Node":
+        """The same member in the same status, with other fields of its record."""
+        record = replace(self._record, **changes)
+        return Node.of(record, changed_at=self.changed_at, address=self.address)
+
+    @property
+    def addr(self) -> bytes:
+        """Address in 4 or 16 bytes."""
+        return self._record.addr
+
+    @property
+    def port(self) -> int:
+        """Port of its packets and streams."""
+        return self._record.port
+
+    @property
+    def meta(self) -> bytes:
+        """What it tells about itself."""
+        return self._record.meta
+
+    @property
+    def vsn(self) -> bytes:
+        """Protocol versions."""
+        return self._record.vsn
+
+    @property
+    def incarnation(self) -> int:
+        """Its counter, as far as we know."""
+        return self._record.incarnation
 
     @property
     def protocol_max(self) -> int:
         """Newest memberlist protocol it speaks."""
-        return self.vsn[1]
-
-    @property
-    def gone(self) -> bool:
-        """Whether it is dead or left."""
-        return self.status in {NodeStatus.DEAD, NodeStatus.LEFT}
-
-    def move(self, addr: bytes, port: int) -> None:
-        """Take over an address."""
-        self.addr, self.port = addr, port
-        self.address = (addr_text(addr), port)
-
-    def record(self) -> NodeState:
-        """This moment's state, as a push/pull has it."""
-        return NodeState(
-            name=self.name,
-            addr=self.addr,
-            port=self.port,
-            meta=self.meta,
-            incarnation=self.incarnation,
-            state=self.status,
-            vsn=self.vsn,
-        )
+        return self._record.vsn[1]
 
 
 class MemberTable:
@@ -140,12 +171,13 @@ class MemberTable:
     ) -> None:
         self._config, self._check, self._rumours = config, check, rumours
         self._awareness, self._emit, self._rng = awareness, emit, rng
-        self.me = Node(me.node, status=NodeStatus.ALIVE, now=now)
-        self.me.move(me.addr, me.port)
-        self.me.meta, self.me.vsn, self.me.incarnation = me.meta, me.vsn, me.incarnation
+        self.me = Node.of(_state(me), changed_at=now)
+        """Our own entry."""
         self.nodes: dict[str, Node] = {me.node: self.me}
-        self.ring: list[Node] = [self.me]
+        self.ring: list[str] = [me.node]
+        """The members in the order of this round's probes."""
         self.leaving = False
+        self._states: tuple[NodeState, ...] | None = None
         self._suspicions: dict[str, Suspicion] = {}
         self._announce()
 
@@ -186,14 +218,13 @@ class MemberTable:
             if running.confirm(suspect.from_):
                 self._spread(suspect)
             return
-        if node.status is not NodeStatus.ALIVE:
+        if node.status is not _ALIVE:
             return
         if node is self.me:
             self._refute(suspect.incarnation)
             return
         self._spread(suspect)
-        node.incarnation = suspect.incarnation
-        node.status, node.changed_at = NodeStatus.SUSPECT, now
+        self._put(node.turned(_SUSPECT, incarnation=suspect.incarnation, now=now))
         times = SuspicionTimes.of(self._config, member_count=len(self.nodes))
         self._suspicions[node.name] = Suspicion(suspect.from_, times, now=now)
 
@@ -209,9 +240,9 @@ class MemberTable:
             self._refute(dead.incarnation)
             return
         self._spread(dead, token=LEAVE_TOKEN if node is self.me else 0)
-        node.incarnation = dead.incarnation
-        node.status = NodeStatus.LEFT if dead.from_ == dead.node else NodeStatus.DEAD
-        node.changed_at = now
+        status = _LEFT if dead.from_ == dead.node else _DEAD
+        node = node.turned(status, incarnation=dead.incarnation, now=now)
+        self._put(node)
         self._emit(NodeLeft(node.record()))
 
     def receive_state(self, state: NodeState, *, now: float) -> None:
@@ -241,8 +272,7 @@ class MemberTable:
 
     def update_meta(self, meta: bytes) -> None:
         """Change our own meta, with a new incarnation."""
-        self.me.meta = meta
-        self.me.incarnation += 1
+        self._put(self.me.renewed(meta=meta, incarnation=self.me.incarnation + 1))
         self._announce()
         self._emit(NodeUpdated(self.me.record()))
 
@@ -255,11 +285,14 @@ class MemberTable:
 
     def next_timer(self) -> float | None:
         """When the next suspect runs out of time."""
-        deadlines = [suspicion.deadline for suspicion in self._suspicions.values()]
-        return min(deadlines, default=None)
+        if not self._suspicions:
+            return None
+        return min([suspicion.deadline for suspicion in self._suspicions.values()])
 
     def handle_timer(self, *, now: float) -> None:
         """Declare dead the suspects that did not refute in time."""
+        if not self._suspicions:
+            return
         overdue = [name for name, timer in self._suspicions.items() if timer.deadline <= now]
         for name in overdue:
             node = self.nodes[name]
@@ -269,10 +302,11 @@ class MemberTable:
     def reset_ring(self, *, now: float) -> None:
         """Begin a new probe round: forget who is long gone, shuffle the others."""
         horizon = now - self._config.gossip_to_the_dead_time
-        for node in [node for node in self.ring if node.gone and node.changed_at < horizon]:
-            if node is not self.me:
+        for node in [node for node in self.nodes.values() if node.gone]:
+            if node.changed_at < horizon and node is not self.me:
                 del self.nodes[node.name]
-        self.ring = list(self.nodes.values())
+                self._states = None
+        self.ring = list(self.nodes)
         self._rng.shuffle(self.ring)
 
     def random_nodes(self, count: int, accept: Callable[[Node], bool]) -> list[Node]:
@@ -281,11 +315,12 @@ class MemberTable:
         In a large pool a few random draws do; they may find fewer than there are.
         """
         if len(self.ring) <= _SAMPLE_ALL_MAX:
-            eligible = [node for node in self.ring if node is not self.me and accept(node)]
+            nodes = [self.nodes[name] for name in self.ring]
+            eligible = [node for node in nodes if node is not self.me and accept(node)]
             return self._rng.sample(eligible, k=min(count, len(eligible)))
         chosen: list[Node] = []
         for _ in range(_SAMPLE_ALL_MAX * count):
-            node = self.ring[int(self._rng.random() * len(self.ring))]
+            node = self.nodes[self.ring[int(self._rng.random() * len(self.ring))]]
             if node is not self.me and node not in chosen and accept(node):
                 chosen.append(node)
                 if len(chosen) == count:
@@ -293,8 +328,35 @@ class MemberTable:
         return chosen
 
     def states(self) -> tuple[NodeState, ...]:
-        """Everything we know, as a push/pull has it."""
-        return tuple([node.record() for node in self.nodes.values()])
+        """Everything we know, as a push/pull has it; the same object until something changes."""
+        if self._states is None:
+            self._states = tuple([node.record() for node in self.nodes.values()])
+        return self._states
+
+    def news(self, states: Sequence[NodeState]) -> list[NodeState]:
+        """Those of `states` that may tell us anything.
+
+        What we know exactly like this tells nothing, except for a suspect: there we are told of one
+        more who suspects it.
+        """
+        if states is self._states and all(state.state is not _SUSPECT for state in states):
+            return []
+        nodes = self.nodes
+        return [
+            state
+            for state in states
+            if (node := nodes.get(state.name)) is None
+            or (node._record is not state and node._record != state)
+            or state.state is _SUSPECT
+        ]
+
+    def copy_from(self, other: "MemberTable") -> None:
+        """Know what the table of another member knows, us included; for a pool that starts warm."""
+        self.nodes = other.nodes.copy()
+        self.me = self.nodes[self.me.name]
+        self._states = other.states()
+        self.ring = list(self.nodes)
+        self._rng.shuffle(self.ring)
 
     def _admit(self, alive: Alive) -> NodeState | None:
         """Check a claim's form and ask the pool's rules; None: it must be ignored."""
@@ -323,10 +385,16 @@ class MemberTable:
         return None
 
     def _insert(self, claimed: NodeState, *, now: float) -> Node:
-        node = Node(claimed.name, status=NodeStatus.DEAD, now=now)
-        node.move(claimed.addr, claimed.port)
-        self.nodes[node.name] = node
-        self.ring.append(node)
+        blank = NodeState(
+            name=claimed.name,
+            addr=claimed.addr,
+            port=claimed.port,
+            state=_DEAD,
+            vsn=bytes(VSN_SIZE),
+        )
+        node = Node.of(blank, changed_at=now)
+        self._put(node)
+        self.ring.append(node.name)
         place = self._rng.randrange(len(self.ring))
         self.ring[place], self.ring[-1] = self.ring[-1], self.ring[place]
         return node
@@ -334,8 +402,8 @@ class MemberTable:
     def _may_move(self, node: Node, *, now: float) -> bool:
         """Whether the name may be taken over by another address."""
         reclaim = self._config.dead_node_reclaim_time
-        return node.status is NodeStatus.LEFT or (
-            node.status is NodeStatus.DEAD and reclaim > 0 and now - node.changed_at > reclaim
+        return node.status is _LEFT or (
+            node.status is _DEAD and reclaim > 0 and now - node.changed_at > reclaim
         )
 
     def _weigh_claim_about_me(self, claimed: NodeState) -> None:
@@ -346,27 +414,31 @@ class MemberTable:
         self._refute(claimed.incarnation)
 
     def _revive(self, node: Node, claimed: NodeState, *, now: float) -> None:
-        was_gone, old_meta = node.gone, node.meta
         self._suspicions.pop(node.name, None)
-        node.incarnation = claimed.incarnation
-        node.meta, node.vsn = claimed.meta, claimed.vsn
-        node.move(claimed.addr, claimed.port)
-        if node.status is not NodeStatus.ALIVE:
-            node.status, node.changed_at = NodeStatus.ALIVE, now
-        self._rumours.queue(encode_message(_alive(node)), name=node.name)
-        if was_gone:
-            self._emit(NodeJoined(node.record()))
-        elif old_meta != node.meta:
-            self._emit(NodeUpdated(node.record()))
+        changed_at = node.changed_at if node.status is _ALIVE else now
+        moved = (node.addr, node.port) != (claimed.addr, claimed.port)
+        known = Node.of(claimed, changed_at=changed_at, address=None if moved else node.address)
+        self._put(known)
+        self._rumours.queue(encode_message(_alive(known)), name=known.name)
+        if node.gone:
+            self._emit(NodeJoined(claimed))
+        elif node.meta != claimed.meta:
+            self._emit(NodeUpdated(claimed))
 
     def _refute(self, incarnation: int) -> None:
         """Outbid an accusation; having to do so is a sign that we are slow."""
         bid = max(self.me.incarnation, incarnation) + 1
         if bid > INCARNATION_MAX:
             return  # Nobody can outbid that; a restart under another name can.
-        self.me.incarnation = bid
+        self._put(self.me.renewed(incarnation=bid))
         self._awareness.apply(1)
         self._announce()
+
+    def _put(self, node: Node) -> None:
+        self.nodes[node.name] = node
+        self._states = None
+        if node.name == self.me.name:
+            self.me = node
 
     def _announce(self) -> None:
         self._rumours.queue(encode_message(_alive(self.me)), name=self.me.name)
@@ -387,4 +459,16 @@ def _alive(node: Node) -> Alive:
         port=node.port,
         meta=node.meta,
         vsn=node.vsn,
+    )
+
+
+def _state(alive: Alive) -> NodeState:
+    return NodeState(
+        name=alive.node,
+        addr=alive.addr,
+        port=alive.port,
+        meta=alive.meta,
+        incarnation=alive.incarnation,
+        state=_ALIVE,
+        vsn=alive.vsn,
     )

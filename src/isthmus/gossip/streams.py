@@ -113,6 +113,7 @@ class Streams:
         upper: The layer above.
         emit: Receives outputs.
         on_ping_acked: Called with the number of a fallback ping that was answered.
+        on_ping_refused: Called with the number of one whose target's host refused the stream.
         number: Gives a new stream or join number.
         count: Counts what went wrong, by name.
         route_by_name: Whether a stream must name its member.
@@ -127,12 +128,14 @@ class Streams:
         upper: Upper,
         emit: Callable[[MemberlistOutput], None],
         on_ping_acked: Callable[[int], None],
+        on_ping_refused: Callable[[int], None],
         number: Callable[[], int],
         count: Callable[[str], None],
         route_by_name: bool,
     ) -> None:
         self._config, self._table, self._envelope = config, table, envelope
-        self._upper, self._emit, self._on_ping_acked = upper, emit, on_ping_acked
+        self._upper, self._emit = upper, emit
+        self._on_ping_acked, self._on_ping_refused = on_ping_acked, on_ping_refused
         self._number, self._count, self._route_by_name = number, count, route_by_name
         self._streams: dict[int, _Stream] = {}
 
@@ -174,11 +177,21 @@ class Streams:
         if stream is not None and isinstance(stream.purpose, _Exchange):
             stream.deadline = now + self._config.stream_timeout
 
-    def failed(self, stream_id: int, text: str, *, now: float) -> None:
-        """A stream could not be connected, or broke."""
+    def failed(self, stream_id: int, text: str, *, refused: bool = False, now: float) -> None:
+        """A stream could not be connected, or broke.
+
+        Args:
+            stream_id: Its number.
+            text: Why.
+            refused: Whether the member's own host said that nobody listens there.
+            now: Seconds on the driver's monotonic clock.
+        """
         stream = self._streams.pop(stream_id, None)
-        if stream is not None:
-            self._end(stream, text, now=now)
+        if stream is None:
+            return
+        if refused and isinstance(stream.purpose, _FallbackPing):
+            self._on_ping_refused(stream.purpose.sequence)
+        self._end(stream, text, now=now)
 
     def receive_data(self, stream_id: int, data: bytes, *, now: float) -> None:
         """Take in bytes of a stream; malformed ones end it."""
@@ -396,14 +409,16 @@ class Streams:
         self, remote: wire.PushPull, *, join: bool, ignore_old: bool, now: float
     ) -> str | None:
         """Judge the other's full state, then take it in whole; or say why not."""
-        nodes = [_normalised(node) if len(node.addr) == 16 else node for node in remote.nodes]
+        nodes: Sequence[wire.NodeState] = remote.nodes
+        if any(len(node.addr) == 16 for node in nodes):
+            nodes = [_normalised(node) for node in nodes]
         error = pushpull.version_conflict(self._table.states(), nodes)
         if error is None and join:
             sound = [node for node in nodes if len(node.vsn) == wire.VSN_SIZE]
             error = self._upper.check_merge(sound)
         if error is not None:
             return error
-        for node in nodes:
+        for node in self._table.news(nodes):
             self._table.receive_state(node, now=now)
         if remote.user_state:
             self._emit(StateReceived(remote.user_state, join, ignore_old))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from isthmus.gossip.awareness import Awareness
 from isthmus.gossip.broadcast import BroadcastQueue
@@ -334,7 +335,39 @@ def test_long_gone_are_forgotten_when_the_round_ends() -> None:
     assert "x" in table.table.nodes
     table.table.reset_ring(now=30.1)
     assert set(table.table.nodes) == {"me"}
-    assert [node.name for node in table.table.ring] == ["me"]
+    assert table.table.ring == ["me"]
+
+
+def test_only_what_differs_or_is_suspected_is_news() -> None:
+    """A push/pull between members that agree costs a look at each entry, and changes nothing."""
+    table = Table()
+    table.receive(alive("x"), alive("y", addr=b"\x0a\x00\x00\x03"))
+    known = table.table.states()
+    assert table.table.states() is known
+    assert table.table.news(known) == []
+    assert table.table.news([replace(state) for state in known]) == []
+    newer = replace(known[1], incarnation=2)
+    unknown = replace(known[1], name="z")
+    assert table.table.news([known[0], newer, unknown]) == [newer, unknown]
+    table.receive(Suspect(incarnation=1, node="y", from_="x"))
+    suspected = table.table.states()
+    assert suspected is not known
+    assert table.table.news(suspected) == [suspected[2]]
+
+
+def test_copy_knows_what_the_other_knows_and_goes_its_own_way() -> None:
+    first, second = Table(), Table()
+    first.receive(alive("x"))
+    second.table.copy_from(first.table)
+    assert second.table.states() == first.table.states()
+    second.receive(alive("y", addr=b"\x0a\x00\x00\x04"), bury("x"))
+    assert {name: node.status for name, node in second.table.nodes.items()} == {
+        "me": ALIVE,
+        "x": DEAD,
+        "y": ALIVE,
+    }
+    assert [node.status for node in first.table.nodes.values()] == [ALIVE, ALIVE]
+    assert sorted(second.table.ring) == ["me", "x", "y"]
 
 
 @pytest.mark.parametrize("size", [5, 100])
