@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from isthmus.model import catalog, diagnosis, event, federation, keyring, kv, query
+from isthmus.model import catalog, coordinate, diagnosis, event, federation, keyring, kv, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "Health.ServiceChecks": Method(catalog.ServiceRequest, catalog.IndexedHealthChecks),
     "Health.NodeChecks": Method(catalog.NodeRequest, catalog.IndexedHealthChecks),
     "Health.ChecksInState": Method(catalog.ChecksInStateRequest, catalog.IndexedHealthChecks),
+    "Coordinate.ListDatacenters": Method(
+        query.Empty, tuple[coordinate.DatacenterMap, ...], local=True
+    ),
+    "Coordinate.ListNodes": Method(query.DatacenterRequest, coordinate.IndexedCoordinates),
+    "Coordinate.Node": Method(catalog.NodeRequest, coordinate.IndexedCoordinates),
+    "Coordinate.Update": Method(coordinate.CoordinateUpdateRequest, query.Empty, read=False),
     "Internal.ServiceDump": Method(catalog.ServiceDumpRequest, catalog.IndexedNodesWithGateways),
     "Internal.EventFire": Method(event.EventFireRequest, event.EventFireResponse, read=False),
     "Internal.KeyringOperation": Method(keyring.KeyringRequest, keyring.KeyringResponses),

@@ -28,7 +28,9 @@ from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
 from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
 from isthmus.server.committer import Committer
+from isthmus.server.coordinates import CoordinateUpdates
 from isthmus.server.endpoints import HANDLERS, Context, Forwarder, GossipPools, Handler, NoPools
+from isthmus.server.endpoints.context import WanView
 from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
@@ -97,6 +99,7 @@ class Server:
         wall: Reads the calendar clock.
         federation_states_enabled: Whether all servers concerned support federation states;
             asked at each use.
+        wan: Says where other datacenters lie; None when nothing is known of that.
         report: Says how the federation fares, as this server sees it.
         gossip: The pools that this server is a member of.
     """
@@ -112,6 +115,7 @@ class Server:
         wall: Callable[[], datetime],
         federation_states_enabled: Callable[[], bool] = lambda: True,
         report: Callable[[], FederationReport] = FederationReport,
+        wan: WanView | None = None,
         gossip: GossipPools | None = None,
     ) -> None:
         self.config: Final = config
@@ -123,11 +127,12 @@ class Server:
             query_time=config.default_query_time,
             query_time_max=config.max_query_time,
         )
-        self._forward = forward
+        self._forward, self._wan = forward, wan
         self._rng = rng
         self._tasks = TaskScope()
         self._lead: Lead | None = None
         self._committer: Committer | None = None
+        self._coordinates = CoordinateUpdates(self.apply)
         self._context = Context(
             dc=config.datacenter,
             store=store,
@@ -137,6 +142,8 @@ class Server:
             leader=lambda: self.leader_address,
             peers=lambda: (config.rpc_address,),
             datacenters=self.datacenters,
+            note_coordinate=self._coordinates.add,
+            datacenter_maps=wan.maps if wan is not None else tuple,
             federation_states_enabled=federation_states_enabled,
             wall=wall,
             report=report,
@@ -180,6 +187,7 @@ class Server:
                 batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
             )
             self._committing = self._tasks.spawn(self._commit(self._committer))
+            self._tasks.spawn(self._coordinates.run())
         _logger.info("storage loaded", extra={"index": head.index, **self.store.row_counts()})
 
     async def stop(self) -> None:
@@ -244,7 +252,11 @@ class Server:
 
     def datacenters(self) -> tuple[str, ...]:
         """Datacenters that have servers, nearest first; ours is always among them."""
-        known = self._forward.datacenters() if self._forward is not None else ()
+        known: tuple[str, ...] = ()
+        if self._wan is not None:
+            known = self._wan.datacenters()
+        elif self._forward is not None:
+            known = self._forward.datacenters()
         own = self.config.datacenter
         return known if own in known else (own, *known)
 

@@ -28,4 +28,5 @@ def test_only_what_any_server_answers_is_local() -> None:
     assert {name for name, method in METHODS.items() if method.local} == {
         "Status.Ping",
         "Catalog.ListDatacenters",
+        "Coordinate.ListDatacenters",
     }

@@ -5,6 +5,7 @@ from typing import Final
 
 from isthmus.server.endpoints import (
     catalog,
+    coordinate,
     events,
     federation_state,
     health,
@@ -29,6 +30,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     for service, module in (
         ("Status", status),
         ("Catalog", catalog),
+        ("Coordinate", coordinate),
         ("Health", health),
         ("Internal", internal),
         ("Internal", events),

@@ -32,6 +32,7 @@ from isthmus.model.catalog import (
 from isthmus.model.query import DatacenterRequest, Empty
 from isthmus.model.registration import validate_kind
 from isthmus.server.endpoints.context import Context, Handler, refuse_filter
+from isthmus.server.endpoints.near import nearest_first
 from isthmus.store.answer import Answer
 from isthmus.store.catalog import has_meta
 
@@ -93,6 +94,7 @@ async def list_nodes(context: Context, request: DatacenterRequest) -> IndexedNod
     if request.node_meta_filters:
         wanted = request.node_meta_filters
         nodes = tuple([node for node in nodes if has_meta(node.meta, wanted)])
+    nodes = nearest_first(context, request.source, nodes, lambda node: node.node)
     return IndexedNodes(nodes=nodes, index=answer.shown_index, known_leader=True)
 
 
@@ -126,6 +128,7 @@ async def service_nodes(context: Context, request: ServiceRequest) -> IndexedSer
         nodes = tuple([row for row in nodes if has_tags(row.service_tags, tags)])
     if meta:
         nodes = tuple([row for row in nodes if has_meta(row.node_meta, meta)])
+    nodes = nearest_first(context, request.source, nodes, lambda row: row.node)
     return IndexedServiceNodes(service_nodes=nodes, index=answer.shown_index, known_leader=True)
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from isthmus.errors import RequestError, Unavailable
+from isthmus.model.coordinate import Coordinate, DatacenterMap
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.keyring import KeyringRequest, KeyringResponse
 from isthmus.model.query import QueryOptions
@@ -70,6 +71,16 @@ class NoPools:
         raise Unavailable(_NO_POOL)
 
 
+class WanView(Protocol):
+    """Where the servers of all datacenters lie, as our WAN pool knows it."""
+
+    def datacenters(self) -> tuple[str, ...]:
+        """Datacenters that have servers, nearest first."""
+
+    def maps(self) -> tuple[DatacenterMap, ...]:
+        """Coordinates of the servers of each datacenter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What endpoints work with.
@@ -83,6 +94,8 @@ class Context:
         leader: ``host:port`` of the leader's RPC port; empty without one.
         peers: The same of all servers of the datacenter.
         datacenters: Known datacenters, nearest first.
+        note_coordinate: Takes where a node lies, to be stored soon.
+        datacenter_maps: Where the servers of each datacenter lie.
         federation_states_enabled: Whether all servers concerned support federation states.
         wall: Reads the calendar clock.
         report: Says how the federation fares, as this server sees it.
@@ -98,6 +111,8 @@ class Context:
     leader: Callable[[], str]
     peers: Callable[[], tuple[str, ...]]
     datacenters: Callable[[], tuple[str, ...]]
+    note_coordinate: Callable[[Coordinate], None]
+    datacenter_maps: Callable[[], tuple[DatacenterMap, ...]]
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
     report: Callable[[], FederationReport] = FederationReport

@@ -16,16 +16,21 @@ from isthmus.model.catalog import (
     NodeRequest,
     ServiceRequest,
 )
+from isthmus.model.query import QuerySource
 from isthmus.server.endpoints.catalog import has_tags, wanted_tags
 from isthmus.server.endpoints.context import Context, Handler, refuse_filter
+from isthmus.server.endpoints.near import nearest_first
 from isthmus.store.answer import Answer
 from isthmus.store.catalog import has_meta
+
+_NOWHERE: Final = QuerySource()
 
 
 async def service_nodes(context: Context, request: ServiceRequest) -> IndexedCheckServiceNodes:
     """Instances of a service with nodes and checks, healthy or not.
 
-    Without tag or metadata filters `nodes` is the same object until a row in it changes.
+    Without tag or metadata filters, and if the order does not matter, `nodes` is the same object
+    until a row in it changes.
     """
     if request.filter:
         refuse_filter(request)
@@ -38,6 +43,8 @@ async def service_nodes(context: Context, request: ServiceRequest) -> IndexedChe
     nodes = answer.value
     if request.tag_filter or request.node_meta_filters:
         nodes = _filtered(nodes, request)
+    if request.source.node:
+        nodes = nearest_first(context, request.source, nodes, _node_of)
     return IndexedCheckServiceNodes(nodes=nodes, index=answer.shown_index, known_leader=True)
 
 
@@ -50,6 +57,10 @@ def _service_nodes(
     answer = catalog.check_service_nodes(request.service_name)
     # Services behind an ingress gateway are named by config entries: without any, none is.
     return answer.of(()) if request.ingress else answer
+
+
+def _node_of(item: CheckServiceNode) -> str:
+    return item.node.node if item.node is not None else ""
 
 
 def _filtered(
@@ -72,7 +83,7 @@ async def service_checks(context: Context, request: ServiceRequest) -> IndexedHe
     refuse_filter(request)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.service_checks(request.service_name))
-    return _checks_reply(context, answer, request.node_meta_filters)
+    return _checks_reply(context, answer, request.node_meta_filters, request.source)
 
 
 async def node_checks(context: Context, request: NodeRequest) -> IndexedHealthChecks:
@@ -80,7 +91,7 @@ async def node_checks(context: Context, request: NodeRequest) -> IndexedHealthCh
     refuse_filter(request)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.node_checks(request.node))
-    return _checks_reply(context, answer, None)
+    return _checks_reply(context, answer)
 
 
 async def checks_in_state(context: Context, request: ChecksInStateRequest) -> IndexedHealthChecks:
@@ -88,13 +99,14 @@ async def checks_in_state(context: Context, request: ChecksInStateRequest) -> In
     refuse_filter(request)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.checks_in_state(request.state))
-    return _checks_reply(context, answer, request.node_meta_filters)
+    return _checks_reply(context, answer, request.node_meta_filters, request.source)
 
 
 def _checks_reply(
     context: Context,
     answer: Answer[tuple[HealthCheck, ...]],
-    node_meta: Mapping[str, str] | None,
+    node_meta: Mapping[str, str] | None = None,
+    source: QuerySource = _NOWHERE,
 ) -> IndexedHealthChecks:
     checks = answer.value
     if node_meta:
@@ -105,6 +117,7 @@ def _checks_reply(
             if node is not None and has_meta(node.meta, node_meta):
                 kept.append(check)
         checks = tuple(kept)
+    checks = nearest_first(context, source, checks, lambda check: check.node)
     return IndexedHealthChecks(health_checks=checks, index=answer.shown_index, known_leader=True)
 
 
