@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
-from isthmus.http import agent, catalog, federation, gateway, health, isthmus, kv, metrics, status
+from isthmus.http import (
+    agent,
+    catalog,
+    coordinate,
+    federation,
+    gateway,
+    health,
+    isthmus,
+    kv,
+    metrics,
+    status,
+)
 from isthmus.http.bodies import compress
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.request import NO_QUERY, Query, Request, unescape
@@ -29,6 +40,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *catalog.ROUTES,
     *health.ROUTES,
     *kv.ROUTES,
+    *coordinate.ROUTES,
     *agent.ROUTES,
     *metrics.ROUTES,
     *federation.ROUTES,
