@@ -73,6 +73,8 @@ class World:
         """Whether nothing gets from one member to another."""
         self.refuse: Callable[[str, str], bool] = lambda source, target: False
         """Whether a send fails at once, as through a gateway that is not there."""
+        self.hosts_refuse = False
+        """Whether the hosts of crashed members run on and say that nobody listens there."""
         self.packets: list[tuple[float, str, str, bytes]] = []
         self.record_packets = False
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -245,6 +247,15 @@ class World:
             return
         if self.rng.random() < self.loss:
             return
+        if self.hosts_refuse and not self.sites[target].running and not self.cut(name, target):
+            address = packet.address
+            self.at(
+                self.now + 2 * self.latency[1],
+                lambda: self._on(
+                    name, site, lambda: site.serf.receive_refusal(address, now=self.now)
+                ),
+            )
+            return
         source = None if self.by_name else site.serf.memberlist.table.me.address
         self._schedule(
             name,
@@ -278,7 +289,9 @@ class World:
                 lambda: self._on(
                     name,
                     site,
-                    lambda: site.serf.stream_failed(number, "connection refused", now=self.now),
+                    lambda: site.serf.stream_failed(
+                        number, "connection refused", refused=self.hosts_refuse, now=self.now
+                    ),
                 ),
             )
             return

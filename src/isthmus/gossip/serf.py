@@ -413,9 +413,19 @@ class Serf:
         """The stream of an OpenStream is connected and its data written."""
         self.memberlist.streams.opened(stream_id, now=now)
 
-    def stream_failed(self, stream_id: int, text: str, *, now: float) -> None:
-        """The stream of an OpenStream could not be connected, or broke."""
-        self.memberlist.streams.failed(stream_id, text, now=now)
+    def receive_refusal(self, address: Address, *, now: float) -> None:
+        """A packet of ours was refused by the host it was sent to: nobody listens there."""
+        self.memberlist.receive_refusal(address, now=now)
+        self._absorb(now=now)
+
+    def stream_failed(
+        self, stream_id: int, text: str, *, refused: bool = False, now: float
+    ) -> None:
+        """The stream of an OpenStream could not be connected, or broke.
+
+        `refused`: the member's own host said that nobody listens there.
+        """
+        self.memberlist.streams.failed(stream_id, text, refused=refused, now=now)
         self._absorb(now=now)
 
     def receive_stream_data(self, stream_id: int, data: bytes, *, now: float) -> None:

@@ -182,7 +182,7 @@ class PoolDriver:
         self._scope: TaskScope
         self._listening: Listening | None = None
         self._datagrams: asyncio.DatagramTransport | None = None
-        self._socket = DatagramProtocol(self.receive_packet)
+        self._socket = DatagramProtocol(self.receive_packet, self.receive_refusal)
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._streams: dict[int, StreamProtocol] = {}
@@ -226,7 +226,7 @@ class PoolDriver:
                 entropy=self._entropy,
                 now=self._loop.time(),
                 route_by_name=config.route_by_name,
-                is_remote=self._is_remote,
+                is_remote=self._carries,
                 resolve_conflicts=config.resolve_conflicts,
             )
         except BaseException:
@@ -511,7 +511,13 @@ class PoolDriver:
             self._core.receive_packet(data, source=source, now=self._loop.time())
             self.flush()
 
-    def _is_remote(self, name: str) -> bool:
+    def receive_refusal(self, address: tuple[str, int]) -> None:
+        """A host said that nobody listens where we sent a packet."""
+        if not self._closed:
+            self._core.receive_refusal(address, now=self._loop.time())
+            self.flush()
+
+    def _carries(self, name: str) -> bool:
         try:
             return self.config.carrier is not None and self.config.carrier.carries(name)
         except InvalidNodeName:
@@ -629,7 +635,8 @@ class PoolDriver:
             raise
         except OSError as error:
             text, _ = explain_dial(error, host_port(*request.address))
-            self._core.stream_failed(request.id, text, now=self._loop.time())
+            refused = isinstance(error, ConnectionRefusedError) and not self._carries(request.node)
+            self._core.stream_failed(request.id, text, refused=refused, now=self._loop.time())
         except (Unavailable, InvalidNodeName, ProtocolError) as error:
             text = str(error) or type(error).__name__
             self._core.stream_failed(request.id, text, now=self._loop.time())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from isthmus.errors import ProtocolError
+from isthmus.net.network import DatagramRefused
 from isthmus.rpc.packets import PacketReader
 
 PACKET_IDLE_MAX: Final = 120.0
@@ -22,14 +23,19 @@ class DatagramProtocol(asyncio.DatagramProtocol):
 
     Args:
         on_packet: Takes a datagram and where it came from.
+        on_refusal: Takes an address whose host refused a datagram of ours.
 
     Attributes:
         failed: Set when the socket refused what was sent; whoever sends resets it before.
         full: Whether so much waits for the socket that more should count as lost.
     """
 
-    def __init__(self, on_packet: Callable[[bytes, tuple[str, int]], None]) -> None:
-        self._on_packet = on_packet
+    def __init__(
+        self,
+        on_packet: Callable[[bytes, tuple[str, int]], None],
+        on_refusal: Callable[[tuple[str, int]], None],
+    ) -> None:
+        self._on_packet, self._on_refusal = on_packet, on_refusal
         self.failed = self.full = False
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
@@ -37,8 +43,11 @@ class DatagramProtocol(asyncio.DatagramProtocol):
         self._on_packet(data, (addr[0], addr[1]))
 
     def error_received(self, exc: Exception) -> None:
-        """Note that the socket refused a datagram."""
-        self.failed = True
+        """Note that the socket refused a datagram, or pass on that its receiver's host did."""
+        if isinstance(exc, DatagramRefused):
+            self._on_refusal(exc.address)
+        else:
+            self.failed = True
 
     def pause_writing(self) -> None:
         """Note that too much waits."""

@@ -8,6 +8,7 @@ from isthmus.net.gossip_protocols import (
     PacketProtocol,
     StreamProtocol,
 )
+from isthmus.net.network import DatagramRefused
 from isthmus.rpc.packets import frame_packet
 from support.memory_network import connection_pair
 
@@ -140,7 +141,10 @@ async def test_silent_connection_is_watched() -> None:
 
 def test_socket_remembers_its_troubles() -> None:
     received: list[tuple[bytes, tuple[str, int]]] = []
-    protocol = DatagramProtocol(lambda data, source: received.append((data, source)))
+    refusals: list[tuple[str, int]] = []
+    protocol = DatagramProtocol(
+        lambda data, source: received.append((data, source)), refusals.append
+    )
     protocol.datagram_received(b"x", ("::1", 7946, 0, 0))
     protocol.error_received(OSError("no way"))
     protocol.pause_writing()
@@ -148,3 +152,12 @@ def test_socket_remembers_its_troubles() -> None:
     assert (protocol.failed, protocol.full) == (True, True)
     protocol.resume_writing()
     assert not protocol.full
+    assert refusals == []
+
+
+def test_refusal_by_a_host_is_passed_on_and_no_trouble_of_the_socket() -> None:
+    refusals: list[tuple[str, int]] = []
+    protocol = DatagramProtocol(lambda data, source: None, refusals.append)
+    protocol.error_received(DatagramRefused("127.0.0.1", 7946))
+    assert refusals == [("127.0.0.1", 7946)]
+    assert not protocol.failed
