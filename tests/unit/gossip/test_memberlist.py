@@ -22,6 +22,8 @@ from isthmus.gossip.outputs import (
 from isthmus.wire import memberlist as wire
 from support.memberlist_core import QUIET, X_ADDR, Core, X, Y, ping
 
+Y_ADDR = b"\x0a\x00\x00\x03"
+
 
 def test_ping_is_answered_to_its_source() -> None:
     core = Core()
@@ -196,6 +198,55 @@ def test_failed_ping_asks_helpers_at_once() -> None:
     assert core.core.next_timer() == now
     core.core.handle_timer(now=now)
     assert [type(m) for _, _, (m,) in core.sent()] == [wire.IndirectPing]
+
+
+def begin_probe(core: Core) -> tuple[float, str, int]:
+    """Let the next probe begin: the moment, whom it asks, its number."""
+    now, begun = core.run_until_probe()
+    return now, begun.node, begun.seq_no
+
+
+def test_target_that_is_refused_everywhere_is_suspected_before_the_deadline() -> None:
+    core = Core()
+    core.add("x")
+    core.add("y", Y_ADDR)
+    now, target, number = begin_probe(core)
+    nodes = core.core.table.nodes
+    core.core.receive_refusal(nodes[target].address, now=now + 0.001)
+    assert core.core.next_timer() == now + 0.001
+    core.core.handle_timer(now=now + 0.001)
+    outputs = core.core.take_outputs()
+    (stream,) = [output for output in outputs if isinstance(output, OpenStream)]
+    core.core.streams.failed(stream.id, "connection refused", refused=True, now=now + 0.002)
+    core.core.handle_timer(now=now + 0.002)
+    assert nodes[target].status is wire.NodeStatus.ALIVE
+    core.receive(wire.Nack(seq_no=number), now=now + 0.003)
+    core.core.handle_timer(now=now + 0.003)
+    assert nodes[target].status is wire.NodeStatus.SUSPECT
+
+
+def test_refusal_by_others_does_not_speak_for_the_target() -> None:
+    core = Core()
+    core.add("x")
+    now, target, _ = begin_probe(core)
+    host, port = core.core.table.nodes[target].address
+    for address in ((host, port + 1), ("10.0.0.99", port)):
+        core.core.receive_refusal(address, now=now + 0.001)
+        assert core.core.next_timer() >= now + QUIET.probe_timeout
+    assert core.core.counters["packets_refused_by_host"] == 2
+
+
+def test_helper_that_is_refused_sends_its_nack_at_once() -> None:
+    core = Core()
+    core.core.hold()
+    core.receive(indirect(), now=10.0)
+    core.sent()
+    core.core.receive_refusal(X, now=10.001)
+    assert core.core.next_timer() == 10.0 + QUIET.probe_timeout
+    core.core.receive_refusal(Y, now=10.002)
+    assert core.core.next_timer() == 10.002
+    core.core.handle_timer(now=10.002)
+    assert core.sent() == [("x", X, [wire.Nack(seq_no=40)])]
 
 
 def test_news_ride_on_acks() -> None:

@@ -1,5 +1,6 @@
 """Whole pools in virtual time: nobody is lost, the dead are found, the living are kept."""
 
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,44 @@ def test_crashed_member_is_found_by_all(size: int) -> None:
             found.append(moment - start)
     assert 4 <= min(found) <= 11
     assert max(found) - min(found) < 1
+
+
+@pytest.mark.parametrize("size", [2, 3, 5, 10])
+def test_crash_on_a_host_that_runs_on_is_found_sooner(size: int) -> None:
+    """Everybody hears that nobody listens there, so no probe waits for its deadline."""
+    found = []
+    for seed in range(9):
+        world = World(seed=seed)
+        world.hosts_refuse = True
+        names = world.add_pool(size)
+        start = world.now
+        world.crash(names[1])
+        world.run(until=start + 20)
+        ((moment, who),) = world.events(names[0], MemberFailed)
+        assert who == names[1]
+        found.append(moment - start)
+    assert min(found) >= 4  # The suspicion's own time is the protocol's.
+    assert statistics.median(found) < 5
+
+
+@pytest.mark.parametrize("trouble", ["loss", "pause", "restart"])
+def test_hosts_that_refuse_make_no_member_that_lives_fail(trouble: str) -> None:
+    world = World(seed=5, loss=0.3 if trouble == "loss" else 0.0)
+    world.hosts_refuse = True
+    names = world.add_pool(6)
+    for round_ in range(20):
+        start = world.now
+        if trouble == "pause":
+            world.pause(names[round_ % 6], until=start + 2.0)
+        if trouble == "restart":
+            world.crash(names[5])
+            world.run(until=start + 2.0)
+            world.add(names[5])
+            world.join(names[5], names[0])
+        world.run(until=start + 15)
+    for name in names:
+        assert world.statuses(name) == {MemberStatus.ALIVE}
+        assert world.events(name, MemberFailed) == []
 
 
 def test_member_that_leaves_is_left_not_failed() -> None:
