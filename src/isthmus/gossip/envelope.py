@@ -4,8 +4,10 @@ Source: protocol/gossip.md §1.2, §1.3, §1.7.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
+from isthmus.errors import ProtocolError
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.wire import memberlist as wire
@@ -16,6 +18,56 @@ COMPRESS_SIZE_MAX: Final = 32 * 1024
 """Larger streams go uncompressed: the time it takes would hold up the loop."""
 COMPOUND_OVERHEAD: Final = 2
 """Bytes that each message in a compound costs beside its own."""
+
+
+@dataclass(slots=True)
+class ReadPacket:
+    """What a packet says.
+
+    Attributes:
+        messages: In order.
+        refused: How many more were in it that can not be read.
+    """
+
+    messages: list[wire.PacketMessage] = field(default_factory=list)
+    refused: int = 0
+
+
+class Reader(Protocol):
+    """Reads the one message that comes over a stream; see `wire.memberlist.StreamReader`."""
+
+    message: wire.StreamMessage | None
+
+    @property
+    def held_size(self) -> int:
+        """Bytes taken in so far."""
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes in."""
+
+
+class Codec(Protocol):
+    """Makes bytes of messages and messages of bytes: `Envelope`, or a simulation's stand-in."""
+
+    @property
+    def budget(self) -> int:
+        """Bytes for the messages of one packet."""
+
+    def packet(self, messages: Sequence[bytes], *, checksum: bool) -> bytes:
+        """One datagram of these messages."""
+
+    def read_packet(self, data: bytes) -> ReadPacket:
+        """What a packet says.
+
+        Raises:
+            ProtocolError: A layer around the whole packet is wrong; nothing of it may be used.
+        """
+
+    def stream(self, message: wire.StreamMessage, *, dialler: bool) -> bytes:
+        """All bytes of one direction of a stream."""
+
+    def reader(self, *, dialler: bool) -> Reader:
+        """Reads the other direction."""
 
 
 class Envelope:
@@ -40,18 +92,25 @@ class Envelope:
             budget -= 2 + len(self._config.label)
         return budget - wire.ENCRYPTION_OVERHEAD if self._sealing else budget
 
-    def open_packet(self, data: bytes) -> wire.OpenedPacket:
-        """Take the layers off a packet.
+    def read_packet(self, data: bytes) -> ReadPacket:
+        """What a packet says.
 
         Raises:
             ProtocolError: A layer around the whole packet is wrong; nothing of it may be used.
         """
-        return wire.open_packet(
+        opened = wire.open_packet(
             data,
             label=self._config.label,
             ciphers=self._keyring.ciphers,
             verify=self._config.verify_incoming,
         )
+        read = ReadPacket(refused=len(opened.faults))
+        for leaf in opened.messages:
+            try:
+                read.messages.append(wire.decode_message(leaf))
+            except ProtocolError:
+                read.refused += 1
+        return read
 
     def packet(self, messages: Sequence[bytes], *, checksum: bool) -> bytes:
         """One datagram of these messages."""

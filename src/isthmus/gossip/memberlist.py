@@ -6,6 +6,7 @@ and the exchange of full state. What it carries for the layer above, it gets thr
 Source: SWIM; Lifeguard; protocol/gossip.md §4 to §10, §15.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -16,7 +17,7 @@ from isthmus.gossip import pushpull
 from isthmus.gossip.awareness import Awareness
 from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
 from isthmus.gossip.config import GossipConfig
-from isthmus.gossip.envelope import COMPOUND_OVERHEAD, Envelope
+from isthmus.gossip.envelope import COMPOUND_OVERHEAD, Codec, Envelope
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.members import (
     OUR_VSN,
@@ -80,6 +81,7 @@ class Memberlist:
             sent to a nameless address.
         is_remote: With routing by name: whether a name belongs to another datacenter, where a
             stream is no second way to the same member.
+        codec: Makes and reads what is sent; without one: an `Envelope` of `config` and `keyring`.
         rng: Source of every random choice, so that a seed replays a run.
         entropy: Gives so many unpredictable bytes, for nonces.
         now: Seconds on the driver's monotonic clock.
@@ -99,10 +101,11 @@ class Memberlist:
         now: float,
         route_by_name: bool = False,
         is_remote: Callable[[str], bool] = lambda name: False,
+        codec: Codec | None = None,
     ) -> None:
         self.config, self.keyring = config, keyring
         self._upper, self._rng = upper, rng
-        self._envelope = Envelope(config, keyring, entropy)
+        self._envelope = codec or Envelope(config, keyring, entropy)
         self._route_by_name, self._is_remote = route_by_name, is_remote
         self._outputs: list[MemberlistOutput] = []
         self.counters: dict[str, int] = {"packets_received": 0, "packets_sent": 0}
@@ -220,20 +223,15 @@ class Memberlist:
             now: Seconds on the driver's monotonic clock.
         """
         try:
-            opened = self._envelope.open_packet(data)
+            packet = self._envelope.read_packet(data)
         except ProtocolError:
             self._count("packets_refused")
             return
         self._count("packets_received")
-        for _ in opened.faults:
+        for _ in range(packet.refused):
             self._count("messages_refused")
-        for leaf in opened.messages:
-            try:
-                message = wire.decode_message(leaf)
-            except ProtocolError:
-                self._count("messages_refused")
-            else:
-                self._receive_message(message, source=source, now=now)
+        for message in packet.messages:
+            self._receive_message(message, source=source, now=now)
 
     def packet_failed(self, packet_id: int, *, now: float) -> None:
         """A packet surely did not go out: its ping is lost, its rumours do not count as told."""
@@ -346,27 +344,43 @@ class Memberlist:
 
     def next_timer(self) -> float:
         """Moment at which `handle_timer` is due, on the driver's clock."""
-        due = [relayed.deadline for relayed in self._relayed.values()]
-        parts = (self.table.next_timer(), self.streams.next_timer(), self._leave_deadline)
-        due += [moment for moment in parts if moment is not None]
+        due = math.inf
         if not self.held:
-            due += (self._prober.next_timer(), self._push_pull_at)
-            if self._has_broadcasts():
-                due.append(self._gossip_at)
-        return min(due) if due else float("inf")
+            due = self._prober.next_timer()
+            if self._push_pull_at < due:
+                due = self._push_pull_at
+            if self._has_broadcasts() and self._gossip_at < due:
+                due = self._gossip_at
+        if self._waits():
+            parts = (self.table.next_timer(), self.streams.next_timer(), self._leave_deadline)
+            moments = [relayed.deadline for relayed in self._relayed.values()]
+            moments += [moment for moment in parts if moment is not None]
+            due = min([due, *moments])
+        return due
+
+    def _waits(self) -> bool:
+        """Whether anything but our own rounds may be due; seldom so."""
+        return bool(
+            self._relayed
+            or self.streams.open
+            or self.table.suspicions
+            or self._leave_deadline is not None
+        )
 
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`."""
-        self.streams.handle_timer(now=now)
-        self._expire_relayed(now=now)
-        self.table.handle_timer(now=now)
+        if self._waits():
+            self.streams.handle_timer(now=now)
+            self._expire_relayed(now=now)
+            self.table.handle_timer(now=now)
         if not self.held:
             self._probe(now=now)
             if now >= self._push_pull_at:
                 self._push_pull(now=now)
             if now >= self._gossip_at and self._has_broadcasts():
                 self._gossip(now=now)
-        self._watch_leave(now=now)
+        if self._leave_deadline is not None:
+            self._watch_leave(now=now)
 
     def _expire_relayed(self, *, now: float) -> None:
         overdue = [number for number, ping in self._relayed.items() if ping.deadline <= now]
@@ -378,8 +392,9 @@ class Memberlist:
 
     def _watch_leave(self, *, now: float) -> None:
         """Notice that our departure was sent out, or that the time for it is over."""
+        assert self._leave_deadline is not None
         sent = bool(self.rumours.take_finished())
-        if self._leave_deadline is not None and (sent or now >= self._leave_deadline):
+        if sent or now >= self._leave_deadline:
             self._leave_deadline = None
             self._outputs.append(LeaveSent())
 

@@ -178,7 +178,8 @@ class MemberTable:
         """The members in the order of this round's probes."""
         self.leaving = False
         self._states: tuple[NodeState, ...] | None = None
-        self._suspicions: dict[str, Suspicion] = {}
+        self.suspicions: dict[str, Suspicion] = {}
+        """Timers of the suspects."""
         self._announce()
 
     def __len__(self) -> int:
@@ -213,7 +214,7 @@ class MemberTable:
         node = self.nodes.get(suspect.node)
         if node is None or suspect.incarnation < node.incarnation:
             return
-        running = self._suspicions.get(node.name)
+        running = self.suspicions.get(node.name)
         if running is not None:
             if running.confirm(suspect.from_):
                 self._spread(suspect)
@@ -226,14 +227,14 @@ class MemberTable:
         self._spread(suspect)
         self._put(node.turned(_SUSPECT, incarnation=suspect.incarnation, now=now))
         times = SuspicionTimes.of(self._config, member_count=len(self.nodes))
-        self._suspicions[node.name] = Suspicion(suspect.from_, times, now=now)
+        self.suspicions[node.name] = Suspicion(suspect.from_, times, now=now)
 
     def receive_dead(self, dead: Dead, *, now: float) -> None:
         """Weigh the claim that a member is dead, or (from itself) that it left."""
         node = self.nodes.get(dead.node)
         if node is None or dead.incarnation < node.incarnation:
             return
-        self._suspicions.pop(node.name, None)
+        self.suspicions.pop(node.name, None)
         if node.gone:
             return
         if node is self.me and not self.leaving:
@@ -285,15 +286,15 @@ class MemberTable:
 
     def next_timer(self) -> float | None:
         """When the next suspect runs out of time."""
-        if not self._suspicions:
+        if not self.suspicions:
             return None
-        return min([suspicion.deadline for suspicion in self._suspicions.values()])
+        return min([suspicion.deadline for suspicion in self.suspicions.values()])
 
     def handle_timer(self, *, now: float) -> None:
         """Declare dead the suspects that did not refute in time."""
-        if not self._suspicions:
+        if not self.suspicions:
             return
-        overdue = [name for name, timer in self._suspicions.items() if timer.deadline <= now]
+        overdue = [name for name, timer in self.suspicions.items() if timer.deadline <= now]
         for name in overdue:
             node = self.nodes[name]
             dead = Dead(incarnation=node.incarnation, node=name, from_=self.me.name)
@@ -414,7 +415,7 @@ class MemberTable:
         self._refute(claimed.incarnation)
 
     def _revive(self, node: Node, claimed: NodeState, *, now: float) -> None:
-        self._suspicions.pop(node.name, None)
+        self.suspicions.pop(node.name, None)
         changed_at = node.changed_at if node.status is _ALIVE else now
         moved = (node.addr, node.port) != (claimed.addr, claimed.port)
         known = Node.of(claimed, changed_at=changed_at, address=None if moved else node.address)

@@ -14,7 +14,7 @@ from typing import Final
 from isthmus.errors import ProtocolError
 from isthmus.gossip import pushpull
 from isthmus.gossip.config import GossipConfig
-from isthmus.gossip.envelope import Envelope
+from isthmus.gossip.envelope import Codec, Reader
 from isthmus.gossip.members import MemberTable, normalise_addr
 from isthmus.gossip.outputs import (
     Address,
@@ -99,7 +99,7 @@ class _Accepted:
 @dataclass(slots=True)
 class _Stream:
     purpose: _Exchange | _FallbackPing | _Accepted
-    reader: wire.StreamReader
+    reader: Reader
     deadline: float
 
 
@@ -124,7 +124,7 @@ class Streams:
         config: GossipConfig,
         *,
         table: MemberTable,
-        envelope: Envelope,
+        envelope: Codec,
         upper: Upper,
         emit: Callable[[MemberlistOutput], None],
         on_ping_acked: Callable[[int], None],
@@ -137,7 +137,8 @@ class Streams:
         self._upper, self._emit = upper, emit
         self._on_ping_acked, self._on_ping_refused = on_ping_acked, on_ping_refused
         self._number, self._count, self._route_by_name = number, count, route_by_name
-        self._streams: dict[int, _Stream] = {}
+        self.open: dict[int, _Stream] = {}
+        """Streams that wait for their message, by number."""
 
     # --- Our side -------------------------------------------------------------------------------
 
@@ -164,16 +165,14 @@ class Streams:
                 return None
         number = self._number()
         deadline = now + self._config.stream_timeout
-        self._streams[number] = _Stream(
-            _Accepted(peer), self._envelope.reader(dialler=False), deadline
-        )
+        self.open[number] = _Stream(_Accepted(peer), self._envelope.reader(dialler=False), deadline)
         return number
 
     # --- From the network -----------------------------------------------------------------------
 
     def opened(self, stream_id: int, *, now: float) -> None:
         """A stream of ours is connected and its data written: the answer's time begins."""
-        stream = self._streams.get(stream_id)
+        stream = self.open.get(stream_id)
         if stream is not None and isinstance(stream.purpose, _Exchange):
             stream.deadline = now + self._config.stream_timeout
 
@@ -186,7 +185,7 @@ class Streams:
             refused: Whether the member's own host said that nobody listens there.
             now: Seconds on the driver's monotonic clock.
         """
-        stream = self._streams.pop(stream_id, None)
+        stream = self.open.pop(stream_id, None)
         if stream is None:
             return
         if refused and isinstance(stream.purpose, _FallbackPing):
@@ -195,7 +194,7 @@ class Streams:
 
     def receive_data(self, stream_id: int, data: bytes, *, now: float) -> None:
         """Take in bytes of a stream; malformed ones end it."""
-        stream = self._streams.get(stream_id)
+        stream = self.open.get(stream_id)
         if stream is None:
             return
         try:
@@ -204,13 +203,13 @@ class Streams:
             self._refuse(stream_id, stream, str(error), now=now)
             return
         self._check_size(now=now)
-        if stream.reader.message is not None and stream_id in self._streams:
-            del self._streams[stream_id]
+        if stream.reader.message is not None and stream_id in self.open:
+            del self.open[stream_id]
             self._receive(stream_id, stream.purpose, stream.reader.message, now=now)
 
     def receive_eof(self, stream_id: int, *, now: float) -> None:
         """The peer closed a stream, cleanly or not."""
-        stream = self._streams.pop(stream_id, None)
+        stream = self.open.pop(stream_id, None)
         if stream is not None:
             self._emit(CloseStream(stream_id))
             self._end(stream, "EOF", now=now)
@@ -219,13 +218,13 @@ class Streams:
 
     def next_timer(self) -> float | None:
         """When the next stream runs out of time."""
-        return min((stream.deadline for stream in self._streams.values()), default=None)
+        return min((stream.deadline for stream in self.open.values()), default=None)
 
     def handle_timer(self, *, now: float) -> None:
         """End the streams whose time is over."""
-        overdue = [number for number, s in self._streams.items() if s.deadline <= now]
+        overdue = [number for number, s in self.open.items() if s.deadline <= now]
         for number in overdue:
-            stream = self._streams.pop(number)
+            stream = self.open.pop(number)
             self._emit(CloseStream(number))
             self._end(stream, "i/o timeout", now=now)
 
@@ -235,7 +234,7 @@ class Streams:
         """Peers of the streams that they opened, oldest first."""
         return {
             number: stream.purpose
-            for number, stream in self._streams.items()
+            for number, stream in self.open.items()
             if isinstance(stream.purpose, _Accepted)
         }
 
@@ -252,13 +251,13 @@ class Streams:
 
     def _check_size(self, *, now: float) -> None:
         """End the inbound stream that holds most, if all together hold too much."""
-        sizes = {number: self._streams[number].reader.held_size for number in self._inbound()}
+        sizes = {number: self.open[number].reader.held_size for number in self._inbound()}
         if sum(sizes.values()) > INBOUND_SIZE_MAX:
             self._count("streams_refused")
             self._end_inbound(max(sizes, key=sizes.__getitem__), "too much at once", now=now)
 
     def _end_inbound(self, number: int, why: str, *, now: float) -> None:
-        stream = self._streams.pop(number)
+        stream = self.open.pop(number)
         self._emit(CloseStream(number))
         self._end(stream, why, now=now)
 
@@ -321,7 +320,7 @@ class Streams:
 
     def _refuse(self, stream_id: int, stream: _Stream, text: str, *, now: float) -> None:
         """End a stream over which something malformed came; tell a peer that asked us."""
-        del self._streams[stream_id]
+        del self.open[stream_id]
         if isinstance(stream.purpose, _Accepted):
             self._count("streams_refused")
             if text in {wire.NOT_ENCRYPTED, wire.ENCRYPTED, wire.NO_KEY}:
@@ -377,12 +376,12 @@ class Streams:
         """Ask for a stream, or say why there can be none."""
         if self._route_by_name and not target.node:
             return _NAME_REQUIRED
-        outbound = [s for s in self._streams.values() if not isinstance(s.purpose, _Accepted)]
+        outbound = [s for s in self.open.values() if not isinstance(s.purpose, _Accepted)]
         if len(outbound) >= OUTBOUND_STREAMS_MAX:
             return "too many streams are open"
         number = self._number()
         reader = self._envelope.reader(dialler=True)
-        self._streams[number] = _Stream(purpose, reader, now + timeout)
+        self.open[number] = _Stream(purpose, reader, now + timeout)
         self._emit(OpenStream(number, target.node, target.address, data, timeout))
         return None
 

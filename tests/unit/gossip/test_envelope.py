@@ -20,6 +20,10 @@ def make(config: GossipConfig = LAN, *keys: bytes) -> Envelope:
     return Envelope(config, Keyring(keys), Random(1).randbytes)
 
 
+def said(leaf: bytes) -> wire.PacketMessage:
+    return wire.decode_message(leaf)
+
+
 @pytest.mark.parametrize("label", [b"", b"dc1"])
 @pytest.mark.parametrize("keys", [(), (bytes(16), bytes(32))])
 @pytest.mark.parametrize("checksum", [False, True])
@@ -28,7 +32,14 @@ def test_packet_that_goes_in_comes_out(
 ) -> None:
     envelope = make(replace(LAN, label=label), *keys)
     data = envelope.packet([SHORT, LONG], checksum=checksum)
-    assert envelope.open_packet(data).messages == [SHORT, LONG]
+    assert envelope.read_packet(data).messages == [said(SHORT), said(LONG)]
+
+
+def test_what_can_not_be_read_is_counted_and_the_rest_is_used() -> None:
+    data = wire.join_compound([SHORT, b"\x04\xc1", b"\x63", b"\x09\x80"])
+    read = make().read_packet(data)
+    assert read.messages == [said(SHORT)]
+    assert read.refused == 3
 
 
 def test_only_what_gets_shorter_is_compressed() -> None:
@@ -60,12 +71,12 @@ def test_encryption_can_be_installed_before_it_is_used_and_demanded() -> None:
     waiting = make(replace(LAN, verify_incoming=False, verify_outgoing=False), bytes(16))
     using = make(replace(LAN, verify_incoming=False), bytes(16))
     strict = make(LAN, bytes(16))
-    assert old.open_packet(waiting.packet([SHORT], checksum=False)).messages == [SHORT]
-    assert waiting.open_packet(old.packet([SHORT], checksum=False)).messages == [SHORT]
-    assert waiting.open_packet(using.packet([SHORT], checksum=False)).messages == [SHORT]
-    assert strict.open_packet(using.packet([SHORT], checksum=False)).messages == [SHORT]
+    assert old.read_packet(waiting.packet([SHORT], checksum=False)).messages == [said(SHORT)]
+    assert waiting.read_packet(old.packet([SHORT], checksum=False)).messages == [said(SHORT)]
+    assert waiting.read_packet(using.packet([SHORT], checksum=False)).messages == [said(SHORT)]
+    assert strict.read_packet(using.packet([SHORT], checksum=False)).messages == [said(SHORT)]
     with pytest.raises(ProtocolError):
-        strict.open_packet(old.packet([SHORT], checksum=False))
+        strict.read_packet(old.packet([SHORT], checksum=False))
 
 
 @pytest.mark.parametrize("dialler", [True, False])
