@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from isthmus.errors import IsthmusError, NotFound
 from isthmus.http.context import Context
 from isthmus.http.door import Door
@@ -14,6 +16,7 @@ from isthmus.http.response import Response
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.diagnosis import DoctorReport
+from isthmus.model.event import UserEvent, event_index
 from isthmus.model.methods import METHODS
 from isthmus.model.metric import Metrics
 from isthmus.model.record import Record
@@ -66,6 +69,7 @@ class FakeLocal:
         self.known: dict[str, AgentService] = {}
         self.known_checks: dict[str, HealthCheck] = {}
         self.routes: dict[str, bytes] = {}
+        self.known_events: list[UserEvent] = []
         self.doctor = DoctorReport()
         self.figures = Metrics(datetime(2026, 11, 23, 12, tzinfo=UTC), seconds=10.0)
         self.prometheus_enabled = True
@@ -120,6 +124,17 @@ class FakeLocal:
         if check_id not in self.known_checks:
             raise NotFound(f'CheckID "{check_id}" does not have associated TTL', status=500)
         self._tell("update_check", check_id, status, output)
+
+    async def fire_event(self, event: UserEvent, *, dc: str, token: str) -> UserEvent:
+        self._tell("fire_event", event, dc, token)
+        return msgspec.structs.replace(event, id="00000000-0000-4000-8000-000000000001", version=1)
+
+    async def events(
+        self, *, name: str, node: str, service: str, tag: str, index: int, wait: float
+    ) -> tuple[int, Sequence[UserEvent]]:
+        self._tell("events", name, node, service, tag, index, wait)
+        events = self.known_events
+        return (event_index(events[-1].id) if events else 1), events
 
     async def diagnose(self, dc: str) -> DoctorReport:
         self._tell("diagnose", dc)

@@ -12,10 +12,12 @@ from isthmus.http import (
     agent,
     catalog,
     coordinate,
+    events,
     federation,
     gateway,
     health,
     isthmus,
+    keyring,
     kv,
     metrics,
     status,
@@ -46,6 +48,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *federation.ROUTES,
     *gateway.ROUTES,
     *isthmus.ROUTES,
+    *events.ROUTES,
+    *keyring.ROUTES,
 )
 """Every endpoint."""
 

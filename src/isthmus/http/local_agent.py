@@ -6,6 +6,7 @@ from typing import Protocol
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.diagnosis import DoctorReport
+from isthmus.model.event import UserEvent
 from isthmus.model.metric import Metrics
 
 
@@ -75,6 +76,27 @@ class LocalAgent(Protocol):
 
     async def update_check(self, check_id: str, *, status: str, output: str) -> None:
         """Set the state of a TTL check and restart its time."""
+
+    async def fire_event(self, event: UserEvent, *, dc: str, token: str) -> UserEvent:
+        """Spread an event among the agents of a datacenter; return it with its id."""
+
+    async def events(
+        self, *, name: str, node: str, service: str, tag: str, index: int, wait: float
+    ) -> tuple[int, Sequence[UserEvent]]:
+        """The newest events that this agent took, once their index differs from the one given.
+
+        Args:
+            name: Only events of this name; empty for all.
+            node: Only events that an agent of this name takes; empty for all.
+            service: Only events that an agent with this service takes; empty for all.
+            tag: Only events that an agent takes whose service has this tag; empty for all.
+            index: What the caller has seen; 0: the answer comes at once.
+            wait: Longest wait in seconds, 0 for the longest that there is; then the list comes
+                as it is.
+
+        Returns:
+            The index that stands for the list, and the list, oldest first.
+        """
 
     async def diagnose(self, dc: str) -> DoctorReport:
         """Examine the ways between our datacenter and others, hop by hop.
