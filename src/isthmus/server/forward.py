@@ -21,6 +21,7 @@ from isthmus.errors import (
     Unavailable,
     located,
 )
+from isthmus.federation.attempts import CallAttempts
 from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.methods import METHODS
 from isthmus.model.query import QueryOptions
@@ -35,7 +36,6 @@ HOLD_TIME: Final = 7.0  # Consul's rpc_hold_timeout.
 QUERY_TIME_DEFAULT: Final = 300.0  # Consul's default_query_time.
 QUERY_TIME_MAX: Final = 600.0  # Consul's max_query_time.
 _JITTER: Final = 1 / 16
-_ATTEMPTS_MAX: Final = 3
 
 
 class RemoteCaller(Protocol):
@@ -111,39 +111,38 @@ class Forwarder:
             Unavailable: No server could be reached. A write surely did not take effect when
                 the error is a `DialFailed`, and may have when it is a `ConnectionLost`.
         """
-        servers = self._router.servers(dc)
-        if not servers:
+        attempts = CallAttempts(self._router, dc, repeatable=METHODS[method].read)
+        server = attempts.next()
+        if server is None:
             raise NoPathToDatacenter(dc, self._witness.why(dc) if self._witness else "")
-        repeatable = METHODS[method].read
         failure: DialFailed | ConnectionLost | None = None
-        for attempt in range(max(_ATTEMPTS_MAX, len(servers))):
-            server = servers[attempt % len(servers)]
-            if isinstance(failure, DialFailed) and attempt >= len(servers):
-                break  # Every server was dialled once; the pool has tried every gateway.
+        while server is not None:
+            last = server
             try:
                 answer = await self._call(server, method, request, reply)
             except RemoteError as error:
                 raise self._remote(error, server) from error
             except DialFailed as error:
                 failure = error
+                attempts.dial_failed(server)
             except ConnectionLost as error:
                 failure = error
+                attempts.connection_lost(server)
             except ProtocolError as error:
                 failure = ConnectionLost(str(error))
+                attempts.connection_lost(server)
             else:
                 if self._witness is not None:
                     self._witness.call_answered(server.dc, server.node)
                 return answer
-            self._router.failed(server)
             logger.debug(  # The witness warns, once for all calls.
                 "call to another datacenter failed: %s",
                 failure,
                 extra={"dc": dc, "node": server.node, "rpc": method},
             )
-            if isinstance(failure, ConnectionLost) and not repeatable:
-                break  # It may have taken effect.
+            server = attempts.next()
         assert failure is not None
-        raise self._described(failure, server) from failure
+        raise self._described(failure, last) from failure
 
     async def _call(self, server: ServerInfo, method: str, request: Record, reply: Any) -> Any:
         target = ServerTarget(server.dc, server.node, server.host, server.port)
