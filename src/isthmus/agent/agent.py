@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi
+from isthmus.agent.coordinates import CoordinateReports, WanCoordinates
 from isthmus.agent.doctor import Doctor, Surroundings
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
@@ -276,6 +277,7 @@ class Agent:
             wall=self._wall,
             federation_states_enabled=self._federation_states_enabled,
             report=self.status.report,
+            wan=WanCoordinates(self.federation.router, dc=config.datacenter, pool=lambda: self.wan),
         )
         await server.start()
         return server
@@ -382,6 +384,15 @@ class Agent:
         self._spawn(self.doctor.watch())
         self._spawn(self.local.run())
         assert self.lan is not None
+        if not config.gossip.disable_coordinates:
+            reports = CoordinateReports(
+                dc=config.datacenter,
+                node=config.node_name,
+                pool=self.lan,
+                rpc=self.server.call,
+                rng=self._rng,
+            )
+            self._spawn(reports.run())
         self._joining = Joining(
             config,
             self.federation,

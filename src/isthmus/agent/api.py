@@ -21,6 +21,7 @@ from isthmus.errors import WAN_JOIN_DISABLED, RequestError
 from isthmus.gossip import roster
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
+from isthmus.model.coordinate import ORIGIN
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.metric import Metrics
 from isthmus.names import wan_name
@@ -109,7 +110,7 @@ class AgentApi:
                 "Version": COMPATIBLE_BUILD,
             },
             "DebugConfig": _shown_config(config),
-            "Coord": {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0.0, "Height": 1e-05},
+            "Coord": parts.lan.coordinate() if parts.lan is not None else ORIGIN,
             "Member": member,
             "Stats": stats,
             "Meta": {"consul-network-segment": "", **config.node_meta},

@@ -86,6 +86,7 @@ def gossip_config(config: AgentConfig, *, wan: bool) -> GossipConfig:
         probe_timeout=timers.probe_timeout,
         suspicion_mult=timers.suspicion_mult,
         retransmit_mult=timers.retransmit_mult,
+        coordinates=not gossip.disable_coordinates,
         verify_incoming=gossip.encrypt_verify_incoming,
         verify_outgoing=gossip.encrypt_verify_outgoing,
         reconnect_timeout=gossip.reconnect_timeout_wan if wan else gossip.reconnect_timeout_lan,

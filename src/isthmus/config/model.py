@@ -133,6 +133,7 @@ class GossipConfig:
         encrypt: Base64 of the gossip key; empty for none. Never logged.
         encrypt_verify_incoming: Plain packets are refused (off while switching encryption on).
         encrypt_verify_outgoing: We encrypt what we send.
+        disable_coordinates: Neither pool estimates where its members lie.
         reconnect_timeout_lan: A failed member is forgotten after this.
         reconnect_timeout_wan: The same in the WAN pool.
     """
@@ -143,6 +144,7 @@ class GossipConfig:
     encrypt_verify_incoming: bool = True
     encrypt_verify_outgoing: bool = True
     disable_keyring_file: bool = False
+    disable_coordinates: bool = False
     reconnect_timeout_lan: float = 259200.0
     reconnect_timeout_wan: float = 259200.0
     serf_lan_allowed_cidrs: tuple[str, ...] = ()

@@ -3,15 +3,19 @@
 Source: protocol/gossip.md §14.2, protocol/rpc.md §7, §11.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from isthmus.model.coordinate import Coord, Coordinate, DatacenterMap, distance
+
 _BUILD: Final = re.compile(r"\d+\.\d+\.\d+")
 _INTEGERS: Final = ("port", "vsn")
 _OPTIONAL_INTEGERS: Final = ("expect", "wan_join_port", "raft_vsn")
 FEDERATION_STATES_FEATURE: Final = "ft_fs"
+_WAN_AREA: Final = "wan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,51 @@ class Router:
     def datacenters(self) -> tuple[str, ...]:
         """Known datacenters, sorted."""
         return tuple(sorted(self._servers))
+
+    def datacenters_by_distance(
+        self, dc: str, *, origin: Coord, coordinates: Mapping[str, Coord]
+    ) -> tuple[str, ...]:
+        """Known datacenters, nearest first; those equally far by name, those of unknown place last.
+
+        A datacenter is as far away as the median of its servers. Ours is nowhere but here.
+
+        Args:
+            dc: Our datacenter.
+            origin: Our coordinate in the WAN pool.
+            coordinates: Those of its members, by name.
+
+        Source: protocol/http-api.md §6.1 ("sorted by median RTT then name").
+        """
+
+        def far(name: str) -> float:
+            if name == dc.lower():
+                return 0.0
+            known = [coordinates.get(server) for server in self._servers[name]]
+            distances = [math.inf if one is None else distance(origin, one) for one in known]
+            return sorted(distances)[len(distances) // 2]
+
+        return tuple(sorted(self.datacenters(), key=far))
+
+    def datacenter_maps(self, coordinates: Mapping[str, Coord]) -> tuple[DatacenterMap, ...]:
+        """Where the servers of each datacenter lie, as far as `coordinates` of members say it."""
+        return tuple(
+            [
+                DatacenterMap(
+                    datacenter=dc,
+                    area_id=_WAN_AREA,
+                    coordinates=tuple(
+                        [
+                            Coordinate(node=server.node, coord=coordinates[server.name])
+                            for server in sorted(
+                                self._servers[dc].values(), key=lambda server: server.node
+                            )
+                            if server.name in coordinates
+                        ]
+                    ),
+                )
+                for dc in self.datacenters()
+            ]
+        )
 
 
 def federation_states_supported(servers: Iterable[ServerInfo], dcs: Iterable[str]) -> bool:

@@ -22,6 +22,7 @@ from isthmus.errors import RequestError
 from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model import agent
 from isthmus.model.catalog import NodeService
+from isthmus.model.coordinate import Coord
 from isthmus.wire import gojson
 from support.servers import make_server
 from support.virtual_loop import now, run_virtual
@@ -54,6 +55,9 @@ def member(
     )
 
 
+COORD = Coord(vec=(0.001,) * 8, error=0.5, adjustment=0.0001, height=0.0002)
+
+
 class FakePool:
     """Members as given; writes down what it is told."""
 
@@ -63,6 +67,9 @@ class FakePool:
 
     def members(self) -> tuple[Member, ...]:
         return self._members
+
+    def coordinate(self) -> Coord:
+        return COORD
 
     def local_member(self) -> Member:
         return self._members[0]
@@ -150,6 +157,7 @@ async def test_agent_says_who_it_is() -> None:
     }
     assert info["Meta"] == {"consul-network-segment": "", "rack": "7"}
     assert info["Member"].name == "n1"
+    assert info["Coord"] == COORD
     assert info["Stats"]["serf_lan"] == {"members": "1"}
     assert info["Stats"]["serf_wan"] == {"members": "2"}
     assert gojson.encode(info).startswith(b'{"Config":{')
