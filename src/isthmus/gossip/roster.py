@@ -102,18 +102,6 @@ class MemberReaped:
 MemberEvent: TypeAlias = MemberJoined | MemberFailed | MemberLeft | MemberUpdated | MemberReaped
 
 
-class _Entry:
-    """A member, when it went, and whether its status' time was only implied by a push/pull."""
-
-    __slots__ = ("gone_at", "implied", "member", "prune_at")
-
-    def __init__(self, member: Member) -> None:
-        self.member = member
-        self.gone_at = 0.0
-        self.implied = False
-        self.prune_at: float | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Intent:
     ltime: int
@@ -155,23 +143,33 @@ class Roster:
 
     def __init__(self, config: GossipConfig, *, emit: Callable[[MemberEvent], None]) -> None:
         self._config, self._emit = config, emit
-        self._entries: dict[str, _Entry] = {}
+        self._members: dict[str, Member] = {}
+        self._gone_at: dict[str, float] = {}
+        self._prune_at: dict[str, float] = {}
+        self._implied: set[str] = set()
+        """Members whose status' time was only implied by a push/pull."""
         self._intents: dict[str, _Intent] = {}
         self._snapshot: tuple[Member, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._members)
 
     def members(self) -> tuple[Member, ...]:
         """All of them; the same object until something changes."""
         if self._snapshot is None:
-            self._snapshot = tuple([entry.member for entry in self._entries.values()])
+            self._snapshot = tuple(self._members.values())
         return self._snapshot
+
+    def copy_from(self, other: "Roster") -> None:
+        """Know what another member's roster knows; for a pool that starts warm."""
+        self._members = other._members.copy()
+        self._gone_at, self._prune_at = other._gone_at.copy(), other._prune_at.copy()
+        self._implied, self._intents = other._implied.copy(), other._intents.copy()
+        self._snapshot = other.members()
 
     def get(self, name: str) -> Member | None:
         """One of them."""
-        entry = self._entries.get(name)
-        return None if entry is None else entry.member
+        return self._members.get(name)
 
     def with_status(self, *statuses: MemberStatus) -> list[Member]:
         """Those with one of these statuses."""
@@ -181,43 +179,41 @@ class Roster:
 
     def node_joined(self, node: NodeState) -> None:
         """A node came to life."""
-        entry = self._entries.get(node.name)
-        if entry is None:
+        known = self._members.get(node.name)
+        if known is None:
             intent = self._intents.pop(node.name, None)
             status = MemberStatus.LEAVING if intent and intent.leaving else MemberStatus.ALIVE
             ltime = intent.ltime if intent else 0
             member = _tolerant(node, status=status, status_ltime=ltime)
-            entry = self._entries[node.name] = _Entry(member)
-            entry.implied = intent is not None and intent.implied
+            if intent is not None and intent.implied:
+                self._implied.add(node.name)
         else:
-            member = _tolerant(
-                node, status=MemberStatus.ALIVE, status_ltime=entry.member.status_ltime
-            )
-            entry.prune_at = None
+            member = _tolerant(node, status=MemberStatus.ALIVE, status_ltime=known.status_ltime)
+            self._prune_at.pop(node.name, None)
+        self._gone_at.pop(node.name, None)
         self._put(member)
         self._emit(MemberJoined(member))
 
     def node_updated(self, node: NodeState) -> None:
         """A node changed its meta."""
-        entry = self._entries.get(node.name)
-        if entry is None:
+        old = self._members.get(node.name)
+        if old is None:
             return
-        old = entry.member
         member = _tolerant(node, status=old.status, status_ltime=old.status_ltime)
         self._put(member)
         self._emit(MemberUpdated(member))
 
     def node_left(self, node: NodeState, *, now: float) -> None:
         """A node died, or declared itself gone: whether it left, its intent decides."""
-        entry = self._entries.get(node.name)
-        if entry is None:
+        known = self._members.get(node.name)
+        if known is None:
             return
-        if entry.member.status is MemberStatus.LEAVING:
-            entry.gone_at = now
-            self._emit(MemberLeft(self._set_status(entry, MemberStatus.LEFT)))
-        elif entry.member.status is MemberStatus.ALIVE:
-            entry.gone_at = now
-            self._emit(MemberFailed(self._set_status(entry, MemberStatus.FAILED)))
+        if known.status is MemberStatus.LEAVING:
+            self._gone_at[node.name] = now
+            self._emit(MemberLeft(self._set_status(known, MemberStatus.LEFT)))
+        elif known.status is MemberStatus.ALIVE:
+            self._gone_at[node.name] = now
+            self._emit(MemberFailed(self._set_status(known, MemberStatus.FAILED)))
 
     # --- What members intend ------------------------------------------------------------------
 
@@ -231,58 +227,54 @@ class Roster:
                 time of a leave that has not reached us yet, so a leave of the same time still
                 counts; the reference then takes a member that left for a failed one.
         """
-        entry = self._entries.get(join.node)
-        if entry is None:
+        known = self._members.get(join.node)
+        if known is None:
             return self._remember(join.node, _Intent(join.ltime, False, now, implied))
-        if join.ltime <= entry.member.status_ltime:
+        if join.ltime <= known.status_ltime:
             return False
-        entry.implied = implied
-        self._put(replace(entry.member, status_ltime=join.ltime))
-        if entry.member.status is MemberStatus.LEAVING:
-            self._set_status(entry, MemberStatus.ALIVE)
-            entry.prune_at = None
+        self._note_implied(join.node, implied)
+        known = self._put(replace(known, status_ltime=join.ltime))
+        if known.status is MemberStatus.LEAVING:
+            self._set_status(known, MemberStatus.ALIVE)
+            self._prune_at.pop(join.node, None)
         return True
 
     def receive_leave(self, leave: wire.Leave, *, now: float) -> bool:
         """Take in an intent to leave; return whether it was news."""
-        entry = self._entries.get(leave.node)
-        if entry is None:
+        known = self._members.get(leave.node)
+        if known is None:
             return self._remember(leave.node, _Intent(leave.ltime, True, now))
-        if leave.ltime < entry.member.status_ltime + (0 if entry.implied else 1):
+        if leave.ltime < known.status_ltime + (0 if leave.node in self._implied else 1):
             return False
-        entry.implied = False
-        self._put(replace(entry.member, status_ltime=leave.ltime))
-        if entry.member.status is MemberStatus.ALIVE:
-            self._set_status(entry, MemberStatus.LEAVING)
-        elif entry.member.status is MemberStatus.FAILED:
-            self._emit(MemberLeft(self._set_status(entry, MemberStatus.LEFT)))
+        self._note_implied(leave.node, False)
+        known = self._put(replace(known, status_ltime=leave.ltime))
+        if known.status is MemberStatus.ALIVE:
+            known = self._set_status(known, MemberStatus.LEAVING)
+        elif known.status is MemberStatus.FAILED:
+            known = self._set_status(known, MemberStatus.LEFT)
+            self._emit(MemberLeft(known))
         if leave.prune:
-            leaving = entry.member.status is MemberStatus.LEAVING
+            leaving = known.status is MemberStatus.LEAVING
             wait = self._config.broadcast_timeout + self._config.leave_propagate_delay
-            entry.prune_at = now + wait if leaving else now
+            self._prune_at[leave.node] = now + wait if leaving else now
         return True
 
     # --- Time ---------------------------------------------------------------------------------
 
     def next_prune(self) -> float | None:
         """When the next member that was told to leave for good is erased."""
-        moments = [e.prune_at for e in self._entries.values() if e.prune_at is not None]
-        return min(moments, default=None)
+        return min(self._prune_at.values()) if self._prune_at else None
 
     def prune(self, *, now: float) -> None:
         """Erase the members whose pruning is due."""
-        for name in [
-            name
-            for name, entry in self._entries.items()
-            if entry.prune_at is not None and entry.prune_at <= now
-        ]:
+        for name in [name for name, due in self._prune_at.items() if due <= now]:
             self._erase(name)
 
     def reap(self, *, now: float) -> None:
         """Forget members that were gone for long, and old intents."""
-        for name, entry in list(self._entries.items()):
-            timeout = self._gone_timeout(entry.member)
-            if timeout is not None and now - entry.gone_at > timeout:
+        for name, gone_at in list(self._gone_at.items()):
+            timeout = self._gone_timeout(self._members[name])
+            if timeout is not None and now - gone_at > timeout:
                 self._erase(name)
         oldest = now - self._config.recent_intent_timeout
         self._intents = {
@@ -294,11 +286,13 @@ class Roster:
 
         The fewer are alive, the likelier: a whole pool does not run after one dead member.
         """
+        if not self._gone_at:
+            return None
         failed = self.with_status(MemberStatus.FAILED)
         if not failed:
             return None
         left = len(self.with_status(MemberStatus.LEFT))
-        alive = max(1, len(self._entries) - len(failed) - left)
+        alive = max(1, len(self._members) - len(failed) - left)
         return rng.choice(failed) if rng.random() <= len(failed) / alive else None
 
     def _gone_timeout(self, member: Member) -> float | None:
@@ -328,16 +322,25 @@ class Roster:
             del self._intents[next(iter(self._intents))]
         return True
 
-    def _put(self, member: Member) -> None:
-        self._entries[member.name].member = member
-        self._snapshot = None
+    def _note_implied(self, name: str, implied: bool) -> None:
+        if implied:
+            self._implied.add(name)
+        else:
+            self._implied.discard(name)
 
-    def _set_status(self, entry: _Entry, status: MemberStatus) -> Member:
-        self._put(replace(entry.member, status=status))
-        return entry.member
+    def _put(self, member: Member) -> Member:
+        self._members[member.name] = member
+        self._snapshot = None
+        return member
+
+    def _set_status(self, member: Member, status: MemberStatus) -> Member:
+        return self._put(replace(member, status=status))
 
     def _erase(self, name: str) -> None:
-        member = self._entries.pop(name).member
+        member = self._members.pop(name)
+        self._gone_at.pop(name, None)
+        self._prune_at.pop(name, None)
+        self._implied.discard(name)
         self._snapshot = None
         self._emit(MemberReaped(member))
 
