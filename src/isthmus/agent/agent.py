@@ -22,10 +22,12 @@ from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi
 from isthmus.agent.coordinates import CoordinateReports, WanCoordinates
 from isthmus.agent.doctor import Doctor, Surroundings
+from isthmus.agent.events import UserEvents
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
 from isthmus.agent.join import JoinGaveUp
 from isthmus.agent.joining import Joining
+from isthmus.agent.keyring import ServerPools, keyring_file, keyring_warnings, snapshot_file
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import (
     lan_member_problem,
@@ -61,6 +63,7 @@ from isthmus.net.network import Inbound
 from isthmus.server.leader import FederationDuties
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
+from isthmus.wire.user_event import NEW_LEADER
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +150,13 @@ class Agent:
             facts=node_facts(config, self.node_id),
             rpc=self.server.call,
             rng=self._rng,
+        )
+        self.events = UserEvents(
+            node=config.node_name,
+            services=lambda: self.local.services.values(),
+            rpc=self.server.call,
+            entropy=self._entropy,
+            leader_elected=self.local.compare_soon,
         )
         self.routes = GatewayRoutes(
             dc=config.datacenter,
@@ -278,6 +288,7 @@ class Agent:
             federation_states_enabled=self._federation_states_enabled,
             report=self.status.report,
             wan=WanCoordinates(self.federation.router, dc=config.datacenter, pool=lambda: self.wan),
+            gossip=ServerPools(config.datacenter, lan=lambda: self.lan, wan=lambda: self.wan),
         )
         await server.start()
         return server
@@ -318,6 +329,8 @@ class Agent:
             federation.router, changed=self._federation_changed, departed=self._dc_departed
         )
         keys = settings.gossip_keys(config)
+        for warning in keyring_warnings(config):
+            logger.warning("%s", warning)
         with listening(
             config, "LAN gossip", "serf_lan", config.addresses.serf_lan, port="serf_lan"
         ):
@@ -330,6 +343,9 @@ class Agent:
                     tags=server_tags(self._identity, wan=False),
                     gossip=settings.gossip_config(config, wan=False),
                     keys=keys,
+                    keyring_file=keyring_file(config, wan=False),
+                    snapshot_file=snapshot_file(config, wan=False),
+                    rejoin_after_leave=config.join.rejoin_after_leave,
                     merge_check=self._check_lan_members,
                 ),
                 on_event=partial(self._receive_lan_event, lan_members),
@@ -351,6 +367,9 @@ class Agent:
                         tags=server_tags(self._identity, wan=True),
                         gossip=settings.gossip_config(config, wan=True),
                         keys=keys,
+                        keyring_file=keyring_file(config, wan=True),
+                        snapshot_file=snapshot_file(config, wan=True),
+                        rejoin_after_leave=config.join.rejoin_after_leave,
                         merge_check=_check_wan_members,
                         carrier=carrier,
                         route_by_name=gateways,
@@ -363,6 +382,8 @@ class Agent:
         lan_members.use(self.lan, self.wan)
         self._spawn(lan_members.reconcile())
         self._spawn(lan_members.flood())
+        if self.server.is_leader:
+            await self.lan.user_event(NEW_LEADER, config.node_name.encode())
 
     def _start_duties(self) -> None:
         config = self.config
@@ -409,6 +430,7 @@ class Agent:
 
     def _receive_lan_event(self, members: LanMembership, event: PoolEvent) -> None:
         members.receive(event)
+        self.events.receive(event)
         if isinstance(event, MemberJoined) and event.member.name != self.config.node_name:
             self._warn_of_second_server(event.member)
         self._federation_changed()

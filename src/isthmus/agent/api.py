@@ -11,6 +11,7 @@ import msgspec
 
 from isthmus import __version__
 from isthmus.agent.doctor import Doctor
+from isthmus.agent.events import EventFilter, UserEvents
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import COMPATIBLE_BUILD
 from isthmus.agent.metrics import AgentMetrics
@@ -23,6 +24,7 @@ from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDe
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.coordinate import ORIGIN
 from isthmus.model.diagnosis import DoctorReport
+from isthmus.model.event import UserEvent
 from isthmus.model.metric import Metrics
 from isthmus.names import wan_name
 from isthmus.net.gossip import Pool
@@ -39,6 +41,7 @@ class Parts(Protocol):
     local: LocalState
     services: LocalServices
     routes: GatewayRoutes
+    events: UserEvents
     lan: Pool | None
     wan: Pool | None
     doctor: Doctor
@@ -208,6 +211,17 @@ class AgentApi:
         """Set the state of a TTL check and restart its time."""
         self._parts.services.update_check(check_id, status, output)
         await self._parts.local.synced()
+
+    async def fire_event(self, event: UserEvent, *, dc: str, token: str) -> UserEvent:
+        """Spread an event among the agents of a datacenter."""
+        return await self._parts.events.fire(event, dc=dc, token=token)
+
+    async def events(
+        self, *, name: str, node: str, service: str, tag: str, index: int, wait: float
+    ) -> tuple[int, Sequence[UserEvent]]:
+        """The newest events, once their index differs from the one given."""
+        chosen = EventFilter(name=name, node=node, service=service, tag=tag)
+        return await self._parts.events.changed(chosen, index=index, wait=wait)
 
     async def diagnose(self, dc: str) -> DoctorReport:
         """Examine the ways between our datacenter and others."""

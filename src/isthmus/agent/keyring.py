@@ -4,7 +4,7 @@ Source: protocol/gossip.md §14.6, §14.7.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -115,24 +115,23 @@ def snapshot_file(config: AgentConfig, *, wan: bool) -> Path | None:
     return config.data_dir / _FOLDER / f"{_FILES[wan]}.snapshot"
 
 
-def keyring_warning(config: AgentConfig, *, wan: bool) -> str:
-    """What to say when `encrypt` names a key that the kept keyring lacks; empty otherwise.
+def keyring_warnings(config: AgentConfig) -> Iterator[str]:
+    """What to say of keyrings that lack the key that `encrypt` names.
 
-    The keyring counts once it exists: `encrypt` was for the first start. Other faults of the file
+    A keyring counts once it exists: `encrypt` was for the first start. Other faults of the file
     are for the pool to find.
     """
-    path = keyring_file(config, wan=wan)
-    if path is None or not config.gossip.encrypt:
-        return ""
-    try:
-        with path.open(encoding="utf-8") as file:
-            keys = json.loads(file.read(_FILE_SIZE_MAX))
-    except (OSError, ValueError):
-        return ""
-    if not isinstance(keys, list) or config.gossip.encrypt in keys:
-        return ""
-    pool = "WAN" if wan else "LAN"
-    return (
-        f"encrypt names a key that the {pool} keyring lacks, and the keyring counts: {path}; "
-        "install the key with: isthmus keyring -install"
-    )
+    for pool, wan in (("LAN", False), ("WAN", True)):
+        path = keyring_file(config, wan=wan)
+        if path is None or not config.gossip.encrypt:
+            continue
+        try:
+            with path.open(encoding="utf-8") as file:
+                keys = json.loads(file.read(_FILE_SIZE_MAX))
+        except (OSError, ValueError):
+            continue
+        if isinstance(keys, list) and config.gossip.encrypt not in keys:
+            yield (
+                f"encrypt names a key that the {pool} keyring lacks, and the keyring counts: "
+                f"{path}; install the key with: isthmus keyring -install"
+            )
