@@ -10,7 +10,9 @@ from itertools import count
 from random import Random
 
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.conflict import ConflictLost
 from isthmus.gossip.keyring import Keyring
+from isthmus.gossip.keys import StoreKeyring
 from isthmus.gossip.outputs import (
     CloseStream,
     JoinFinished,
@@ -230,9 +232,16 @@ class World:
                 site.joins[output.id] = output
             case Warned(text):
                 site.warnings.append((self.now, text))
+            case StoreKeyring(number):
+                self.at(
+                    self.now,
+                    lambda: self._on(
+                        name, site, lambda: site.serf.keyring_stored(number, now=self.now)
+                    ),
+                )
             case _:
                 site.events.append((self.now, output))
-                if isinstance(output, LeaveFinished):
+                if isinstance(output, (LeaveFinished, ConflictLost)):
                     site.running = False
 
     def _send(self, name: str, site: Site, packet: SendPacket) -> None:

@@ -4,6 +4,7 @@ Used by `isthmus.net.gossip`, on the gossip thread's loop only.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -12,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias, TypeVar
@@ -42,8 +44,10 @@ from isthmus.gossip.serf import (
 from isthmus.gossip.streams import JoinTarget
 from isthmus.names import host_port, split_host_port
 from isthmus.net.direct import explain_dial
+from isthmus.net.files import Files, LocalFiles
 from isthmus.net.gateways import WanCarrier
 from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
+from isthmus.net.keyring_file import KeyringFile
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
 from isthmus.wire.serf import Query
@@ -173,10 +177,15 @@ class PoolDriver:
         mailbox: Mailbox,
         *,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
+        files: Files | None = None,
     ) -> None:
         self.config, self._network, self._mailbox = config, network, mailbox
         self._entropy = entropy
         self._keyring = Keyring(config.keys)
+        files = files or LocalFiles()
+        path = config.keyring_file
+        self._keyring_file = None if path is None else KeyringFile(path, files)
+        self._stores: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
         self._core: Serf
         self._scope: TaskScope
@@ -212,6 +221,8 @@ class PoolDriver:
         self._scope = TaskScope()
         self._left = asyncio.Event()
         config = self.config
+        if self._keyring_file is not None:
+            self._keyring = Keyring(await self._keyring_file.load(config.keys))
         await self._bind()
         host = config.advertise_host or self.address[0]
         try:
@@ -267,6 +278,8 @@ class PoolDriver:
         if self._timer is not None:
             self._timer.cancel()
         await self._unbind()
+        if self._stores:
+            await asyncio.wait(self._stores)
         await self._scope.close()
         for stream in list(self._streams.values()):
             stream.abort()
@@ -321,6 +334,8 @@ class PoolDriver:
             host, port = split_host_port(place)
         except ValueError:
             host, port = place.strip("[]"), self.address[1]
+        with contextlib.suppress(ValueError):
+            return [JoinTarget(node, (str(ip_address(host)), port))]  # Needs no resolver.
         async with asyncio.timeout(RESOLVE_TIMEOUT):
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
@@ -467,7 +482,7 @@ class PoolDriver:
                 if asked is not None and not asked.done():
                     asked.set_result(output)
             case StoreKeyring():
-                self._core.keyring_stored(output.id, now=self._loop.time())
+                self._store_keyring(output)
             case Warned(text):
                 self._warn(text)
             case LeaveFinished():
@@ -475,6 +490,24 @@ class PoolDriver:
                 self._publish(output)
             case _:
                 self._publish(output)
+
+    def _store_keyring(self, output: StoreKeyring) -> None:
+        if self._keyring_file is None:
+            self._core.keyring_stored(output.id, now=self._loop.time())
+            return
+        task = self._scope.spawn(self._save_keyring(self._keyring_file, output))
+        self._stores.add(task)
+        task.add_done_callback(self._stores.discard)
+
+    async def _save_keyring(self, file: KeyringFile, output: StoreKeyring) -> None:
+        problem = ""
+        try:
+            await file.save(output.keys)
+        except OSError as error:
+            problem = f"the keyring file was not written: {error.strerror or error}"
+            self._warn(f"{problem}: the change of its keys ends with this process")
+        self._core.keyring_stored(output.id, problem, now=self._loop.time())
+        self.flush()
 
     def _publish(self, event: PoolEvent) -> None:
         self._show_members()

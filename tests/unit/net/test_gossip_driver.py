@@ -1,14 +1,22 @@
-"""The mailbox from the gossip thread to the main loop, and how a failed join reads."""
+"""The mailbox to the main loop; pools with their keys and files, in virtual time."""
 
 import asyncio
+import base64
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from isthmus.errors import ConfigError, InvalidRequest, Unavailable
+from isthmus.gossip.keys import KeyOperation
+from isthmus.gossip.queries import QueryReceived, QueryResult, Question
 from isthmus.gossip.serf import SerfEvent
 from isthmus.net.gossip_driver import EVENTS_PENDING_MAX, JoinFailed, Mailbox
-from support.virtual_loop import settle
+from isthmus.net.keyring_file import parse_keyring
+from support.memory_files import MemoryFiles
+from support.pool_drivers import Drivers, statuses
+from support.virtual_loop import now, run_virtual, settle
 
 
 def event(number: int) -> SerfEvent:
@@ -93,3 +101,175 @@ def test_event_after_the_end_of_the_main_loop_is_no_error() -> None:
 def test_failed_join_lists_its_errors_as_memberlist_does(errors: list[str], text: str) -> None:
     failure = JoinFailed(errors)
     assert (str(failure), failure.errors) == (text, tuple(errors))
+
+
+# --- Queries and keys -----------------------------------------------------------------------------
+
+KEY, FRESH = bytes(16), bytes(range(32))
+RING = Path("/data/serf/local.keyring")
+
+
+def kept_keys(drivers: Drivers, path: Path = RING) -> tuple[bytes, ...]:
+    return parse_keyring(drivers.files.contents[path])
+
+
+def test_query_is_answered_by_everyone_and_ends_early() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        pools = await drivers.open_pool("a", "b", "c", tags={"role": "web"})
+        begun = now()
+        asking = asyncio.ensure_future(pools[0].query(Question(name="load", acks=True)))
+        await drivers.until(lambda: all(received(drivers, name) for name in "abc"))
+        for pool, name in zip(pools, "abc", strict=True):
+            await pool.respond(received(drivers, name)[0], name.encode())
+        result = await asking
+        assert (sorted(result.acks), result.timed_out) == (["a", "b", "c"], False)
+        assert result.responses == {"a": b"a", "b": b"b", "c": b"c"}
+        assert now() - begun < 1
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def received(drivers: Drivers, name: str) -> list[Any]:
+    return [e.query for e in drivers.events[name] if isinstance(e, QueryReceived)]
+
+
+def test_query_that_nobody_answers_ends_with_its_time() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        pools = await drivers.open_pool("a", "b")
+        begun = now()
+        result = await pools[0].query(Question(name="load", nodes=("b",)))
+        assert result == QueryResult((), {}, timed_out=True)
+        assert now() - begun == pytest.approx(3.2)
+        await asyncio.sleep(1)
+        with pytest.raises(InvalidRequest, match="response is past the deadline"):
+            await pools[1].respond(received(drivers, "b")[0], b"late")
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_query_of_a_closed_pool_ends() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        (pool,) = await drivers.open_pool("a")
+        asking = asyncio.ensure_future(pool.query(Question(name="load")))
+        await settle()
+        await drivers.close()
+        with pytest.raises(Unavailable, match="closed"):
+            await asking
+
+    run_virtual(story())
+
+
+def test_keys_are_changed_without_a_break_and_kept() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        pools = await drivers.open_pool("a", "b", "c", keys=(KEY,), keyring_file=RING)
+        for operation, left in (
+            (KeyOperation.INSTALL, (KEY, FRESH)),
+            (KeyOperation.USE, (FRESH, KEY)),
+        ):
+            result = await pools[1].keys(operation, FRESH, 0)
+            assert (result.error, result.member_count, result.messages) == ("", 3, {})
+            assert kept_keys(drivers) == left
+        result = await pools[2].keys(KeyOperation.REMOVE, KEY, 2)
+        assert (result.error, kept_keys(drivers)) == ("", (FRESH,))
+        listed = await pools[0].keys(KeyOperation.LIST, b"", 0)
+        encoded = base64.b64encode(FRESH).decode()
+        assert (listed.keys, listed.primary_keys) == ({encoded: 3}, {encoded: 3})
+        late = await drivers.open("d", keys=(FRESH,))
+        assert await drivers.join(late, pools[0]) == 1  # The stream is of the new key, too.
+        await asyncio.sleep(60)
+        assert {status for pool in pools for status in statuses(pool).values()} == {"alive"}
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_keys_that_were_changed_count_at_the_next_start() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        first = await drivers.open("a", keys=(KEY,), keyring_file=RING)
+        await first.keys(KeyOperation.INSTALL, FRESH, 0)
+        await first.keys(KeyOperation.USE, FRESH, 0)
+        await first.close()
+        again = await drivers.open("a", keys=(KEY,), keyring_file=RING)
+        listed = await again.keys(KeyOperation.LIST, b"", 0)
+        assert list(listed.primary_keys) == [base64.b64encode(FRESH).decode()]
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_changes_that_follow_each_other_are_all_kept_by_a_slow_disk() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        drivers.files = SlowFiles()
+        (pool,) = await drivers.open_pool("a", keys=(KEY,), keyring_file=RING)
+        changes = [
+            asyncio.ensure_future(pool.keys(KeyOperation.INSTALL, FRESH, 0)),
+            asyncio.ensure_future(pool.keys(KeyOperation.USE, FRESH, 0)),
+            asyncio.ensure_future(pool.keys(KeyOperation.REMOVE, KEY, 0)),
+        ]
+        await settle()
+        await pool.close()  # While the first one is still being written.
+        assert kept_keys(drivers) == (FRESH,)
+        for change in changes:
+            with pytest.raises(Unavailable, match="closed"):
+                await change
+
+    run_virtual(story())
+
+
+class SlowFiles(MemoryFiles):
+    """A disk that takes its time."""
+
+    async def replace(self, path: Path, data: bytes) -> None:
+        await asyncio.sleep(0.2)
+        await super().replace(path, data)
+
+
+def test_change_that_can_not_be_kept_is_reported_by_its_member() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        first, _ = await drivers.open_pool("a", "b", keys=(KEY,))
+        third = await drivers.open("c", keys=(KEY,), keyring_file=RING)
+        await drivers.join(third, first)
+        await asyncio.sleep(2)
+        drivers.files.problem = OSError(28, "No space left on device")
+        result = await first.keys(KeyOperation.INSTALL, FRESH, 0)
+        assert result.error == "1/3 nodes reported failure"
+        why = "the keyring file was not written: No space left on device"
+        assert result.messages == {"c": why}
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_pool_without_encryption_says_so() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        first, _ = await drivers.open_pool("a", "b")
+        result = await first.keys(KeyOperation.INSTALL, FRESH, 0)
+        why = "No keyring to modify (encryption not enabled)"
+        assert (result.error_count, result.messages) == (2, {"a": why, "b": why})
+        result = await first.keys(KeyOperation.LIST, b"", 0)
+        why = "Keyring is empty (encryption not enabled)"
+        assert result.messages == {"a": why, "b": why}
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_broken_keyring_file_keeps_the_pool_from_starting() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        drivers.files.contents[RING] = b"["
+        with pytest.raises(ConfigError, match=r"local\.keyring: not a keyring"):
+            await drivers.open("a", port=8301, keyring_file=RING)
+        assert drivers.network.listeners == {}
+
+    run_virtual(story())
