@@ -17,6 +17,7 @@ from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.conflict import CONFLICT_QUERY, ConflictLost, conflict_answer, count_votes
 from isthmus.gossip.coordinate import PoolCoordinates
+from isthmus.gossip.envelope import Codec
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.keys import (
     KeyKeeper,
@@ -67,6 +68,7 @@ from isthmus.gossip.roster import (
     member_of,
 )
 from isthmus.gossip.streams import JoinTarget
+from isthmus.gossip.userstate import UserState
 from isthmus.wire import memberlist as packets
 from isthmus.wire import serf as wire
 
@@ -157,6 +159,7 @@ class Serf:
         route_by_name: Packets and streams are routed by node name (gateway federation).
         is_remote: With routing by name: whether a name belongs to another datacenter.
         resolve_conflicts: Whether to vote, and maybe to stop, when another member claims our name.
+        codec: Makes and reads what is sent; without one: an `Envelope` of `config` and `keyring`.
 
     Raises:
         InvalidRequest: The encoded tags are too long.
@@ -177,6 +180,7 @@ class Serf:
         route_by_name: bool = False,
         is_remote: Callable[[str], bool] = lambda name: False,
         resolve_conflicts: bool = False,
+        codec: Codec | None = None,
     ) -> None:
         self.name, self.config, self._rng = name, config, rng
         self._resolve_conflicts = resolve_conflicts
@@ -192,6 +196,7 @@ class Serf:
         self._query_queue = BroadcastQueue(config.retransmit_mult)
         self._event_queue = BroadcastQueue(config.retransmit_mult)
         self._recent_events = RecentEvents(config.event_buffer)
+        self._user_state = UserState()
         self._roster = Roster(config, emit=self._tell_member)
         self._queries = Queries(
             name=name,
@@ -219,6 +224,7 @@ class Serf:
         self._reap_at = now + config.reap_interval
         self._reconnect_at = now + config.reconnect_interval
         self._queue_check_at = now + QUEUE_CHECK_INTERVAL
+        self._chores_at = now
         self.memberlist = Memberlist(
             name=name,
             address=address,
@@ -231,6 +237,7 @@ class Serf:
             now=now,
             route_by_name=route_by_name,
             is_remote=is_remote,
+            codec=codec,
         )
         self.conflicts: dict[str, tuple[str, float]] = {}
         """Names that another member claims too: its address, and when it did so last."""
@@ -296,8 +303,11 @@ class Serf:
         event = wire.UserEvent(ltime=ltime, name=name, payload=payload, cc=coalesce)
         limit = self.config.user_event_size_max
         data = wire.encode_message(event)
-        if len(name) + len(payload) > limit or len(data) > limit:
-            raise InvalidRequest(f"user event exceeds limit of {limit} bytes")
+        for size, when in ((len(name) + len(payload), "before"), (len(data), "after")):
+            if size > limit:
+                raise InvalidRequest(
+                    f"user event exceeds configured limit of {limit} bytes {when} encoding"
+                )
         self.event_clock.increment()
         self._receive_event(event)
         self._event_queue.queue(_wrap(data))
@@ -389,6 +399,8 @@ class Serf:
 
     def take_outputs(self) -> list[SerfOutput]:
         """Remove and return all that is to be done, oldest first."""
+        if not self._outputs:
+            return []
         outputs = self._outputs.copy()
         self._outputs.clear()  # The roster holds on to the list.
         return outputs
@@ -442,27 +454,27 @@ class Serf:
 
     def next_timer(self) -> float:
         """Moment at which `handle_timer` is due, on the driver's clock."""
-        due = [
-            self.memberlist.next_timer(),
-            self._reap_at,
-            self._reconnect_at,
-            self._queue_check_at,
-        ]
-        prune_at = self._roster.next_prune()
-        if prune_at is not None:
-            due.append(prune_at)
-        query_at = self._queries.next_timer()
-        if query_at is not None:
-            due.append(query_at)
-        if self._stage_at is not None:
-            due.append(self._stage_at)
-        return min(due)
+        due = self.memberlist.next_timer()
+        if self._chores_at < due:
+            due = self._chores_at
+        for moment in (self._roster.next_prune(), self._queries.next_timer(), self._stage_at):
+            if moment is not None and moment < due:
+                due = moment
+        return due
 
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`; may be called early or late."""
         self.memberlist.handle_timer(now=now)
         self._absorb(now=now)
         self._roster.prune(now=now)
+        self._queries.handle_timer(now=now)
+        self._go_on_leaving(now=now)
+        if now >= self._chores_at:
+            self._do_chores(now=now)
+        self._absorb(now=now)
+
+    def _do_chores(self, *, now: float) -> None:
+        """Forget, reconnect and look after the queues, each at its own interval."""
         if now >= self._reap_at:
             self._reap_at = now + self.config.reap_interval
             self._roster.reap(now=now)
@@ -472,9 +484,7 @@ class Serf:
         if now >= self._queue_check_at:
             self._queue_check_at = now + QUEUE_CHECK_INTERVAL
             self._prune_queues()
-        self._queries.handle_timer(now=now)
-        self._go_on_leaving(now=now)
-        self._absorb(now=now)
+        self._chores_at = min(self._reap_at, self._reconnect_at, self._queue_check_at)
 
     def _reconnect(self, *, now: float) -> None:
         if self._stage is _Stage.MEMBER and not self.memberlist.held:
@@ -511,7 +521,10 @@ class Serf:
         outputs = self.memberlist.take_outputs()
         while outputs:
             for output in outputs:
-                self._receive(output, now=now)
+                if type(output) is SendPacket:  # Most of them.
+                    self._outputs.append(output)
+                else:
+                    self._receive(output, now=now)
             outputs = self.memberlist.take_outputs()
 
     def _receive(self, output: MemberlistOutput, *, now: float) -> None:
@@ -667,6 +680,9 @@ class Serf:
 
     def _receive_state(self, received: StateReceived, *, now: float) -> None:
         """Take in the serf half of a push/pull."""
+        self.user_state(join=received.join)
+        if not received.join and self._user_state.tells_nothing(received.user_state):
+            return
         try:
             state = wire.decode_message(received.user_state)
         except ProtocolError as error:
@@ -704,7 +720,7 @@ class Serf:
 
     def has_broadcasts(self) -> bool:
         """Whether intents, queries or events wait."""
-        return any(len(q) for q in (self._intent_queue, self._query_queue, self._event_queue))
+        return bool(self._intent_queue.size or self._query_queue.size or self._event_queue.size)
 
     def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
         """Intents, queries, events, in this order, for one packet."""
@@ -718,18 +734,13 @@ class Serf:
 
     def user_state(self, *, join: bool) -> bytes:
         """Clocks, everyone's status, the remembered events."""
-        members = sorted(self.members(), key=lambda member: member.name)
-        state = wire.SerfPushPull(
+        return self._user_state.encode(
+            self.members(),
+            self._recent_events,
             ltime=self.clock.time,
-            status_ltimes={member.name: _told_ltime(member) for member in members},
-            left_members=tuple(
-                [member.name for member in members if member.status is MemberStatus.LEFT]
-            ),
             event_ltime=self.event_clock.time,
-            events=self._recent_events.slots(),
             query_ltime=self.query_clock.time,
         )
-        return wire.encode_message(state)
 
     def ack_payload(self) -> bytes:
         """Our network coordinate."""
@@ -758,16 +769,6 @@ _STATUS_OF: Final = {
     packets.NodeStatus.DEAD: MemberStatus.FAILED,
     packets.NodeStatus.LEFT: MemberStatus.LEFT,
 }
-
-
-def _told_ltime(member: Member) -> int:
-    """Time of a member's status as a push/pull may tell it.
-
-    A peer takes it for that of an intent to stay. The time of a leave that has not reached that
-    peer yet must not come first, or it takes the leave for old and the member for failed.
-    """
-    leaving = member.status is MemberStatus.LEAVING
-    return max(0, member.status_ltime - 1) if leaving else member.status_ltime
 
 
 def _encode_tags(tags: Mapping[str, str]) -> bytes:
