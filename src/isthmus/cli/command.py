@@ -40,6 +40,7 @@ class Command:
         arguments: Positional arguments, for the help.
         count: How many of them there are; None: `run` looks itself.
         examples: Command lines worth copying.
+        usage_code: Exit code for a wrong command line; Consul's commands have 1.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Command:
     arguments: str = ""
     count: int | None = 0
     examples: tuple[str, ...] = ()
+    usage_code: int = 1
 
     def __call__(self, args: Sequence[str]) -> int:
         """Run with the arguments behind the command's name; return the exit code."""
@@ -62,7 +64,7 @@ class Command:
             return 0
         except UsageError as error:
             complain(f"{error}\n\n{self.help()}")
-            return 1
+            return self.usage_code
         except CommandFailed as error:
             complain(str(error))
             return error.code

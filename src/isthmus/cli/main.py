@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
     "leave": ("isthmus.cli.pool:LEAVE", "Make an agent leave and stop"),
     "members": ("isthmus.cli.pool:MEMBERS", "List the members of a gossip pool"),
+    "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
     "rtt": ("isthmus.cli.rtt:RTT", "Estimate the round trip between two nodes"),
     "tls ca create": ("isthmus.cli.tls:CA_CREATE", "Create a certificate authority"),
     "tls cert create": ("isthmus.cli.tls:CERT_CREATE", "Create a certificate"),

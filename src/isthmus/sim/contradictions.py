@@ -1,5 +1,6 @@
 """Faults that cannot all happen: a host that is down already cannot crash."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def check_faults(faults: Sequence[Fault], topology: Topology, *, ends_at: float)
     for turns in _by_host(faults, topology, (Pause, Crash, Restart, Leave)):
         _check_running(turns)
     for turns in _by_host(faults, topology, (Drift,)):
-        for earlier, later in zip(turns, turns[1:], strict=False):
+        for earlier, later in itertools.pairwise(turns):
             if later.at < earlier.until:
                 raise _clash(later, f"drifts already: '{earlier.fault}'")
 
@@ -85,10 +86,8 @@ def _check_running(turns: Sequence[_Turn]) -> None:
             if down.until < math.inf:
                 back = f"comes back by itself at {format_seconds(down.until)}"
                 raise _clash(turn, f"{back}: '{down.fault}'")
-        if isinstance(turn.fault, Restart) and turn.fault.duration is None:
-            down = None
-        else:
-            down = turn
+        at_once = isinstance(turn.fault, Restart) and turn.fault.duration is None
+        down = None if at_once else turn
 
 
 def _clash(turn: _Turn, why: str) -> FaultError:

@@ -103,6 +103,15 @@ def parse_fault(text: str, topology: Topology | None = None) -> Fault:
     return _Reader(text, topology).fault()
 
 
+def parse_links(text: str, topology: Topology | None = None) -> Links:
+    """Parse links alone: ``dc1|dc2``, ``dc1>*``, ``within dc1``, ``everywhere``.
+
+    Raises:
+        FaultError: They are not in the language, or the topology does not have them.
+    """
+    return _Reader(text, topology).links()
+
+
 class _Reader:
     """Reads one fault, word by word."""
 
@@ -123,6 +132,13 @@ class _Reader:
         if verb.text not in _HOST_VERBS:
             self._fail(f"{verb.text!r} is no fault{_meant(verb.text, VERBS)}", verb)
         return self._host_fault(verb)
+
+    def links(self) -> Links:
+        """Read links and nothing else."""
+        links = self._links()
+        if (word := self._peek()) is not None:
+            self._fail(f"{word.text!r} is too much here", word)
+        return links
 
     # Faults
 
