@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROUNDS ?= 50
-DEBIAN := serf haproxy wrk iproute2 iptables
+DEBIAN := serf etcd-server haproxy wrk iproute2 iptables
 
 .PHONY: env debian demo check format test test-unit test-interop test-e2e crash bench clean
 

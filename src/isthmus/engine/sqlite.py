@@ -132,8 +132,8 @@ class SqliteEngine:
         for change in nothing:
             yield change
 
-    async def claim(self, info: LeaderInfo) -> Lead | None:
-        """Become leader; an earlier lead is fenced from now on."""
+    async def claim(self, info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
+        """Become leader; an earlier lead is fenced from now on. There is nobody to wait for."""
         file = self._opened("claim")
         return await self._run(lambda: file.claim(info))
 

@@ -39,6 +39,10 @@ class NoSpace(EngineError):
     """The disk or the quota is full; nothing was committed, reads go on."""
 
 
+class Compacted(EngineError):
+    """The history asked for is no longer kept: open again and load everything."""
+
+
 class Locked(EngineError):
     """Another process has the data open. Nothing was touched."""
 
@@ -111,13 +115,21 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One commit as another server sees it."""
+    """One commit, or one change of leadership, as every server sees it.
+
+    Attributes:
+        index: Logical index after it; 0 when only the leadership changed.
+        generation: Which set of rows is current after it.
+        leadership: Whether `Engine.leader` has something new to say.
+    """
 
     revision: int
     index: int
     puts: dict[bytes, bytes]
     deletes: set[bytes]
     ranges: list[tuple[bytes, bytes]]
+    generation: int = 0
+    leadership: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +144,7 @@ class Engine(Protocol):
     """What every engine does; one call at a time, except `scan` and `stats`."""
 
     async def open(self) -> Head:
-        """Open, creating what is missing.
+        """Open, creating what is missing; when open already, see where the storage stands now.
 
         Raises:
             Locked, Corrupt, EngineUnavailable, FormatTooNew: As their names say.
@@ -140,15 +152,33 @@ class Engine(Protocol):
         ...
 
     def scan(self, prefix: bytes) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        """Yield pages of keys and values under `prefix`, in order of keys."""
+        """Yield pages of keys and values under `prefix`, in order of keys.
+
+        They are as of the last `open`, or the last commit of our own.
+
+        Raises:
+            Compacted: That moment is too long ago.
+        """
         ...
 
     def changes(self, after: int) -> AsyncIterator[Change]:
-        """Yield whole commits after a revision, in order, as they happen."""
+        """Yield whole commits and changes of leadership after a revision, as they happen.
+
+        Raises:
+            Compacted: That revision is too long ago; load again.
+            EngineUnavailable: The storage is away; ask again later, from the last one seen.
+        """
         ...
 
-    async def claim(self, info: LeaderInfo) -> Lead | None:
-        """Become leader; None when another server was faster."""
+    async def claim(self, info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
+        """Become leader; None when another server was faster.
+
+        Args:
+            info: Who we are.
+            preempt: Take the place of another server that has not resigned. Fencing makes that
+                safe; it is for a server that knows better than the leader key, as the one whose
+                member of the storage leads there.
+        """
         ...
 
     async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:

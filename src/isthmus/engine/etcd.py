@@ -1,0 +1,701 @@
+"""The engine of a datacenter with several servers: etcd's v3 API.
+
+Consensus, elections and membership are etcd's. Every commit is one transaction that compares two
+keys: the leader's, so that a server that lost its leadership commits nothing, however late it
+notices; and the index's, so that a batch is in once, however often it is sent.
+
+A batch that is larger than a transaction may be is kept as a *redo record* first: compressed parts
+under ``r/<index>/…``, then in one transaction a header and the new index, which is the commit. Its
+rows are then copied to their keys, and the record is deleted. Whoever leads next goes on with that
+before it serves; whoever loads the tables reads rows through the record.
+
+Source: design of storage, §3 to §8.
+"""
+
+import asyncio
+import struct
+import zlib
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import msgpack
+
+from isthmus.engine.etcd_api import (
+    DELETE_EVENT,
+    MESSAGES,
+    CallFailed,
+    EtcdAccess,
+    EtcdClient,
+    compare_revision,
+    delete,
+    get,
+    put,
+    translated,
+)
+from isthmus.store.engine import (
+    EMPTY_INDEX,
+    Batch,
+    Change,
+    Compacted,
+    EngineUnavailable,
+    Fenced,
+    FormatTooNew,
+    Head,
+    Lead,
+    LeaderInfo,
+    Limits,
+    OutcomeUnknown,
+    TooLarge,
+)
+from isthmus.store.keys import FORMAT_KEY, INDEX_KEY, LEADER_KEY, prefix_end
+
+FORMAT: Final = 1
+OPERATIONS_MAX: Final = 128  # etcd's default.
+REQUEST_SIZE_MAX: Final = 1_572_864  # etcd's default.
+REDO_SIZE_MAX: Final = 512 * 1024 * 1024
+"""Uncompressed size of one command's changes, beyond which it is refused."""
+COMMIT_TIME_MAX: Final = 5.0
+"""Seconds that one commit is tried for."""
+LEASE_TIME: Final = 10.0
+_RETRY_INTERVAL: Final = 0.05
+_GUARDS: Final = 16
+"""Operations that a transaction has beside a batch's own."""
+_PAGE_ROWS_FIRST: Final = 1000
+_PAGE_ROWS_MAX: Final = 100_000
+_PAGE_SIZE: Final = 16 * 1024 * 1024
+_REDO: Final = b"r/"
+_REDO_INDEX: Final = struct.Struct(">Q")
+_REDO_PART: Final = struct.Struct(">H")
+_REDO_PARTS_MAX: Final = 65_535
+_SURELY_NOT_IN: Final = ("no leader", "not capable", "too many requests")
+"""etcd's refusals of a request that it did not begin."""
+
+
+@dataclass(slots=True)
+class _Redo:
+    """Changes that are committed but not yet under their keys."""
+
+    index: int
+    puts: dict[bytes, bytes]
+    deletes: set[bytes]
+    ranges: list[tuple[bytes, bytes]]
+
+    def hides(self, key: bytes) -> bool:
+        """Whether the row stored under `key` is no more."""
+        return key in self.deletes or any(start <= key < end for start, end in self.ranges)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Events of one revision."""
+
+    puts: dict[bytes, bytes] = field(default_factory=dict)
+    deletes: set[bytes] = field(default_factory=set)
+    index: bytes | None = None
+    leader: bytes | None = None
+    leader_gone: bool = False
+
+
+class EtcdEngine:
+    """Keeps everything under one prefix of an etcd cluster.
+
+    Args:
+        access: How to reach etcd.
+        datacenter: Whose data it is; that of another datacenter is refused.
+        cluster: UUID for the storage if it is new.
+        wall: Reads the calendar clock, for the date of a new storage.
+        root: What all keys start with; empty for an etcd of our own.
+        limits: What one transaction may hold, as etcd was configured.
+        lease_time: Seconds after which the leadership of a server that is gone ends.
+    """
+
+    def __init__(
+        self,
+        access: EtcdAccess,
+        *,
+        datacenter: str,
+        cluster: str,
+        wall: Callable[[], datetime],
+        root: bytes = b"",
+        limits: Limits = Limits(OPERATIONS_MAX, REQUEST_SIZE_MAX),  # noqa: B008 (frozen)
+        lease_time: float = LEASE_TIME,
+    ) -> None:
+        self.client = EtcdClient(access)
+        self._access = access
+        self._datacenter, self._new_cluster, self._wall = datacenter, cluster, wall
+        self._root, self._end = root, _end_of(root)
+        self._limits = Limits(limits.operations_max - _GUARDS, limits.bytes_max * 3 // 4)
+        self._lease_time = lease_time
+        self._head = Head(EMPTY_INDEX, 0, bytes(16), 0, "")
+        self._open = False
+        self._scan_revision = 0
+        self._index_revision = 0
+        """Revision of the last commit that we know of."""
+        self._leader: LeaderInfo | None = None
+        self._leader_seen = 0
+        """Revision of the leader key as last seen; 0 when it was not there."""
+        self._epoch = 0
+        self._redo: list[_Redo] = []
+        self._lease = 0
+        self._keeping: asyncio.Task[None] | None = None
+        self._renewed_at = 0.0
+        self._reads_trusted: bool | None = None
+
+    # Opening and closing ----------------------------------------------------------------------
+
+    async def open(self) -> Head:
+        """Connect, creating what is missing; again: find out where the storage stands now.
+
+        Raises:
+            EngineUnavailable: etcd does not answer, or has no leader.
+            FormatTooNew: The data is of a newer release, or of another datacenter.
+        """
+        self._open = True
+        await self._create()
+        keys = (FORMAT_KEY, INDEX_KEY, LEADER_KEY)
+        answer = await self._call(
+            "Txn",
+            MESSAGES["TxnRequest"](success=[get(self._root + key) for key in keys]),
+            "open",
+        )
+        stored = [reply.response_range.kvs for reply in answer.responses]
+        version, cluster, datacenter, _ = msgpack.unpackb(stored[0][0].value)
+        where = f"etcd at {self.client.endpoint} under {self._root.decode() or '/'}"
+        if version > FORMAT:
+            raise FormatTooNew(
+                f"{where} has format {version}, this release knows up to {FORMAT}",
+                operation="open",
+            )
+        if datacenter != self._datacenter:
+            raise FormatTooNew(
+                f"{where} belongs to datacenter {datacenter!r}, not to {self._datacenter!r}; "
+                "choose another storage.prefix",
+                operation="open",
+            )
+        index, batch_id, epoch, generation = msgpack.unpackb(stored[1][0].value)
+        self._index_revision = stored[1][0].mod_revision
+        self._epoch = max(self._epoch, epoch)
+        if stored[2]:
+            self._see_leader(stored[2][0].value, stored[2][0].mod_revision)
+        else:
+            self._leader, self._leader_seen = None, 0
+        self._head = Head(index, answer.header.revision, batch_id, generation, cluster)
+        self._scan_revision = self._head.revision
+        self._redo = await self._read_redo(self._scan_revision)
+        return self._head
+
+    async def _create(self) -> None:
+        """Write the format and an empty index if nobody has."""
+        created = int(self._wall().timestamp())
+        value = [FORMAT, self._new_cluster, self._datacenter, created]
+        await self._call(
+            "Txn",
+            MESSAGES["TxnRequest"](
+                compare=[compare_revision(self._root + FORMAT_KEY, 0)],
+                success=[
+                    put(self._root + FORMAT_KEY, _packed(value)),
+                    put(self._root + INDEX_KEY, _packed([EMPTY_INDEX, bytes(16), 0, 0])),
+                ],
+            ),
+            "open",
+        )
+
+    async def close(self) -> None:
+        """Close the connection; idempotent. A leadership not resigned ends with its lease."""
+        self._open = False
+        await self._stop_keeping()
+        await self.client.close()
+
+    # Reading ----------------------------------------------------------------------------------
+
+    async def scan(self, prefix: bytes) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Yield pages of keys and values under `prefix`, in order, as of the last `open`.
+
+        Raises:
+            Compacted: That moment is too long ago; open again.
+        """
+        pending = _Pending(self._redo, prefix)
+        start, end = self._root + prefix, _end_of(self._root + prefix)
+        limit, cut, revision = _PAGE_ROWS_FIRST, len(self._root), self._scan_revision
+        while True:
+            answer = await self._call(
+                "Range",
+                MESSAGES["RangeRequest"](key=start, range_end=end, limit=limit, revision=revision),
+                "scan",
+            )
+            rows = [(pair.key[cut:], pair.value) for pair in answer.kvs]
+            page = list(pending.merge(rows, last=not answer.more)) if pending else rows
+            if page:
+                yield page
+            if not answer.more:
+                return
+            start = answer.kvs[-1].key + b"\x00"
+            size = sum(len(key) + len(value) for key, value in rows)
+            limit = min(_PAGE_ROWS_MAX, max(100, _PAGE_SIZE * len(rows) // max(1, size)))
+
+    async def changes(self, after: int) -> AsyncIterator[Change]:
+        """Yield whole commits and changes of leadership after a revision, in order.
+
+        Raises:
+            Compacted: Those are no longer kept; open and load again.
+            EngineUnavailable: The endpoint is away or has no leader; watch again later.
+        """
+        gathered: dict[int, _Gathered] = {}
+        revision = after
+        try:
+            async for answer in self.client.watch(self._root or b"\x00", self._end, after + 1):
+                if answer.compact_revision:
+                    raise Compacted("the history was compacted", operation="watch")
+                if answer.canceled:
+                    raise EngineUnavailable(answer.cancel_reason, operation="watch")
+                for event in answer.events:
+                    revision = event.kv.mod_revision
+                    self._gather(gathered.setdefault(revision, _Gathered()), event)
+                if answer.fragment:
+                    continue
+                for number in sorted(gathered):
+                    change = await self._change(number, gathered[number])
+                    if change is not None:
+                        yield change
+                gathered.clear()
+        except CallFailed as error:
+            raise translated(error, "watch") from error
+        raise EngineUnavailable("the watch ended", operation="watch")
+
+    def _gather(self, found: _Gathered, event: Any) -> None:
+        key = event.kv.key[len(self._root) :]
+        gone = event.type == DELETE_EVENT
+        if key == INDEX_KEY:
+            found.index = event.kv.value
+        elif key == LEADER_KEY:
+            found.leader, found.leader_gone = event.kv.value, gone
+        elif key.startswith((b"d/", b"i/")):
+            if gone:
+                found.deletes.add(key)
+            else:
+                found.puts[key] = event.kv.value
+
+    async def _change(self, revision: int, found: _Gathered) -> Change | None:
+        """What a revision means to others; None for one that only tidies up."""
+        if found.leader_gone:
+            self._leader, self._leader_seen = None, 0
+        elif found.leader is not None:
+            self._see_leader(found.leader, revision)
+        led = found.leader_gone or found.leader is not None
+        if found.index is None:
+            if not led:
+                return None
+            return Change(revision, 0, {}, set(), [], leadership=True)
+        index, batch_id, epoch, generation = msgpack.unpackb(found.index)
+        self._epoch = max(self._epoch, epoch)
+        if revision > self._index_revision:  # Else a commit of ours that we know of.
+            self._index_revision = revision
+            self._head = Head(index, revision, batch_id, generation, self._head.cluster)
+        ranges: list[tuple[bytes, bytes]] = []
+        if not found.puts and not found.deletes and not led:
+            for redo in await self._read_redo(revision):
+                if redo.index == index:
+                    found.puts, found.deletes, ranges = redo.puts, redo.deletes, redo.ranges
+        return Change(
+            revision, index, found.puts, found.deletes, ranges, generation, leadership=led
+        )
+
+    # Leading ----------------------------------------------------------------------------------
+
+    async def claim(self, info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
+        """Become leader; None when another server was faster, or leads and may not be replaced.
+
+        Args:
+            info: What the leader key will say.
+            preempt: Take the place of a leader that still holds the key: fencing makes it safe.
+        """
+        holder = self._leader
+        if holder is not None and holder.server_id != info.server_id and not preempt:
+            return None
+        await self._stop_keeping()
+        lease = await self._call(
+            "LeaseGrant", MESSAGES["LeaseGrantRequest"](TTL=max(2, int(self._lease_time))), "claim"
+        )
+        epoch = self._epoch + 1
+        value = _packed([info.server_id, info.node, info.address, epoch])
+        answer = await self._call(
+            "Txn",
+            MESSAGES["TxnRequest"](
+                compare=[compare_revision(self._root + LEADER_KEY, self._leader_seen)],
+                success=[
+                    put(self._root + LEADER_KEY, value, lease=lease.ID),
+                    get(self._root + INDEX_KEY),
+                ],
+                failure=[get(self._root + LEADER_KEY)],
+            ),
+            "claim",
+        )
+        if not answer.succeeded:
+            holder = answer.responses[0].response_range.kvs
+            if holder:
+                self._see_leader(holder[0].value, holder[0].mod_revision)
+            else:
+                self._leader, self._leader_seen = None, 0
+            await self._revoke(lease.ID)
+            return None
+        fence = answer.header.revision
+        self._see_leader(value, fence)
+        stored = answer.responses[1].response_range.kvs[0]
+        self._index_revision = stored.mod_revision
+        lead = Lead(epoch=epoch, fence=fence)
+        self._lease = lease.ID
+        self._renewed_at = asyncio.get_running_loop().time()
+        self._keeping = asyncio.get_running_loop().create_task(self._keep(lease.ID))
+        await self._settle_left(lead)
+        return lead
+
+    async def _keep(self, lease: int) -> None:
+        """Renew our lease; without it the leadership ends by itself."""
+        clock = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._lease_time / 5)
+            try:
+                if not await self.client.keep_alive(lease):
+                    return
+            except CallFailed:
+                continue
+            self._renewed_at = clock.time()
+
+    async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
+        """Commit atomically; see `Engine.commit`."""
+        operations = len(batch.puts) + len(batch.deletes) + len(batch.ranges)
+        if operations > self._limits.operations_max or _size(batch) > self._limits.bytes_max:
+            return await self._commit_redo(lead, base, batch)
+        changes = [
+            *(delete(self._root + start, self._root + end) for start, end in batch.ranges),
+            *(delete(self._root + key) for key in batch.deletes),
+            *(put(self._root + key, value) for key, value in batch.puts.items()),
+        ]
+        return await self._commit(lead, base, batch, changes)
+
+    async def _commit(self, lead: Lead, base: int, batch: Batch, changes: list[Any]) -> Head:
+        """The transaction that is the commit, sent again until it is known whether it is in."""
+        if base != self._head.index:
+            raise Fenced(
+                f"storage is at index {self._head.index}, the batch was computed on {base}",
+                operation="commit",
+            )
+        index = [batch.index, batch.id, lead.epoch, self._head.generation]
+        request = MESSAGES["TxnRequest"](
+            compare=[
+                compare_revision(self._root + LEADER_KEY, lead.fence),
+                compare_revision(self._root + INDEX_KEY, self._index_revision),
+            ],
+            success=[*changes, put(self._root + INDEX_KEY, _packed(index))],
+            failure=[get(self._root + LEADER_KEY), get(self._root + INDEX_KEY)],
+        )
+        answer = await self._send_commit(request)
+        revision = answer.header.revision
+        if not answer.succeeded:
+            stored = answer.responses[1].response_range.kvs
+            if not stored or msgpack.unpackb(stored[0].value)[1] != batch.id:
+                raise Fenced(
+                    "another server has taken over the storage, or committed", operation="commit"
+                )
+            revision = int(stored[0].mod_revision)  # An earlier send of it was the commit.
+        self._index_revision = self._scan_revision = revision
+        self._redo = []
+        self._renewed_at = asyncio.get_running_loop().time()
+        self._head = Head(
+            batch.index, revision, batch.id, self._head.generation, self._head.cluster
+        )
+        return self._head
+
+    async def _send_commit(self, request: Any) -> Any:
+        self._check("commit")
+        clock = asyncio.get_running_loop()
+        deadline, doubtful = clock.time() + COMMIT_TIME_MAX, False
+        while True:
+            try:
+                return await self.client.call(
+                    "Txn", request, timeout=max(0.1, deadline - clock.time())
+                )
+            except CallFailed as error:
+                known = translated(error, "commit")
+                if not isinstance(known, EngineUnavailable):
+                    raise known from error
+                doubtful |= error.sent and not any(t in error.details for t in _SURELY_NOT_IN)
+                if clock.time() >= deadline:
+                    if doubtful:
+                        raise OutcomeUnknown(
+                            f"no answer to a commit within {COMMIT_TIME_MAX:g} s: {error}",
+                            operation="commit",
+                        ) from error
+                    raise known from error
+            await asyncio.sleep(_RETRY_INTERVAL)
+
+    async def confirm(self, lead: Lead) -> None:
+        """Return if we led at a moment after the call began."""
+        answer = await self._call(
+            "Txn",
+            MESSAGES["TxnRequest"](
+                compare=[compare_revision(self._root + LEADER_KEY, lead.fence)],
+                success=await self._barrier(),
+            ),
+            "confirm",
+        )
+        if not answer.succeeded:
+            raise Fenced("another server has taken over the storage", operation="confirm")
+        self._renewed_at = asyncio.get_running_loop().time()
+
+    async def _barrier(self) -> list[Any]:
+        """What makes a comparison true now: nothing, where etcd's reads can be trusted."""
+        if self._reads_trusted is None:
+            status = await self._call("Status", MESSAGES["StatusRequest"](), "confirm")
+            self._reads_trusted = reads_trusted(status.version)
+        return [] if self._reads_trusted else [put(self._root + _BARRIER_KEY, b"")]
+
+    async def resign(self, lead: Lead, to: str = "") -> None:
+        """Give up leadership so that another server can take it at once; best effort."""
+        await self._stop_keeping()
+        try:
+            await self._call(
+                "Txn",
+                MESSAGES["TxnRequest"](
+                    compare=[compare_revision(self._root + LEADER_KEY, lead.fence)],
+                    success=[delete(self._root + LEADER_KEY)],
+                ),
+                "resign",
+            )
+            if self._lease:
+                await self._revoke(self._lease)
+        except EngineUnavailable:
+            return  # The lease ends it.
+
+    async def leader(self) -> LeaderInfo | None:
+        """Who leads, as far as we have seen."""
+        return self._leader
+
+    def confirmed_at(self) -> float:
+        """When etcd last answered us as its leader, on the running loop's clock."""
+        return self._renewed_at
+
+    # Limits and upkeep ------------------------------------------------------------------------
+
+    def limits(self) -> Limits:
+        """How large a batch of several commands should be; a single one may be larger."""
+        return self._limits
+
+    async def stats(self) -> dict[str, object]:
+        """Sizes in bytes, version, alarms of the endpoint that we use."""
+        status = await self._call("Status", MESSAGES["StatusRequest"](), "stats")
+        return {
+            "engine": "etcd",
+            "version": status.version,
+            "endpoint": self.client.endpoint,
+            "size": status.dbSize,
+            "size_in_use": status.dbSizeInUse,
+            "alarms": list(status.errors),
+        }
+
+    async def maintain(self) -> None:
+        """Nothing here: compaction and defragmentation are the cluster's keeper's."""
+
+    async def compact(self, revision: int) -> None:
+        """Forget the history before a revision."""
+        await self._call("Compact", MESSAGES["CompactionRequest"](revision=revision), "maintain")
+
+    # Redo records -----------------------------------------------------------------------------
+
+    async def _commit_redo(self, lead: Lead, base: int, batch: Batch) -> Head:
+        """Commit a batch that no single transaction can hold."""
+        if _size(batch) > REDO_SIZE_MAX:
+            raise TooLarge(
+                f"{_size(batch)} bytes in one command, at most {REDO_SIZE_MAX}", operation="commit"
+            )
+        data = zlib.compress(
+            _packed([list(batch.puts.items()), sorted(batch.deletes), batch.ranges]), 1
+        )
+        key = _REDO + _REDO_INDEX.pack(batch.index)
+        size = self._limits.bytes_max
+        parts = [data[start : start + size] for start in range(0, len(data), size)]
+        if len(parts) > _REDO_PARTS_MAX:
+            raise TooLarge(f"{len(data)} compressed bytes in one command", operation="commit")
+        await self._guarded(lead, [delete(self._root + key, self._root + _end_of(key))])
+        for number, part in enumerate(parts):
+            await self._guarded(
+                lead, [put(self._root + key + b"/" + _REDO_PART.pack(number), part)]
+            )
+        head = await self._commit(
+            lead, base, batch, [put(self._root + key, _packed([len(parts), zlib.crc32(data)]))]
+        )
+        await self._settle(lead, _Redo(batch.index, batch.puts, batch.deletes, batch.ranges))
+        return head
+
+    async def _settle_left(self, lead: Lead) -> None:
+        """Finish what an earlier leader committed and could not copy; drop what it did not."""
+        answer = await self._call(
+            "Range",
+            MESSAGES["RangeRequest"](
+                key=self._root + _REDO,
+                range_end=_end_of(self._root + _REDO),
+                keys_only=True,
+                limit=1,
+            ),
+            "claim",
+        )
+        if not answer.kvs:
+            return
+        for redo in await self._read_redo(0):
+            await self._settle(lead, redo)
+        await self._guarded(lead, [delete(self._root + _REDO, _end_of(self._root + _REDO))])
+        self._redo = []
+
+    async def _settle(self, lead: Lead, redo: _Redo) -> None:
+        """Copy a record's changes to their keys; the record goes with the last of them."""
+        changes = [delete(self._root + start, self._root + end) for start, end in redo.ranges]
+        changes += [delete(self._root + key) for key in sorted(redo.deletes)]
+        size = 0
+        for key, value in redo.puts.items():
+            if size + len(value) > self._limits.bytes_max or (
+                len(changes) >= self._limits.operations_max
+            ):
+                await self._guarded(lead, changes)
+                changes, size = [], 0
+            changes.append(put(self._root + key, value))
+            size += len(key) + len(value)
+        for start in range(0, len(changes), self._limits.operations_max):
+            await self._guarded(lead, changes[start : start + self._limits.operations_max])
+        own = self._root + _REDO + _REDO_INDEX.pack(redo.index)
+        await self._guarded(lead, [delete(own, _end_of(own))])
+
+    async def _guarded(self, lead: Lead, changes: list[Any]) -> None:
+        """A transaction of the leader that changes no index; may be sent twice."""
+        request = MESSAGES["TxnRequest"](
+            compare=[compare_revision(self._root + LEADER_KEY, lead.fence)], success=changes
+        )
+        answer = await self._send_commit(request)
+        if not answer.succeeded:
+            raise Fenced("another server has taken over the storage", operation="commit")
+        self._scan_revision = answer.header.revision
+
+    async def _read_redo(self, revision: int) -> list[_Redo]:
+        """Records that are committed and not yet copied, oldest first, as of a revision."""
+        answer = await self._call(
+            "Range",
+            MESSAGES["RangeRequest"](
+                key=self._root + _REDO, range_end=_end_of(self._root + _REDO), revision=revision
+            ),
+            "open",
+        )
+        cut = len(self._root) + len(_REDO)
+        heads: dict[int, list[int]] = {}
+        parts: dict[int, list[bytes]] = {}
+        for pair in answer.kvs:
+            (index,) = _REDO_INDEX.unpack_from(pair.key, cut)
+            if len(pair.key) == cut + _REDO_INDEX.size:
+                heads[index] = msgpack.unpackb(pair.value)
+            else:
+                parts.setdefault(index, []).append(pair.value)
+        found = []
+        for index, (count, checksum) in sorted(heads.items()):
+            data = b"".join(parts.get(index, ()))
+            if len(parts.get(index, ())) != count or zlib.crc32(data) != checksum:
+                continue  # Settled by half: its parts go first.
+            puts, deletes, ranges = msgpack.unpackb(zlib.decompress(data), use_list=False)
+            found.append(_Redo(index, dict(puts), set(deletes), list(ranges)))
+        return found
+
+    # Calls ------------------------------------------------------------------------------------
+
+    async def _call(self, method: str, request: Any, operation: str) -> Any:
+        """A call that may be repeated by whoever needs it."""
+        self._check(operation)
+        try:
+            return await self.client.call(method, request)
+        except CallFailed as error:
+            if "required revision has been compacted" in error.details:
+                raise Compacted(error.details, operation=operation) from error
+            raise translated(error, operation) from error
+
+    def _check(self, operation: str) -> None:
+        if not self._open:
+            raise EngineUnavailable("the engine is closed", operation=operation)
+
+    async def _revoke(self, lease: int) -> None:
+        await self._call("LeaseRevoke", MESSAGES["LeaseRevokeRequest"](ID=lease), "resign")
+
+    async def _stop_keeping(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+            self._keeping = None
+
+    def _see_leader(self, value: bytes, revision: int) -> None:
+        server_id, node, address, epoch = msgpack.unpackb(value)
+        self._leader = LeaderInfo(server_id, node, address, epoch)
+        self._leader_seen = revision
+        self._epoch = max(self._epoch, epoch)
+
+
+def reads_trusted(version: str) -> bool:
+    """Whether an etcd release never answers a linearizable read stale after a pause.
+
+    Before 3.4.42, 3.5.28 and 3.6.9 it may. Source: design of storage, §8.
+    """
+    try:
+        major, minor, patch = (int(part) for part in version.split("-")[0].split(".")[:3])
+    except ValueError:
+        return False
+    return (major, minor) > (3, 6) or patch >= _TRUSTED_FROM.get((major, minor), 1 << 30)
+
+
+_TRUSTED_FROM: Final = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
+_BARRIER_KEY: Final = b"m/barrier"
+
+
+class _Pending:
+    """Lays redo records over rows that are read in order of their keys."""
+
+    def __init__(self, redo: list[_Redo], prefix: bytes) -> None:
+        self._redo = redo
+        puts: dict[bytes, bytes] = {}
+        for record in redo:
+            for key in [key for key in puts if record.hides(key)]:
+                del puts[key]
+            puts.update(
+                (key, value) for key, value in record.puts.items() if key.startswith(prefix)
+            )
+        self._puts = puts
+        self._keys = sorted(puts)
+
+    def __bool__(self) -> bool:
+        return bool(self._redo)
+
+    def merge(
+        self, rows: list[tuple[bytes, bytes]], *, last: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The page as it should read, with new rows up to its last key, or all that remain."""
+        upto = len(self._keys) if last else bisect_left(self._keys, rows[-1][0] + b"\x00")
+        new, self._keys = self._keys[:upto], self._keys[upto:]
+        kept = [
+            (key, value)
+            for key, value in rows
+            if key not in self._puts and not any(record.hides(key) for record in self._redo)
+        ]
+        yield from sorted([*kept, *((key, self._puts[key]) for key in new)])
+
+
+def _end_of(prefix: bytes) -> bytes:
+    """First key behind all that start with `prefix`, as etcd wants it: a zero byte for none."""
+    return prefix_end(prefix) or b"\x00"
+
+
+def _size(batch: Batch) -> int:
+    """Bytes of a batch's keys and values."""
+    size = sum(len(key) + len(value) for key, value in batch.puts.items())
+    size += sum(map(len, batch.deletes))
+    return size + sum(len(start) + len(end) for start, end in batch.ranges)
+
+
+def _packed(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value)
+    return packed

@@ -1,0 +1,429 @@
+"""etcd's v3 API over gRPC: the messages and calls that we use, and their errors.
+
+The messages are described here as tables of field numbers, and made at import by the protobuf
+library, so there is no generated code to keep in step with its version.
+Source: the public field numbers of etcd's v3 API.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from isthmus.errors import EngineError
+from isthmus.store.engine import EngineUnavailable, NoSpace, TooLarge
+
+CALL_TIMEOUT: Final = 5.0
+CONNECT_TIMEOUT: Final = 1.0
+"""Seconds after which an endpoint that does not answer is given up for the next one."""
+_MESSAGE_SIZE_MAX: Final = 256 * 1024 * 1024  # Revisions of many rows pass gRPC's default of 4 MiB.
+
+_FIELDS: Final[Mapping[str, str]] = {
+    "KeyValue": "key:bytes=1 create_revision:int64=2 mod_revision:int64=3 version:int64=4 "
+    "value:bytes=5 lease:int64=6",
+    "Event": "type:int32=1 kv:KeyValue=2 prev_kv:KeyValue=3",
+    "ResponseHeader": "cluster_id:uint64=1 member_id:uint64=2 revision:int64=3 raft_term:uint64=4",
+    "RangeRequest": "key:bytes=1 range_end:bytes=2 limit:int64=3 revision:int64=4 "
+    "serializable:bool=7 keys_only:bool=8 count_only:bool=9",
+    "RangeResponse": "header:ResponseHeader=1 kvs:KeyValue*=2 more:bool=3 count:int64=4",
+    "PutRequest": "key:bytes=1 value:bytes=2 lease:int64=3",
+    "PutResponse": "header:ResponseHeader=1",
+    "DeleteRangeRequest": "key:bytes=1 range_end:bytes=2",
+    "DeleteRangeResponse": "header:ResponseHeader=1 deleted:int64=2",
+    "RequestOp": "request_range:RangeRequest=1 request_put:PutRequest=2 "
+    "request_delete_range:DeleteRangeRequest=3",
+    "ResponseOp": "response_range:RangeResponse=1 response_put:PutResponse=2 "
+    "response_delete_range:DeleteRangeResponse=3",
+    "Compare": "result:int32=1 target:int32=2 key:bytes=3 create_revision:int64=5 "
+    "mod_revision:int64=6",
+    "TxnRequest": "compare:Compare*=1 success:RequestOp*=2 failure:RequestOp*=3",
+    "TxnResponse": "header:ResponseHeader=1 succeeded:bool=2 responses:ResponseOp*=3",
+    "CompactionRequest": "revision:int64=1 physical:bool=2",
+    "CompactionResponse": "header:ResponseHeader=1",
+    "WatchRequest": "create_request:WatchCreateRequest=1",
+    "WatchCreateRequest": "key:bytes=1 range_end:bytes=2 start_revision:int64=3 fragment:bool=8",
+    "WatchResponse": "header:ResponseHeader=1 watch_id:int64=2 created:bool=3 canceled:bool=4 "
+    "compact_revision:int64=5 cancel_reason:string=6 fragment:bool=7 events:Event*=11",
+    "LeaseGrantRequest": "TTL:int64=1 ID:int64=2",
+    "LeaseGrantResponse": "header:ResponseHeader=1 ID:int64=2 TTL:int64=3 error:string=4",
+    "LeaseRevokeRequest": "ID:int64=1",
+    "LeaseRevokeResponse": "header:ResponseHeader=1",
+    "LeaseKeepAliveRequest": "ID:int64=1",
+    "LeaseKeepAliveResponse": "header:ResponseHeader=1 ID:int64=2 TTL:int64=3",
+    "Member": "ID:uint64=1 name:string=2 peerURLs:string*=3 clientURLs:string*=4 isLearner:bool=5",
+    "MemberAddRequest": "peerURLs:string*=1 isLearner:bool=2",
+    "MemberAddResponse": "header:ResponseHeader=1 member:Member=2 members:Member*=3",
+    "MemberRemoveRequest": "ID:uint64=1",
+    "MemberRemoveResponse": "header:ResponseHeader=1 members:Member*=2",
+    "MemberUpdateRequest": "ID:uint64=1 peerURLs:string*=2",
+    "MemberUpdateResponse": "header:ResponseHeader=1 members:Member*=2",
+    "MemberListRequest": "linearizable:bool=1",
+    "MemberListResponse": "header:ResponseHeader=1 members:Member*=2",
+    "MemberPromoteRequest": "ID:uint64=1",
+    "MemberPromoteResponse": "header:ResponseHeader=1 members:Member*=2",
+    "StatusRequest": "",
+    "StatusResponse": "header:ResponseHeader=1 version:string=2 dbSize:int64=3 leader:uint64=4 "
+    "raftIndex:uint64=5 raftTerm:uint64=6 raftAppliedIndex:uint64=7 errors:string*=8 "
+    "dbSizeInUse:int64=9 isLearner:bool=10",
+    "DefragmentRequest": "",
+    "DefragmentResponse": "header:ResponseHeader=1",
+    "AlarmMember": "memberID:uint64=1 alarm:int32=2",
+    "AlarmRequest": "action:int32=1 memberID:uint64=2 alarm:int32=3",
+    "AlarmResponse": "header:ResponseHeader=1 alarms:AlarmMember*=2",
+    "MoveLeaderRequest": "targetID:uint64=1",
+    "MoveLeaderResponse": "header:ResponseHeader=1",
+    "AuthenticateRequest": "name:string=1 password:string=2",
+    "AuthenticateResponse": "header:ResponseHeader=1 token:string=2",
+}
+_ONE_OF: Final = frozenset({"RequestOp", "ResponseOp", "WatchRequest"})
+"""Messages of which exactly one field is present; on the wire that is no different."""
+_PACKAGE: Final = "isthmus.etcd"
+
+
+def _make_messages() -> dict[str, Any]:
+    """Classes of all messages, by name."""
+    field = descriptor_pb2.FieldDescriptorProto
+    kinds = {
+        "bytes": field.TYPE_BYTES,
+        "string": field.TYPE_STRING,
+        "bool": field.TYPE_BOOL,
+        "int32": field.TYPE_INT32,
+        "int64": field.TYPE_INT64,
+        "uint64": field.TYPE_UINT64,
+    }
+    file = descriptor_pb2.FileDescriptorProto(
+        name="isthmus/etcd.proto", package=_PACKAGE, syntax="proto3"
+    )
+    for name, text in _FIELDS.items():
+        message = file.message_type.add(name=name)
+        for item in text.split():
+            label, _, rest = item.partition(":")
+            kind, _, number = rest.partition("=")
+            repeated = kind.endswith("*")
+            kind = kind.removesuffix("*")
+            added = message.field.add(
+                name=label,
+                number=int(number),
+                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
+                type=kinds.get(kind, field.TYPE_MESSAGE),
+            )
+            if kind not in kinds:
+                added.type_name = f".{_PACKAGE}.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in _FIELDS
+    }
+
+
+MESSAGES: Final = _make_messages()
+"""Message classes by name, as in ``MESSAGES["RangeRequest"](key=b"a")``."""
+
+MOD: Final = 2
+"""Target of a comparison: the revision of a key's last change, 0 while it does not exist."""
+DELETE_EVENT: Final = 1
+ALARM_NOSPACE: Final = 1
+ALARM_DISARM: Final = 2
+
+_CALLS: Final = {
+    "Range": ("KV", "RangeRequest", "RangeResponse"),
+    "Txn": ("KV", "TxnRequest", "TxnResponse"),
+    "Compact": ("KV", "CompactionRequest", "CompactionResponse"),
+    "LeaseGrant": ("Lease", "LeaseGrantRequest", "LeaseGrantResponse"),
+    "LeaseRevoke": ("Lease", "LeaseRevokeRequest", "LeaseRevokeResponse"),
+    "MemberAdd": ("Cluster", "MemberAddRequest", "MemberAddResponse"),
+    "MemberRemove": ("Cluster", "MemberRemoveRequest", "MemberRemoveResponse"),
+    "MemberUpdate": ("Cluster", "MemberUpdateRequest", "MemberUpdateResponse"),
+    "MemberList": ("Cluster", "MemberListRequest", "MemberListResponse"),
+    "MemberPromote": ("Cluster", "MemberPromoteRequest", "MemberPromoteResponse"),
+    "Status": ("Maintenance", "StatusRequest", "StatusResponse"),
+    "Defragment": ("Maintenance", "DefragmentRequest", "DefragmentResponse"),
+    "Alarm": ("Maintenance", "AlarmRequest", "AlarmResponse"),
+    "MoveLeader": ("Maintenance", "MoveLeaderRequest", "MoveLeaderResponse"),
+    "Authenticate": ("Auth", "AuthenticateRequest", "AuthenticateResponse"),
+}
+_PATH: Final = "/etcdserverpb.{}/{}"
+
+
+def compare_revision(key: bytes, revision: int) -> Any:
+    """A guard: the key's last change was at `revision`; 0: it does not exist."""
+    return MESSAGES["Compare"](target=MOD, key=key, mod_revision=revision)
+
+
+def put(key: bytes, value: bytes, *, lease: int = 0) -> Any:
+    """An operation of a transaction: put a key."""
+    return MESSAGES["RequestOp"](
+        request_put=MESSAGES["PutRequest"](key=key, value=value, lease=lease)
+    )
+
+
+def delete(key: bytes, end: bytes = b"") -> Any:
+    """An operation of a transaction: delete a key, or all keys from `key` on before `end`."""
+    return MESSAGES["RequestOp"](
+        request_delete_range=MESSAGES["DeleteRangeRequest"](key=key, range_end=end)
+    )
+
+
+def get(key: bytes) -> Any:
+    """An operation of a transaction: read a key."""
+    return MESSAGES["RequestOp"](request_range=MESSAGES["RangeRequest"](key=key))
+
+
+class CallFailed(EngineError):
+    """An endpoint answered with an error, or not at all.
+
+    Attributes:
+        status: gRPC's name of the code, such as ``UNAVAILABLE``.
+        details: etcd's text.
+        sent: Whether the request may have reached an endpoint.
+    """
+
+    def __init__(self, method: str, status: str, details: str, *, sent: bool) -> None:
+        super().__init__(f"etcd {method}: {status}: {details}", operation=method)
+        self.status, self.details, self.sent = status, details, sent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdAccess:
+    """How to reach an etcd cluster.
+
+    Attributes:
+        endpoints: ``host:port`` each; the first that answers is used until it fails.
+        ca_file: Certificates that the endpoints must have been issued by; None: clear text.
+        cert_file, key_file: Our own certificate, if the endpoints demand one.
+        username, password: Of etcd's own access control; empty: none.
+    """
+
+    endpoints: tuple[str, ...]
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    username: str = ""
+    password: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what cannot work."""
+        assert self.endpoints
+        assert (self.cert_file is None) == (self.key_file is None)
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Read the files.
+
+        Raises:
+            EngineUnavailable: One cannot be read; the text names it.
+        """
+        if self.ca_file is None:
+            return None
+        try:
+            return grpc.ssl_channel_credentials(
+                self.ca_file.read_bytes(),
+                self.key_file.read_bytes() if self.key_file else None,
+                self.cert_file.read_bytes() if self.cert_file else None,
+            )
+        except OSError as error:
+            raise EngineUnavailable(
+                f"cannot read {error.filename}: {error.strerror}; check storage's ca_file, "
+                "cert_file and key_file",
+                operation="open",
+            ) from error
+
+
+class EtcdClient:
+    """Calls to one etcd cluster, at one endpoint at a time."""
+
+    def __init__(self, access: EtcdAccess) -> None:
+        self._access = access
+        self._credentials: grpc.ChannelCredentials | None = None
+        self._order = itertools.cycle(access.endpoints)
+        self.endpoint = next(self._order)
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        self._token = ""
+
+    async def call(self, method: str, request: Any, *, timeout: float = CALL_TIMEOUT) -> Any:
+        """One call to the current endpoint; when that is away, to the others.
+
+        Args:
+            method: Name of the call, as ``Txn``.
+            request: Its message.
+            timeout: Seconds for the answer, once connected.
+
+        Raises:
+            CallFailed: With etcd's own error, or that of the last endpoint tried.
+        """
+        failure: CallFailed | None = None
+        for _ in self._access.endpoints:
+            try:
+                return await self._call_here(method, request, timeout=timeout)
+            except CallFailed as error:
+                failure = error
+                if error.sent or error.status != "UNAVAILABLE":
+                    break
+                await self._move_on()
+        assert failure is not None
+        raise failure
+
+    async def _call_here(self, method: str, request: Any, *, timeout: float) -> Any:
+        await self._connect()
+        try:
+            return await self._methods[method](request, timeout=timeout, metadata=self._metadata())
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED and self._access.username:
+                await self._authenticate()
+                return await self._methods[method](
+                    request, timeout=timeout, metadata=self._metadata()
+                )
+            raise CallFailed(method, error.code().name, error.details() or "", sent=True) from error
+
+    async def _connect(self) -> None:
+        """Be connected to the current endpoint.
+
+        Raises:
+            CallFailed: It does not answer; nothing was sent.
+        """
+        if self._channel is None:
+            self._open_channel()
+        assert self._channel is not None
+        if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+            return
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            raise CallFailed(
+                "connect", "UNAVAILABLE", f"{self.endpoint} does not answer", sent=False
+            ) from None
+        if self._access.username and not self._token:
+            await self._authenticate()
+
+    def _open_channel(self) -> None:
+        options = [
+            ("grpc.max_receive_message_length", _MESSAGE_SIZE_MAX),
+            ("grpc.max_send_message_length", _MESSAGE_SIZE_MAX),
+            ("grpc.keepalive_time_ms", 5000),
+            ("grpc.keepalive_timeout_ms", 3000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        if self._access.ca_file is not None and self._credentials is None:
+            self._credentials = self._access.credentials()
+        if self._credentials is None:
+            self._channel = grpc.aio.insecure_channel(self.endpoint, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(
+                self.endpoint, self._credentials, options=options
+            )
+        for name, (service, asks, answers) in _CALLS.items():
+            self._methods[name] = self._channel.unary_unary(
+                _PATH.format(service, name),
+                request_serializer=MESSAGES[asks].SerializeToString,
+                response_deserializer=MESSAGES[answers].FromString,
+            )
+
+    async def _authenticate(self) -> None:
+        request = MESSAGES["AuthenticateRequest"](
+            name=self._access.username, password=self._access.password
+        )
+        try:
+            answer = await self._methods["Authenticate"](request, timeout=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise CallFailed(
+                "Authenticate", error.code().name, error.details() or "", sent=True
+            ) from error
+        self._token = answer.token
+
+    def _metadata(self) -> Sequence[tuple[str, str]]:
+        return (("token", self._token),) if self._token else ()
+
+    async def _move_on(self) -> None:
+        """Use the next endpoint from now on."""
+        await self.close()
+        self.endpoint = next(self._order)
+
+    async def keep_alive(self, lease: int) -> int:
+        """Renew a lease; its remaining seconds, 0 when it is gone.
+
+        Raises:
+            CallFailed: The endpoint did not answer.
+        """
+        await self._connect()
+        assert self._channel is not None
+        method = self._channel.stream_stream(
+            _PATH.format("Lease", "LeaseKeepAlive"),
+            request_serializer=MESSAGES["LeaseKeepAliveRequest"].SerializeToString,
+            response_deserializer=MESSAGES["LeaseKeepAliveResponse"].FromString,
+        )
+        call = method(
+            iter((MESSAGES["LeaseKeepAliveRequest"](ID=lease),)),
+            timeout=CALL_TIMEOUT,
+            metadata=self._metadata(),
+        )
+        try:
+            async for answer in call:
+                return int(answer.TTL)
+        except grpc.aio.AioRpcError as error:
+            raise CallFailed(
+                "LeaseKeepAlive", error.code().name, error.details() or "", sent=True
+            ) from error
+        finally:
+            call.cancel()
+        return 0
+
+    async def watch(self, key: bytes, end: bytes, start: int) -> AsyncIterator[Any]:
+        """Yield WatchResponses from a revision on; ends when the endpoint has no leader.
+
+        Raises:
+            CallFailed: The stream broke.
+        """
+        await self._connect()
+        assert self._channel is not None
+        method = self._channel.stream_stream(
+            _PATH.format("Watch", "Watch"),
+            request_serializer=MESSAGES["WatchRequest"].SerializeToString,
+            response_deserializer=MESSAGES["WatchResponse"].FromString,
+        )
+        create = MESSAGES["WatchCreateRequest"](
+            key=key, range_end=end, start_revision=start, fragment=True
+        )
+        call = method(metadata=(*self._metadata(), ("hasleader", "true")))
+        try:
+            await call.write(MESSAGES["WatchRequest"](create_request=create))
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise CallFailed(
+                "Watch", error.code().name, error.details() or "", sent=True
+            ) from error
+        except asyncio.InvalidStateError as error:
+            raise CallFailed("Watch", "UNAVAILABLE", str(error), sent=True) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Close the channel; a later call opens one again."""
+        channel, self._channel, self._token = self._channel, None, ""
+        self._methods = {}
+        if channel is not None:
+            await channel.close()
+
+
+def translated(error: CallFailed, operation: str) -> EngineError:
+    """The engine's error for etcd's."""
+    text = error.details
+    if "too many operations" in text or "too large" in text or "larger than max" in text:
+        return TooLarge(text, operation=operation)
+    if "space exceeded" in text:
+        return NoSpace(
+            f"{text}: compact and defragment etcd, or raise its quota", operation=operation
+        )
+    return EngineUnavailable(str(error), operation=operation)

@@ -1,0 +1,353 @@
+"""What engines promise that several servers share: following, fencing across servers, records."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from isthmus.engine.etcd import reads_trusted
+from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdAccess, EtcdClient
+from isthmus.store.engine import (
+    Batch,
+    Change,
+    Compacted,
+    Engine,
+    EngineUnavailable,
+    Fenced,
+    FormatTooNew,
+    LeaderInfo,
+    OutcomeUnknown,
+)
+from support.etcd import free_ports, make_etcd
+
+ALPHA = LeaderInfo("id-alpha", "alpha", "127.0.0.1:8300")
+BETA = LeaderInfo("id-beta", "beta", "127.0.0.2:8300")
+Join = Callable[[], Engine]
+
+
+def make_batch(
+    index: int,
+    *,
+    puts: dict[bytes, bytes] | None = None,
+    deletes: set[bytes] | None = None,
+    ranges: list[tuple[bytes, bytes]] | None = None,
+) -> Batch:
+    return Batch(
+        puts=puts or {},
+        deletes=deletes or set(),
+        ranges=ranges or [],
+        index=index,
+        id=index.to_bytes(16, "big"),
+        commands=1,
+    )
+
+
+async def take(engine: Engine, after: int, count: int) -> list[Change]:
+    found: list[Change] = []
+    async with asyncio.timeout(10):
+        async for change in engine.changes(after):
+            found.append(change)
+            if len(found) == count:
+                break
+    return found
+
+
+async def rows(engine: Engine) -> list[tuple[bytes, bytes]]:
+    return [pair async for page in engine.scan(b"d/") for pair in page]
+
+
+async def test_follower_sees_each_commit_whole_and_in_order(join: Join) -> None:
+    leader, follower = join(), join()
+    await leader.open()
+    head = await follower.open()
+    lead = await leader.claim(ALPHA)
+    assert lead is not None
+    await leader.commit(lead, 1, make_batch(2, puts={b"d/a": b"1", b"d/b": b"1"}))
+    await leader.commit(lead, 2, make_batch(4, puts={b"d/a": b"2"}, deletes={b"d/b"}))
+    await leader.commit(lead, 4, make_batch(5, puts={b"i/0000/x": b"i"}))
+    changes = await take(follower, head.revision, 4)
+    assert changes[0].leadership
+    assert await follower.leader() == LeaderInfo("id-alpha", "alpha", "127.0.0.1:8300", lead.epoch)
+    assert [(c.index, c.puts, c.deletes) for c in changes[1:]] == [
+        (2, {b"d/a": b"1", b"d/b": b"1"}, set()),
+        (4, {b"d/a": b"2"}, {b"d/b"}),
+        (5, {b"i/0000/x": b"i"}, set()),
+    ]
+    revisions = [change.revision for change in changes]
+    assert revisions == sorted(set(revisions))
+    await leader.close()
+    await follower.close()
+
+
+async def test_follower_goes_on_after_the_last_revision_it_saw(join: Join) -> None:
+    leader, follower = join(), join()
+    await leader.open()
+    head = await follower.open()
+    lead = await leader.claim(ALPHA)
+    assert lead is not None
+    for index in range(2, 12):
+        await leader.commit(lead, index - 1, make_batch(index, puts={b"d/%d" % index: b""}))
+    first = await take(follower, head.revision, 6)
+    rest = await take(follower, first[-1].revision, 5)
+    assert [change.index for change in (*first, *rest) if change.index] == list(range(2, 12))
+    await leader.close()
+    await follower.close()
+
+
+async def test_key_of_another_server_is_taken_only_on_purpose(join: Join) -> None:
+    alpha, beta = join(), join()
+    await alpha.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    await beta.open()
+    assert await beta.claim(BETA) is None
+    await alpha.commit(lead, 1, make_batch(2))
+    await beta.open()
+    newer = await beta.claim(BETA, preempt=True)
+    assert newer is not None
+    assert newer.epoch > lead.epoch
+    with pytest.raises(Fenced):
+        await alpha.confirm(lead)
+    with pytest.raises(Fenced):
+        await alpha.commit(lead, 2, make_batch(3, puts={b"d/stale": b""}))
+    await beta.commit(newer, 2, make_batch(3, puts={b"d/new": b""}))
+    assert await rows(beta) == [(b"d/new", b"")]
+    await alpha.close()
+    await beta.close()
+
+
+async def test_resigned_leadership_is_free_and_everyone_is_told(join: Join) -> None:
+    alpha, beta = join(), join()
+    await alpha.open()
+    head = await beta.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    await alpha.resign(lead)
+    changes = await take(beta, head.revision, 2)
+    assert [change.leadership for change in changes] == [True, True]
+    assert await beta.leader() is None
+    newer = await beta.claim(BETA)
+    assert newer is not None
+    with pytest.raises(Fenced):
+        await alpha.commit(lead, 1, make_batch(2))
+    await beta.commit(newer, 1, make_batch(2))
+    await alpha.close()
+    await beta.close()
+
+
+async def test_new_leader_goes_on_at_the_index_of_the_old_one(join: Join) -> None:
+    alpha, beta = join(), join()
+    await alpha.open()
+    head = await beta.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    await alpha.commit(lead, 1, make_batch(2, puts={b"d/a": b"1"}))
+    await take(beta, head.revision, 2)
+    newer = await beta.claim(BETA, preempt=True)
+    assert newer is not None
+    await beta.commit(newer, 2, make_batch(3, puts={b"d/a": b"2"}))
+    assert await rows(beta) == [(b"d/a", b"2")]
+    await alpha.close()
+    await beta.close()
+
+
+# --- What only etcd does -----------------------------------------------------------------------
+
+
+async def test_lease_ends_the_leadership_of_a_server_that_is_gone(etcd: str) -> None:
+    alpha = make_etcd(etcd, "/lease/", lease_time=2.0)
+    beta = make_etcd(etcd, "/lease/")
+    await alpha.open()
+    head = await beta.open()
+    assert await alpha.claim(ALPHA) is not None
+    await alpha.close()  # Without resigning, as if killed.
+    changes = await take(beta, head.revision, 2)
+    assert changes[-1].leadership
+    assert await beta.leader() is None
+    assert await beta.claim(BETA) is not None
+    await beta.close()
+
+
+async def test_data_of_another_datacenter_is_refused(etcd: str) -> None:
+    first = make_etcd(etcd, "/other/")
+    await first.open()
+    await first.close()
+    second = make_etcd(etcd, "/other/", datacenter="dc2")
+    with pytest.raises(FormatTooNew, match=r"belongs to datacenter 'dc1'.*prefix"):
+        await second.open()
+    await second.close()
+
+
+async def test_history_that_was_compacted_asks_for_a_reload(etcd: str) -> None:
+    engine = make_etcd(etcd, "/compacted/")
+    head = await engine.open()
+    lead = await engine.claim(ALPHA)
+    assert lead is not None
+    for index in range(2, 6):
+        last = await engine.commit(lead, index - 1, make_batch(index))
+    await engine.compact(last.revision)
+    with pytest.raises(Compacted):
+        await take(engine, head.revision, 1)
+    await engine.close()
+
+
+async def test_commit_whose_answer_is_lost_is_in_once(etcd: str) -> None:
+    engine = make_etcd(etcd, "/lost-answer/")
+    await engine.open()
+    lead = await engine.claim(ALPHA)
+    assert lead is not None
+    send, sends = engine.client.call, 0
+
+    async def losing(method: str, request: object, *, timeout: float = 5.0) -> object:
+        nonlocal sends
+        sends += 1
+        answer = await send(method, request, timeout=timeout)
+        if sends == 1:
+            raise CallFailed(method, "UNAVAILABLE", "the connection broke", sent=True)
+        return answer
+
+    engine.client.call = losing  # type: ignore[method-assign]
+    head = await engine.commit(lead, 1, make_batch(2, puts={b"d/a": b"1"}))
+    assert (head.index, sends) == (2, 2)
+    await engine.commit(lead, 2, make_batch(3, puts={b"d/b": b"2"}))
+    assert await rows(engine) == [(b"d/a", b"1"), (b"d/b", b"2")]
+    await engine.close()
+
+
+async def test_commit_that_is_never_answered_has_an_unknown_outcome(
+    etcd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isthmus.engine.etcd.COMMIT_TIME_MAX", 0.2)
+    engine = make_etcd(etcd, "/no-answer/")
+    await engine.open()
+    lead = await engine.claim(ALPHA)
+    assert lead is not None
+
+    async def broken(method: str, request: object, *, timeout: float = 5.0) -> object:
+        raise CallFailed(method, "UNAVAILABLE", "the connection broke", sent=True)
+
+    async def refused(method: str, request: object, *, timeout: float = 5.0) -> object:
+        raise CallFailed(method, "UNAVAILABLE", "connection refused", sent=False)
+
+    engine.client.call = broken  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown, match=r"no answer to a commit within 0\.2 s"):
+        await engine.commit(lead, 1, make_batch(2))
+    engine.client.call = refused  # type: ignore[method-assign]
+    with pytest.raises(EngineUnavailable, match="refused"):
+        await engine.commit(lead, 1, make_batch(2))
+    await engine.close()
+
+
+async def test_etcd_that_is_away_is_named() -> None:
+    (port,) = free_ports(1)
+    engine = make_etcd(f"127.0.0.1:{port}", "/away/")
+    with pytest.raises(EngineUnavailable, match=rf"127\.0\.0\.1:{port} does not answer"):
+        await engine.open()
+    await engine.close()
+
+
+async def test_second_endpoint_serves_while_the_first_is_away(etcd: str) -> None:
+    (port,) = free_ports(1)
+    client = EtcdClient(EtcdAccess(endpoints=(f"127.0.0.1:{port}", etcd)))
+    status = await client.call("Status", MESSAGES["StatusRequest"]())
+    assert status.version.startswith("3.")
+    assert client.endpoint == etcd
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "trusted"),
+    [
+        ("3.4.23", False),
+        ("3.4.42", True),
+        ("3.5.27", False),
+        ("3.5.28", True),
+        ("3.6.8", False),
+        ("3.6.9", True),
+        ("3.7.0", True),
+        ("3.3.99", False),
+        ("odd", False),
+    ],
+)
+def test_reads_of_old_releases_are_not_trusted(version: str, trusted: bool) -> None:
+    assert reads_trusted(version) is trusted
+
+
+async def test_command_larger_than_a_transaction_is_one_commit_for_everyone(etcd: str) -> None:
+    leader = make_etcd(etcd, "/redo/", operations_max=64)
+    follower = make_etcd(etcd, "/redo/", operations_max=64)
+    await leader.open()
+    head = await follower.open()
+    lead = await leader.claim(ALPHA)
+    assert lead is not None
+    await leader.commit(lead, 1, make_batch(2, puts={b"d/old/%d" % i: b"x" for i in range(40)}))
+    many = {b"d/new/%04d" % i: b"value %d" % i for i in range(1000)}
+    await leader.commit(
+        lead, 2, make_batch(3, puts=many, deletes={b"d/old/1"}, ranges=[(b"d/old/2", b"d/old/3")])
+    )
+    await leader.commit(lead, 3, make_batch(4, puts={b"d/new/0000": b"later"}))
+    changes = [c for c in await take(follower, head.revision, 4) if c.index]
+    assert [change.index for change in changes] == [2, 3, 4]
+    assert changes[1].puts == many
+    assert changes[1].deletes == {b"d/old/1"}
+    assert changes[1].ranges == [(b"d/old/2", b"d/old/3")]
+    expected = {b"d/old/%d" % i: b"x" for i in range(40) if not str(i).startswith(("2", "1"))}
+    expected |= {b"d/old/%d" % i: b"x" for i in range(10, 20)}
+    expected |= many | {b"d/new/0000": b"later"}
+    assert dict(await rows(leader)) == expected
+    await follower.open()
+    assert await rows(follower) == sorted(expected.items())
+    await leader.close()
+    await follower.close()
+
+
+@pytest.mark.parametrize("after", range(1, 9))
+async def test_leader_that_dies_while_copying_a_large_command_loses_nothing(
+    etcd: str, after: int
+) -> None:
+    """Killed after any number of transactions, the command is in whole or not at all."""
+    root = f"/redo-crash-{after}/"
+    leader = make_etcd(etcd, root, operations_max=64)
+    await leader.open()
+    lead = await leader.claim(ALPHA)
+    assert lead is not None
+    await leader.commit(lead, 1, make_batch(2, puts={b"d/old": b"x", b"d/zold": b"x"}))
+    many = {b"d/new/%04d" % i: b"value %d" % i for i in range(200)}
+    large = make_batch(3, puts=many, deletes={b"d/old"})
+    budget = after
+
+    class Died(Exception):
+        """The process is gone."""
+
+    send = leader.client.call
+
+    async def dying(method: str, request: object, *, timeout: float = 5.0) -> object:
+        nonlocal budget
+        if budget == 0:
+            raise Died
+        budget -= 1
+        return await send(method, request, timeout=timeout)
+
+    leader.client.call = dying  # type: ignore[method-assign]
+    died = False
+    try:
+        await leader.commit(lead, 2, large)
+    except Died:
+        died = True
+    leader.client.call = send  # type: ignore[method-assign]
+    await leader.close()
+
+    next_leader = make_etcd(etcd, root, operations_max=64)
+    head = await next_leader.open()
+    loaded = await rows(next_leader)
+    before = [(b"d/old", b"x"), (b"d/zold", b"x")]
+    whole = sorted({**many, b"d/zold": b"x"}.items())
+    assert (head.index, loaded) in [(2, before), (3, whole)]
+    if not died:
+        assert head.index == 3
+    lead = await next_leader.claim(BETA, preempt=True)
+    assert lead is not None
+    assert await rows(next_leader) == loaded
+    await next_leader.commit(lead, head.index, make_batch(head.index + 1, puts={b"d/~": b""}))
+    assert await rows(next_leader) == [*loaded, (b"d/~", b"")]
+    await next_leader.close()
