@@ -58,9 +58,11 @@ class BroadcastQueue:
         self._by_name: dict[str, Broadcast] = {}
         self._number = 0
         self.finished: list[int] = []
+        self.size = 0
+        """How many rumours wait."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self.size
 
     def queue(self, data: bytes, *, name: str = "", token: int = 0) -> None:
         """Add a rumour; one of the same name that still waits is replaced."""
@@ -69,13 +71,13 @@ class BroadcastQueue:
         if name:
             self.forget(name)
             self._by_name[name] = broadcast
-        self._waiting.add(broadcast)
+        self._add(broadcast)
 
     def forget(self, name: str) -> None:
         """Drop the rumour of that name, if one waits."""
         old = self._by_name.get(name)
         if old is not None:
-            self._waiting.remove(old)
+            self._remove(old)
             old.replaced = True
             self._finish(old)
 
@@ -95,12 +97,12 @@ class BroadcastQueue:
                 chosen.append(broadcast)
         limit = transmission_limit(self._retransmit_mult, member_count)
         for broadcast in chosen:
-            self._waiting.remove(broadcast)
+            self._remove(broadcast)
             broadcast.transmissions += 1
             if broadcast.transmissions >= limit:
                 self._finish(broadcast)
             else:
-                self._waiting.add(broadcast)
+                self._add(broadcast)
         return chosen
 
     def restore(self, broadcast: Broadcast) -> None:
@@ -109,17 +111,18 @@ class BroadcastQueue:
         if broadcast.replaced or newer not in {None, broadcast}:
             return
         if broadcast in self._waiting:
-            self._waiting.remove(broadcast)
+            self._remove(broadcast)
         if broadcast.name:
             self._by_name[broadcast.name] = broadcast
         broadcast.transmissions -= 1
-        self._waiting.add(broadcast)
+        self._add(broadcast)
 
     def prune(self, depth: int) -> int:
         """Drop those sent most often until `depth` are left; return how many were dropped."""
         dropped = 0
         while len(self._waiting) > depth:
             broadcast = self._waiting.pop()
+            self.size -= 1
             broadcast.replaced = True
             self._finish(broadcast)
             dropped += 1
@@ -129,6 +132,14 @@ class BroadcastQueue:
         """Remove and return the tokens of rumours that need no more sending."""
         finished, self.finished = self.finished, []
         return finished
+
+    def _add(self, broadcast: Broadcast) -> None:
+        self._waiting.add(broadcast)
+        self.size += 1
+
+    def _remove(self, broadcast: Broadcast) -> None:
+        self._waiting.remove(broadcast)
+        self.size -= 1
 
     def _finish(self, broadcast: Broadcast) -> None:
         if broadcast.name and self._by_name.get(broadcast.name) is broadcast:

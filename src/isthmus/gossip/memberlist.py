@@ -206,8 +206,16 @@ class Memberlist:
         me = self.table.me
         return any(not node.gone for node in self.table.nodes.values() if node is not me)
 
+    def copy_from(self, other: "Memberlist") -> None:
+        """Know whom `other` knows, and announce nobody; for a pool that starts warm."""
+        self.table.copy_from(other.table)
+        for name in self.table.nodes:
+            self.rumours.forget(name)
+
     def take_outputs(self) -> list[MemberlistOutput]:
         """Remove and return all that is to be done, oldest first."""
+        if not self._outputs:
+            return []
         outputs = self._outputs.copy()
         self._outputs.clear()  # The table holds on to the list.
         return outputs
@@ -399,7 +407,7 @@ class Memberlist:
             self._outputs.append(LeaveSent())
 
     def _has_broadcasts(self) -> bool:
-        return len(self.rumours) > 0 or self._upper.has_broadcasts()
+        return self.rumours.size > 0 or self._upper.has_broadcasts()
 
     def _gossip(self, *, now: float) -> None:
         """Tell a few members, the lately dead among them, what is new."""

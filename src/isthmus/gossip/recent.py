@@ -23,6 +23,8 @@ class RecentEvents:
         self._slots: list[wire.UserEvents | None] = [None] * size
         self.ltime_min = 0
         """Events before this are ignored."""
+        self.changes = 0
+        """How many were added so far."""
 
     def slots(self) -> tuple[wire.UserEvents | None, ...]:
         """All slots, as a push/pull has them."""
@@ -34,12 +36,11 @@ class RecentEvents:
         if ltime < self.ltime_min or (clock > size and ltime < clock - size):
             return False
         slot = self._slots[ltime % size]
-        if slot is None or slot.ltime != ltime:
-            self._slots[ltime % size] = wire.UserEvents(ltime=ltime, events=(event,))
-            return True
-        if event in slot.events or len(slot.events) >= EVENTS_PER_LTIME_MAX:
+        known = slot.events if slot is not None and slot.ltime == ltime else ()
+        if event in known or len(known) >= EVENTS_PER_LTIME_MAX:
             return False
-        self._slots[ltime % size] = wire.UserEvents(ltime=ltime, events=(*slot.events, event))
+        self._slots[ltime % size] = wire.UserEvents(ltime=ltime, events=(*known, event))
+        self.changes += 1
         return True
 
 
@@ -51,7 +52,7 @@ class RecentQueries:
     """
 
     def __init__(self, size: int) -> None:
-        self._slots: list[tuple[int, set[int]]] = [(-1, set()) for _ in range(size)]
+        self._slots: list[tuple[int, set[int]]] = [(-1, set())] * size
         self.ltime_min = 0
         """Queries before this are ignored."""
 

@@ -397,6 +397,20 @@ class Serf:
         encrypted = str(bool(self.memberlist.keyring)).lower()
         return {name: str(value) for name, value in figures.items()} | {"encrypted": encrypted}
 
+    def copy_from(self, other: "Serf") -> None:
+        """Know what another member knows of the pool, us included; for a pool that starts warm.
+
+        Nothing is announced, and what both know is kept once.
+        """
+        self.memberlist.copy_from(other.memberlist)
+        self._roster.copy_from(other._roster)
+        self.clock.witness(other.clock.time - 1)
+        self.event_clock.witness(other.event_clock.time - 1)
+        self.query_clock.witness(other.query_clock.time - 1)
+        other.user_state(join=False)
+        self._user_state.copy_from(other._user_state, self.members())
+        self.take_outputs()
+
     def take_outputs(self) -> list[SerfOutput]:
         """Remove and return all that is to be done, oldest first."""
         if not self._outputs:
@@ -680,9 +694,10 @@ class Serf:
 
     def _receive_state(self, received: StateReceived, *, now: float) -> None:
         """Take in the serf half of a push/pull."""
-        self.user_state(join=received.join)
-        if not received.join and self._user_state.tells_nothing(received.user_state):
-            return
+        if not received.join:
+            self.user_state(join=False)
+            if self._user_state.tells_nothing(received.user_state):
+                return
         try:
             state = wire.decode_message(received.user_state)
         except ProtocolError as error:
