@@ -241,7 +241,7 @@ class AgentClient:
         Raises:
             RequestFailed: No answer, or another status than 200.
         """
-        return self._expect_ok("PUT", path, query, body)
+        return self.change("PUT", path, query, body)
 
     def delete(self, path: str, query: Mapping[str, Any] | None = None) -> bytes:
         """DELETE; returns the answer's body.
@@ -249,7 +249,7 @@ class AgentClient:
         Raises:
             RequestFailed: No answer, or another status than 200.
         """
-        return self._expect_ok("DELETE", path, query, None)
+        return self.change("DELETE", path, query, None)
 
     def request(
         self,
@@ -283,9 +283,18 @@ class AgentClient:
             raise RequestFailed(f"Unexpected response code: {answer.status} ({text})")
         return answer.status, data
 
-    def _expect_ok(
-        self, method: str, path: str, query: Mapping[str, Any] | None, body: bytes | None
+    def change(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
     ) -> bytes:
+        """Ask with a method that changes something; returns the answer's body.
+
+        Raises:
+            RequestFailed: No answer, or another status than 200.
+        """
         status, data = self.request(method, path, query, body)
         if status != 200:
             text = data.decode(errors="replace").strip()

@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "catalog services": ("isthmus.cli.catalog:SERVICES", "List the services of a datacenter"),
     "connect gateway": ("isthmus.cli.connect_gateway:run", "Run the built-in mesh gateway"),
     "demo": ("isthmus.cli.demo:run", "Show three federated datacenters on this machine"),
+    "event": ("isthmus.cli.event:EVENT", "Tell agents of a datacenter an event"),
     "federation doctor": (
         "isthmus.cli.federation_doctor:DOCTOR",
         "Find the broken hop between datacenters",
@@ -31,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "info": ("isthmus.cli.pool:INFO", "Show an agent's figures"),
     "join": ("isthmus.cli.pool:JOIN", "Make an agent join others"),
     "keygen": ("isthmus.cli.keygen:KEYGEN", "Make a gossip key"),
+    "keyring": ("isthmus.cli.keyring:KEYRING", "List or change the gossip keys"),
     "kv delete": ("isthmus.cli.kv:DELETE", "Delete from the key-value store"),
     "kv get": ("isthmus.cli.kv:GET", "Read from the key-value store"),
     "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
