@@ -11,12 +11,12 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from isthmus.errors import InvalidNodeName, NotFound, ProtocolError, Unavailable
 from isthmus.gossip.config import GossipConfig
@@ -32,7 +32,7 @@ from isthmus.gossip.outputs import (
     Warned,
 )
 from isthmus.gossip.queries import QueryResult, Question
-from isthmus.gossip.roster import Member
+from isthmus.gossip.roster import Member, MemberEvent
 from isthmus.gossip.serf import (
     LeaveFinished,
     MergeCheck,
@@ -41,6 +41,7 @@ from isthmus.gossip.serf import (
     SerfEvent,
     SerfOutput,
 )
+from isthmus.gossip.snapshot import Snapshot
 from isthmus.gossip.streams import JoinTarget
 from isthmus.names import host_port, split_host_port
 from isthmus.net.direct import explain_dial
@@ -49,6 +50,7 @@ from isthmus.net.gateways import WanCarrier
 from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
 from isthmus.net.keyring_file import KeyringFile
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
+from isthmus.net.snapshot_file import SnapshotFile
 from isthmus.net.tasks import TaskScope
 from isthmus.wire.serf import Query
 
@@ -181,11 +183,15 @@ class PoolDriver:
     ) -> None:
         self.config, self._network, self._mailbox = config, network, mailbox
         self._entropy = entropy
+        self._rng = Random(int.from_bytes(entropy(16), "big"))
         self._keyring = Keyring(config.keys)
         files = files or LocalFiles()
         path = config.keyring_file
         self._keyring_file = None if path is None else KeyringFile(path, files)
+        path = config.snapshot_file
+        self._snapshot_file = None if path is None else SnapshotFile(path, files)
         self._stores: set[asyncio.Task[None]] = set()
+        """Writing of files: not to be cancelled."""
         self._loop: asyncio.AbstractEventLoop
         self._core: Serf
         self._scope: TaskScope
@@ -201,6 +207,7 @@ class PoolDriver:
         self._joins: dict[int, asyncio.Future[JoinFinished]] = {}
         self._asked: dict[int, asyncio.Future[QueryFinished | KeysAnswered]] = {}
         self._left: asyncio.Event
+        self._released: asyncio.Event
         self._warned: dict[str, float] = {}
         self._counters: dict[str, int] = {}
         self._closed = False
@@ -219,10 +226,14 @@ class PoolDriver:
         """Listen, then start the core."""
         self._loop = asyncio.get_running_loop()
         self._scope = TaskScope()
-        self._left = asyncio.Event()
+        self._left, self._released = asyncio.Event(), asyncio.Event()
         config = self.config
         if self._keyring_file is not None:
             self._keyring = Keyring(await self._keyring_file.load(config.keys))
+        snapshot = Snapshot()
+        if self._snapshot_file is not None:
+            rejoin = config.rejoin_after_leave
+            snapshot = await self._snapshot_file.load(rejoin_after_leave=rejoin)
         await self._bind()
         host = config.advertise_host or self.address[0]
         try:
@@ -233,7 +244,7 @@ class PoolDriver:
                 config=config.gossip,
                 keyring=self._keyring,
                 merge_check=config.merge_check,
-                rng=Random(int.from_bytes(self._entropy(16), "big")),
+                rng=self._rng,
                 entropy=self._entropy,
                 now=self._loop.time(),
                 route_by_name=config.route_by_name,
@@ -243,7 +254,46 @@ class PoolDriver:
         except BaseException:
             await self._unbind()
             raise
+        self._resume(snapshot)
         self.flush()
+
+    def _resume(self, snapshot: Snapshot) -> None:
+        """Go on where an earlier process of ours stopped."""
+        if self._snapshot_file is None:
+            return
+        self._core.resume(
+            clock=snapshot.clock,
+            event_clock=snapshot.event_clock,
+            query_clock=snapshot.query_clock,
+        )
+        self._keep(self._snapshot_file.run())
+        addresses = snapshot.join_addresses(self.config.name, self._rng)
+        if addresses:
+            self._scope.spawn(self._rejoin(addresses))
+
+    async def _rejoin(self, addresses: Sequence[str]) -> None:
+        """Try members from before until one lets us in, round after round."""
+        while not self._core.memberlist.has_live_peers():
+            self._released.clear()
+            for address in [] if self._core.memberlist.held else addresses:
+                try:
+                    await self.join([address], ignore_old=False)
+                except JoinFailed as error:
+                    _logger.debug("rejoin: %s", error)
+                else:
+                    _logger.info("re-joined through %s", address, extra={"pool": self.config.name})
+                    return
+            if not self._core.memberlist.held:
+                self._warn("Failed to re-join any previously known node; trying again")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.config.gossip.reconnect_interval):
+                    await self._released.wait()
+
+    def _keep(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Run what `close` has to wait for."""
+        task = self._scope.spawn(writing)
+        self._stores.add(task)
+        task.add_done_callback(self._stores.discard)
 
     async def _bind(self) -> None:
         """Open TCP and UDP on one port."""
@@ -278,6 +328,8 @@ class PoolDriver:
         if self._timer is not None:
             self._timer.cancel()
         await self._unbind()
+        if self._snapshot_file is not None:
+            self._snapshot_file.stop()
         if self._stores:
             await asyncio.wait(self._stores)
         await self._scope.close()
@@ -346,6 +398,8 @@ class PoolDriver:
         self._check_open()
         gossip = self.config.gossip
         limit = 2 * gossip.broadcast_timeout + gossip.leave_propagate_delay + LEAVE_GRACE
+        if self._snapshot_file is not None:
+            self._snapshot_file.leave()
         self._core.leave(now=self._loop.time())
         self.flush()
         try:
@@ -435,6 +489,7 @@ class PoolDriver:
     def release(self) -> None:
         """See `Pool.release`."""
         if not self._closed:
+            self._released.set()
             self._core.release(now=self._loop.time())
             self.flush()
 
@@ -454,6 +509,7 @@ class PoolDriver:
                 self._carry_out(output)
             outputs = self._core.take_outputs()
         self._show_members()
+        self._note_clocks()
         due = self._core.next_timer()
         if self._timer is None or due != self._due:
             if self._timer is not None:
@@ -495,9 +551,7 @@ class PoolDriver:
         if self._keyring_file is None:
             self._core.keyring_stored(output.id, now=self._loop.time())
             return
-        task = self._scope.spawn(self._save_keyring(self._keyring_file, output))
-        self._stores.add(task)
-        task.add_done_callback(self._stores.discard)
+        self._keep(self._save_keyring(self._keyring_file, output))
 
     async def _save_keyring(self, file: KeyringFile, output: StoreKeyring) -> None:
         problem = ""
@@ -511,7 +565,18 @@ class PoolDriver:
 
     def _publish(self, event: PoolEvent) -> None:
         self._show_members()
+        if self._snapshot_file is not None and isinstance(event, MemberEvent):
+            self._snapshot_file.receive(event)
         self._mailbox.put(event)
+
+    def _note_clocks(self) -> None:
+        if self._snapshot_file is not None:
+            core = self._core
+            self._snapshot_file.note_clocks(
+                clock=core.clock.time - 1,
+                event_clock=core.event_clock.time - 1,
+                query_clock=core.query_clock.time - 1,
+            )
 
     def _show_members(self) -> None:
         self.members = self._core.members()

@@ -11,7 +11,7 @@ import pytest
 from isthmus.errors import ConfigError, InvalidRequest, Unavailable
 from isthmus.gossip.keys import KeyOperation
 from isthmus.gossip.queries import QueryReceived, QueryResult, Question
-from isthmus.gossip.serf import SerfEvent
+from isthmus.gossip.serf import SerfEvent, UserEventReceived
 from isthmus.net.gossip_driver import EVENTS_PENDING_MAX, JoinFailed, Mailbox
 from isthmus.net.keyring_file import parse_keyring
 from support.memory_files import MemoryFiles
@@ -271,5 +271,128 @@ def test_broken_keyring_file_keeps_the_pool_from_starting() -> None:
         with pytest.raises(ConfigError, match=r"local\.keyring: not a keyring"):
             await drivers.open("a", port=8301, keyring_file=RING)
         assert drivers.network.listeners == {}
+
+    run_virtual(story())
+
+
+# --- Snapshot and rejoin --------------------------------------------------------------------------
+
+SNAPSHOT = Path("/data/serf/local.snapshot")
+
+
+def snapshot_of(name: str) -> Path:
+    return SNAPSHOT.with_name(f"{name}.snapshot")
+
+
+def test_restarted_member_finds_back_by_itself() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        _, _, third = await drivers.open_pool("a", "b", "c", snapshot_file=snapshot_of("c"))
+        await asyncio.sleep(1)
+        await third.close()
+        again = await drivers.open("c", port=third.address[1], snapshot_file=snapshot_of("c"))
+        await drivers.until(lambda: statuses(again) == dict.fromkeys("cab", "alive"), within=1)
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_members_that_are_gone_do_not_keep_us_from_the_others() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        first, second, third = await drivers.open_pool("a", "b", "c", snapshot_file=SNAPSHOT)
+        await third.close()
+        await second.close()
+        drivers.files.contents[SNAPSHOT] = "".join(
+            f"alive: {pool.config.name} {pool.address[0]}:{pool.address[1]}\n"
+            for pool in (first, second, third)
+        ).encode()
+        again = await drivers.open("c", port=third.address[1], snapshot_file=SNAPSHOT)
+        await drivers.until(lambda: statuses(again).get("a") == "alive", within=10)
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_lone_member_goes_on_trying() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        first, second = await drivers.open_pool("a", "b", snapshot_file=SNAPSHOT)
+        await drivers.close()
+        path = snapshot_of("b")
+        host, port = first.address
+        drivers.files.contents[path] = f"alive: a {host}:{port}\n".encode()
+        again = await drivers.open("b", port=second.address[1], snapshot_file=path)
+        await asyncio.sleep(50)
+        assert statuses(again) == {"b": "alive"}
+        await drivers.open("a", port=port)
+        await drivers.until(lambda: statuses(again) == {"a": "alive", "b": "alive"}, within=31)
+        await drivers.close()
+
+    run_virtual(story())
+
+
+@pytest.mark.parametrize("rejoin", [False, True])
+def test_member_that_left_comes_back_only_if_it_is_told_to(rejoin: bool) -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        _, second = await drivers.open_pool("a", "b", snapshot_file=SNAPSHOT)
+        path = snapshot_of("b")
+        third = await drivers.open("c", snapshot_file=path)
+        await drivers.join(third, second)
+        await third.leave()
+        await third.close()
+        assert drivers.files.contents[path].endswith(b"leave\n")
+        again = await drivers.open("c", snapshot_file=path, rejoin_after_leave=rejoin)
+        await asyncio.sleep(2)
+        assert ("a" in statuses(again)) is rejoin
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def test_lamport_times_go_on_and_old_events_are_not_told_again() -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        first = await drivers.open("a")
+        second = await drivers.open("b", snapshot_file=SNAPSHOT)
+        await drivers.join(second, first)
+        for name in ("one", "two"):
+            await first.user_event(name, b"", coalesce=False)
+        await drivers.until(lambda: len(user_events(drivers, "b")) == 2)
+        await second.close()
+        await first.user_event("three", b"", coalesce=False)
+        again = await drivers.open("b", port=second.address[1], snapshot_file=SNAPSHOT)
+        await drivers.until(lambda: bool(user_events(drivers, "b")), within=1)
+        assert user_events(drivers, "b") == ["three"]
+        assert int((await again.stats())["event_time"]) == 4
+        await drivers.close()
+
+    run_virtual(story())
+
+
+def user_events(drivers: Drivers, name: str) -> list[str]:
+    return [e.name for e in drivers.events[name] if isinstance(e, UserEventReceived)]
+
+
+def test_held_pool_finds_back_once_it_is_released() -> None:
+    """A WAN pool is held until a gateway is known; the wait for the next round is cut short."""
+
+    async def story() -> None:
+        drivers = Drivers()
+        first, second = await drivers.open_pool("a", "b", snapshot_file=SNAPSHOT)
+        await drivers.close()
+        drivers.files.contents[SNAPSHOT] = b"alive: a %s:%d\n" % (
+            first.address[0].encode(),
+            first.address[1],
+        )
+        await drivers.open("a", port=first.address[1])
+        again = await drivers.open("b", port=second.address[1], snapshot_file=SNAPSHOT)
+        again.hold()
+        await asyncio.sleep(7)
+        assert statuses(again) == {"b": "alive"}
+        again.release()
+        await drivers.until(lambda: "a" in statuses(again), within=1)
+        await drivers.close()
 
     run_virtual(story())
