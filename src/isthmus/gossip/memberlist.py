@@ -150,6 +150,9 @@ class Memberlist:
         self._number = 0
         self.held = False
         """Whether `hold` is in force."""
+        self.carry_ping: Callable[[Node, int], bool] | None = None
+        """A simulation's: takes over a ping (to whom, its number) that carries nothing else, and
+        answers with `receive_carried_ack`; or declines, and it is sent as usual."""
         self._gossip_at = now
         self._push_pull_at = now + rng.random() * config.push_pull_interval
         self._leave_deadline: float | None = None
@@ -240,6 +243,12 @@ class Memberlist:
             self._count("messages_refused")
         for message in packet.messages:
             self._receive_message(message, source=source, now=now)
+
+    def receive_carried_ack(self, sequence: int, *, now: float) -> None:
+        """The ack of a ping that `carry_ping` took over arrives; it carries nothing else."""
+        result = self._prober.receive_ack(sequence, b"", now=now)
+        if result is not None:
+            self._carry_out(result, now=now)
 
     def packet_failed(self, packet_id: int, *, now: float) -> None:
         """A packet surely did not go out: its ping is lost, its rumours do not count as told."""
@@ -350,11 +359,15 @@ class Memberlist:
 
     # --- Time -----------------------------------------------------------------------------------
 
-    def next_timer(self) -> float:
-        """Moment at which `handle_timer` is due, on the driver's clock."""
+    def next_timer(self, *, answered: bool = False) -> float:
+        """Moment at which `handle_timer` is due, on the driver's clock.
+
+        Args:
+            answered: As if the ack of the running probe had arrived.
+        """
         due = math.inf
         if not self.held:
-            due = self._prober.next_timer()
+            due = self._prober.next_tick if answered else self._prober.next_timer()
             if self._push_pull_at < due:
                 due = self._push_pull_at
             if self._has_broadcasts() and self._gossip_at < due:
@@ -464,6 +477,13 @@ class Memberlist:
     def _ping_target(self, node: Node, *, now: float) -> None:
         sequence = self._next_sequence()
         self._prober.start(node.name, sequence, now=now)
+        if (
+            self.carry_ping is not None
+            and node.status is wire.NodeStatus.ALIVE
+            and not self._has_broadcasts()
+            and self.carry_ping(node, sequence)
+        ):
+            return
         ping = wire.encode_message(self._ping(node.name, sequence))
         if node.status is not wire.NodeStatus.SUSPECT:
             self._send(node.name, node.address, [ping], sequence=sequence, piggyback=True)

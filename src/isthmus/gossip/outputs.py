@@ -6,14 +6,15 @@ Actions are imperatives, events are in the past tense.
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from isthmus.wire.memberlist import NodeState
 
 Address: TypeAlias = tuple[str, int]
 """Textual IP address and port."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendPacket:
+class SendPacket(Struct, frozen=True):
     """Action: send one packet.
 
     Attributes:

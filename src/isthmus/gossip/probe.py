@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from isthmus.gossip.awareness import Awareness
 from isthmus.gossip.config import GossipConfig
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeSucceeded:
+class ProbeSucceeded(Struct, frozen=True):
     """The target answered.
 
     Attributes:
@@ -74,6 +75,11 @@ class Prober:
     def running(self) -> bool:
         """Whether a probe waits for its answer."""
         return bool(self.target)
+
+    @property
+    def next_tick(self) -> float:
+        """When the next probe is due if none runs."""
+        return self._tick_at
 
     def postpone(self, *, now: float) -> None:
         """Start over one interval from now, as after a pause."""

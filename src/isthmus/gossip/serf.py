@@ -466,9 +466,13 @@ class Serf:
 
     # --- Time -----------------------------------------------------------------------------------
 
-    def next_timer(self) -> float:
-        """Moment at which `handle_timer` is due, on the driver's clock."""
-        due = self.memberlist.next_timer()
+    def next_timer(self, *, answered: bool = False) -> float:
+        """Moment at which `handle_timer` is due, on the driver's clock.
+
+        Args:
+            answered: As if the ack of the running probe had arrived.
+        """
+        due = self.memberlist.next_timer(answered=answered)
         if self._chores_at < due:
             due = self._chores_at
         for moment in (self._roster.next_prune(), self._queries.next_timer(), self._stage_at):
