@@ -1,6 +1,7 @@
 """Amounts as operators write them: lengths of time, shares, rates; as text and back."""
 
 import re
+from decimal import Decimal
 from typing import Final
 
 from isthmus.units import Duration, format_duration, parse_duration
@@ -44,14 +45,18 @@ def parse_share(text: str) -> float:
     match = _SHARE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no share; write it as 5% or 0.5%")
-    if float(match[1]) > 100:
+    per_cent = Decimal(match[1])
+    if per_cent > 100:
         raise ValueError(f"{text} is more than all")
-    return float(match[1]) / 100
+    return float(per_cent / 100)
 
 
 def format_share(share: float) -> str:
     """A share from 0 to 1 in per cent: ``5%``."""
-    return f"{share * 100:.10f}".rstrip("0").rstrip(".") + "%"
+    per_cent = (
+        f"{Decimal(repr(share)) * 100:f}"  # The decimals that are meant, not the binary ones.
+    )
+    return (per_cent.rstrip("0").rstrip(".") if "." in per_cent else per_cent) + "%"
 
 
 def parse_rate(text: str) -> int:

@@ -24,7 +24,7 @@ _CHARACTER: Final = 6.6
 _ROW: Final = 15
 _STEPS: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
-    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800),
     *(3600, 7200, 14400, 21600, 43200, 86400, 172800),
 )
 """Distances of ticks on an axis of time, in seconds."""
@@ -105,12 +105,14 @@ class _Frame:
     height: float
     x_max: float
     y_max: float
+    y_min: float = 0.0
 
     def x(self, value: float) -> float:
         return self.left + self.width * min(1.0, value / self.x_max)
 
     def y(self, value: float) -> float:
-        return self.top + self.height * (1 - min(1.0, value / self.y_max))
+        share = (value - self.y_min) / (self.y_max - self.y_min)
+        return self.top + self.height * (1 - min(1.0, max(0.0, share)))
 
     @property
     def bottom(self) -> float:
@@ -144,16 +146,22 @@ def draw_lines(
         show: A value with its unit.
         spans: Faults to shade.
         marks: Horizontal lines to compare with.
-        y_max: End of the other axis; 0: what the data need.
+        y_max: End of the other axis, when it has a natural one; values that all lie in its upper
+            fifth are magnified. 0: what the data need.
     """
     lines = [Line(line.label, line.colour, thin(line.points)) for line in lines]
     highest = max(point.high for line in lines for point in line.points)
+    lowest = min(point.low for line in lines for point in line.points)
     top = y_max or _ceiling(max([highest, *(mark.value for mark in marks)]))
+    ticks = _ticks(top)
+    if y_max and 0.8 * y_max <= lowest < y_max:
+        ticks = _ticks_between(lowest, y_max)
 
     def draw(width: float) -> tuple[Iterator[str], float]:
-        ticks = _ticks(top)
         left = 12 + _CHARACTER * max(len(show(tick)) for tick in ticks)
-        frame = _Frame(left, _TOP, width - left - _RIGHT, _HEIGHT - _TOP - _BOTTOM, x_max, top)
+        frame = _Frame(
+            left, _TOP, width - left - _RIGHT, _HEIGHT - _TOP - _BOTTOM, x_max, top, ticks[0]
+        )
         return _lines(frame, lines, ticks, show, spans, marks), _HEIGHT
 
     return _figure(key, title, about, draw)
@@ -269,7 +277,8 @@ def _lines(
     for mark in marks:
         y = frame.y(mark.value)
         yield f'<path class="mark" d="M{frame.left:.1f} {y:.1f}H{frame.right:.1f}"/>'
-        yield _text(frame.right, y - 4, mark.label, "end")
+        beneath = y < frame.top + _ROW  # Above stand the numbers of the faults.
+        yield _text(frame.right, y + 14 if beneath else y - 4, mark.label, "end")
     yield from _hints(frame, lines, show)
 
 
@@ -415,6 +424,13 @@ def _ceiling(highest: float) -> float:
         next(factor for factor in factors if factor * power >= highest * 1.02 or factor == 10)
         * power
     )
+
+
+def _ticks_between(low: float, top: float) -> list[float]:
+    """Round values around `low` and up to `top`, which need not be round."""
+    step = _ceiling((top - low) / 4) if top - low > 4 else 1.0
+    bottom = math.floor(low / step - 0.2) * step
+    return [bottom + index * step for index in range(int((top - bottom) / step + 1e-9) + 1)]
 
 
 def _ticks(top: float) -> list[float]:

@@ -173,7 +173,7 @@ def _members(recording: Recording, spans: Sequence[Span]) -> Iterator[str]:
         x_max=_end(recording),
         show="{:.0f}".format,
         spans=spans,
-        y_max=everyone * 1.15,
+        y_max=everyone,
         marks=[Mark(everyone, f"{everyone} servers")],
     )
     yield _plot(
@@ -194,11 +194,12 @@ def _detection(summary: Summary) -> Iterator[str]:
         if not values:
             continue
         expected = (summary.lan if pool == LAN else summary.wan).expected
-        marks = [
-            Mark(expected.suspected, "SWIM: first suspicion"),
-            Mark(expected.dead_min, "Lifeguard: dead at the earliest"),
-            Mark(expected.dead_max, "dead at the latest"),
-        ]
+        marks = [Mark(expected.suspected, "SWIM: first suspicion")]
+        if expected.dead_min == expected.dead_max:
+            marks.append(Mark(expected.dead_min, "Lifeguard: dead"))
+        else:
+            marks.append(Mark(expected.dead_min, "Lifeguard: dead at the earliest"))
+            marks.append(Mark(expected.dead_max, "Lifeguard: dead at the latest"))
         victims = len({one.victim for one in recording.detections if one.pool == pool})
         counted = f"{_plural(victims, 'lost host')}, {_plural(len(values), 'observation')}"
         plot = draw_histogram(

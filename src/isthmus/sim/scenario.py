@@ -1,5 +1,6 @@
 """One rehearsal: what is built, what goes wrong, how long it runs, and what is expected of it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -97,7 +98,7 @@ class Scenario:
             return self.settle
         count = self.topology.datacenters * self.topology.servers
         suspicion = SuspicionTimes.of(self.wan, member_count=count)
-        return _SETTLE_MIN + 2 * suspicion.timeout_min
+        return _SETTLE_MIN + math.ceil(2 * suspicion.timeout_min)
 
     @property
     def ends_at(self) -> float:

@@ -35,7 +35,7 @@ th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top;
 th { font-weight: 600; }
 td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.sign { white-space: nowrap; font-weight: 600; }
+td b { white-space: nowrap; } .scroll + .scroll { margin-top: 1.2rem; }
 pre { padding: .8rem; border-radius: .5rem; background: var(--panel); overflow-x: auto;
   white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--faint); }
