@@ -5,8 +5,8 @@ measured, as if a spring were between the two, moves ours a little. The height s
 access link that all of a node's packets cross, the adjustment for what no such space can express,
 and a weak gravity keeps a whole pool from drifting away.
 
-Source: Vivaldi §2.4 to §2.6 and §5.4; protocol/gossip.md §13.9. The formulas, and their order, are
-those of serf, as both ends of a distance must agree.
+Source: Vivaldi (Dabek, Cox, Kaashoek, Morris; SIGCOMM 2004) §2.4, §2.5 and §5.4; protocol/gossip.md
+§13.9. Formulas and their order are serf's, since both ends of a distance must agree.
 """
 
 import math
