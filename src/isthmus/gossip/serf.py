@@ -250,6 +250,10 @@ class Serf:
         """All members, ourselves included; the same object until something changes."""
         return self._roster.members()
 
+    def member(self, name: str) -> Member | None:
+        """One of them; None when it is not known."""
+        return self._roster.get(name)
+
     def local_member(self) -> Member:
         """Ourselves."""
         me = self._roster.get(self.name)
