@@ -112,6 +112,8 @@ class EtcdEngine:
         lease_time: Seconds after which the leadership of a server that is gone ends.
     """
 
+    shared = True
+
     def __init__(
         self,
         access: EtcdAccess,

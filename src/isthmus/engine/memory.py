@@ -87,6 +87,7 @@ class MemoryEngine:
         cluster: str = "00000000-0000-0000-0000-000000000000",
         storage: MemoryStorage | None = None,
     ) -> None:
+        self.shared = storage is not None
         self._storage = storage or MemoryStorage(cluster=cluster)
         self._open = False
 

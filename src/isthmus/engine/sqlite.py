@@ -72,6 +72,8 @@ class SqliteEngine:
         allow_network_filesystem: Open on NFS and the like too, whose locks often lie.
     """
 
+    shared = False
+
     def __init__(
         self,
         directory: Path,

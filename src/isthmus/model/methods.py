@@ -21,18 +21,20 @@ class Method:
             ``str``, ``tuple[str, ...]``.
         read: Whether it is a read: it may block, and may be stale.
         local: Answered by whichever server is asked, never forwarded.
+        anywhere: Answered by any server of its datacenter, whoever leads.
     """
 
     request: type
     reply: object
     read: bool = True
     local: bool = False
+    anywhere: bool = False
 
 
 METHODS: Final[Mapping[str, Method]] = {
     "Status.Ping": Method(query.Empty, query.Empty, local=True),
-    "Status.Leader": Method(query.DatacenterRequest, str),
-    "Status.Peers": Method(query.DatacenterRequest, tuple[str, ...]),
+    "Status.Leader": Method(query.DatacenterRequest, str, anywhere=True),
+    "Status.Peers": Method(query.DatacenterRequest, tuple[str, ...], anywhere=True),
     "Catalog.Register": Method(catalog.RegisterRequest, query.Empty, read=False),
     "Catalog.Deregister": Method(catalog.DeregisterRequest, query.Empty, read=False),
     "Catalog.ListDatacenters": Method(catalog.DatacentersRequest, tuple[str, ...], local=True),
@@ -53,8 +55,12 @@ METHODS: Final[Mapping[str, Method]] = {
     "Coordinate.Node": Method(catalog.NodeRequest, coordinate.IndexedCoordinates),
     "Coordinate.Update": Method(coordinate.CoordinateUpdateRequest, query.Empty, read=False),
     "Internal.ServiceDump": Method(catalog.ServiceDumpRequest, catalog.IndexedNodesWithGateways),
-    "Internal.EventFire": Method(event.EventFireRequest, event.EventFireResponse, read=False),
-    "Internal.KeyringOperation": Method(keyring.KeyringRequest, keyring.KeyringResponses),
+    "Internal.EventFire": Method(
+        event.EventFireRequest, event.EventFireResponse, read=False, anywhere=True
+    ),
+    "Internal.KeyringOperation": Method(
+        keyring.KeyringRequest, keyring.KeyringResponses, anywhere=True
+    ),
     "KVS.Apply": Method(kv.KVSRequest, bool, read=False),
     "KVS.Get": Method(kv.KeyRequest, kv.IndexedDirEntries),
     "KVS.List": Method(kv.KeyRequest, kv.IndexedDirEntries),
@@ -68,7 +74,7 @@ METHODS: Final[Mapping[str, Method]] = {
         query.DatacenterRequest, federation.DatacenterIndexedCheckServiceNodes
     ),
     # Ours; a Consul server answers that it has no such service.
-    "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock),
+    "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock, anywhere=True),
     "Isthmus.Report": Method(query.DatacenterRequest, diagnosis.FederationReport),
 }
 """Every method that servers answer."""

@@ -89,6 +89,8 @@ class Committer:
         self._filled = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
+        self.committed_at = 0.0
+        """When the last commit was acknowledged, on the loop's clock."""
         self.batch_count = 0
         self.command_count = 0
 
@@ -210,6 +212,7 @@ class Committer:
         batch = self._store.batch(overlay, index=index, batch_id=self._batch_id(), commands=count)
         await self._engine.commit(self._lead, base, batch)
         self._store.merge(overlay, index=index)
+        self.committed_at = asyncio.get_running_loop().time()
         self.batch_count += 1
         self.command_count += count
 

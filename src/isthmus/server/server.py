@@ -6,7 +6,6 @@ and written through the committer. Source: protocol/rpc.md §6, §7.
 """
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,30 +16,32 @@ from typing import Any, Final
 
 import msgspec
 
-from isthmus.errors import EngineError, NoLeader, NoPathToDatacenter, RequestError
+from isthmus.errors import NoPathToDatacenter, RequestError
 from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.federation import FederationState, FederationStateRequest
 from isthmus.model.methods import METHODS
+from isthmus.model.query import QueryMeta
 from isthmus.model.record import Record
 from isthmus.names import MESH_GATEWAY_KIND
 from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
 from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
-from isthmus.server.committer import Committer
 from isthmus.server.coordinates import CoordinateUpdates
 from isthmus.server.endpoints import HANDLERS, Context, Forwarder, GossipPools, Handler, NoPools
 from isthmus.server.endpoints.context import WanView
 from isthmus.server.endpoints.federation_state import check_writer
+from isthmus.server.forward import RemoteCaller
+from isthmus.server.relay import LeaderRelay
+from isthmus.server.replica import Alone, Election, Replica
 from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
-from isthmus.store.engine import Engine, Fenced, Head, Lead, LeaderInfo
-from isthmus.store.keys import rows_prefix, table_index_key
+from isthmus.store.engine import Engine, LeaderInfo
 from isthmus.store.store import Store
+from isthmus.units import Duration
 
 _logger = logging.getLogger(__name__)
 
-_BATCH_ID_SIZE: Final = 16
 _SERVICES: Final = frozenset(name.partition(".")[0] for name in METHODS)
 _TIMED: Final = "FederationState."
 _WRITES_TIMED_MAX: Final = 4096
@@ -102,6 +103,9 @@ class Server:
         wan: Says where other datacenters lie; None when nothing is known of that.
         report: Says how the federation fares, as this server sees it.
         gossip: The pools that this server is a member of.
+        election: When to lead; None: whenever nobody does.
+        peers: Calls other servers of our datacenter; None: there is none.
+        leadership_changed: Called when we begin or cease to lead, or another server does.
     """
 
     def __init__(
@@ -117,6 +121,9 @@ class Server:
         report: Callable[[], FederationReport] = FederationReport,
         wan: WanView | None = None,
         gossip: GossipPools | None = None,
+        election: Election | None = None,
+        peers: RemoteCaller | None = None,
+        leadership_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.config: Final = config
         self.store: Final = store
@@ -130,15 +137,28 @@ class Server:
         self._forward, self._wan = forward, wan
         self._rng = rng
         self._tasks = TaskScope()
-        self._lead: Lead | None = None
-        self._committer: Committer | None = None
+        self.replica: Final = Replica(
+            store,
+            engine,
+            info=LeaderInfo(config.node_id, config.node_name, config.rpc_address),
+            election=election or Alone(rng),
+            rng=rng,
+            changed=leadership_changed,
+        )
+        self._relay = LeaderRelay(
+            self.replica,
+            caller=peers,
+            dc=config.datacenter,
+            server_id=config.node_id,
+            rng=rng,
+        )
         self._coordinates = CoordinateUpdates(self.apply)
         self._context = Context(
             dc=config.datacenter,
             store=store,
             blocking=self.blocking,
             commit=self.apply,
-            confirm=self._confirm,
+            confirm=self.replica.confirm,
             leader=lambda: self.leader_address,
             peers=lambda: (config.rpc_address,),
             datacenters=self.datacenters,
@@ -160,95 +180,38 @@ class Server:
             )
             for method, handler in HANDLERS.items()
         }
-        self.head: Head | None = None
 
     # Life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the engine, load the tables, lead.
+        """Open the engine, load the tables, lead if that is our part.
 
         Raises:
             EngineError: The storage cannot be used; the class says why. Nothing is left open.
         """
-        head = await self.engine.open()
-        try:
-            await self._load(head)
-            info = LeaderInfo(self.config.node_id, self.config.node_name, self.config.rpc_address)
-            self._lead = await self.engine.claim(info)
-        except BaseException:
-            await self.engine.close()
-            raise
-        self.head = head
-        if self._lead is not None:
-            self._committer = Committer(
-                self.store,
-                self.engine,
-                lead=self._lead,
-                batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
-            )
-            self._committing = self._tasks.spawn(self._commit(self._committer))
-            self._tasks.spawn(self._coordinates.run())
-        _logger.info("storage loaded", extra={"index": head.index, **self.store.row_counts()})
+        await self.replica.start()
+        self._tasks.spawn(self._coordinates.run())
+        _logger.info("storage loaded", extra={"index": self.store.index, **self.store.row_counts()})
 
     async def stop(self) -> None:
         """Release blocked reads, refuse queued writes, finish the batch in flight, close."""
+        self._relay.close()
         self.blocking.close()
-        if self._committer is not None:
-            self._committer.close()
-            await asyncio.wait({self._committing})
-            self._committer = None
         await self._tasks.close()
-        lead, self._lead = self._lead, None
-        if lead is not None:
-            await self.engine.resign(lead)
-        await self.engine.close()
-
-    async def _load(self, head: Head) -> None:
-        collecting = gc.isenabled()
-        gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
-        try:
-            async for page in self.engine.scan(rows_prefix(head.generation)):
-                self.store.load(page)
-            indexes = [
-                pair
-                async for page in self.engine.scan(table_index_key(head.generation))
-                for pair in page
-            ]
-        finally:
-            if collecting:
-                gc.enable()
-        self.store.loaded(index=head.index, generation=head.generation, table_indexes=indexes)
-
-    async def _commit(self, committer: Committer) -> None:
-        """Run the committer; after an error of the engine this server leads no more."""
-        try:
-            await committer.run()
-        except EngineError:
-            self._lead = None
-            _logger.exception("storage failed: this server accepts no writes any more")
-        except BaseException:
-            self._lead = None
-            raise
-
-    async def _confirm(self) -> None:
-        if self._lead is None:
-            raise NoLeader
-        try:
-            await self.engine.confirm(self._lead)
-        except Fenced as error:
-            raise NoLeader from error
+        await self.replica.stop()
 
     # Who leads --------------------------------------------------------------------------------
 
     @property
     def is_leader(self) -> bool:
         """Whether this server accepts writes."""
-        return self._lead is not None
+        return self.replica.is_leader
 
     @property
     def leader_address(self) -> str:
         """``host:port`` of the leader's RPC port; empty without a leader."""
-        return self.config.rpc_address if self.is_leader else ""
+        leader = self.replica.leader
+        return leader.address if leader is not None else ""
 
     def datacenters(self) -> tuple[str, ...]:
         """Datacenters that have servers, nearest first; ours is always among them."""
@@ -295,20 +258,32 @@ class Server:
         dc = target(request)
         if dc and dc != self.config.datacenter:
             return await self._forwarded(dc, method, request)
-        return await handler(self._context, request)
+        if not self.engine.shared or METHODS[method].local or METHODS[method].anywhere:
+            return await handler(self._context, request)
+        if METHODS[method].read and getattr(request, "allow_stale", False):
+            return self._dated(await handler(self._context, request))
+        return await self._relay.call(method, request, lambda: handler(self._context, request))
+
+    def _dated(self, reply: object) -> object:
+        """A reply of a server that need not lead, with how old its data may be."""
+        if self.is_leader or not isinstance(reply, QueryMeta):
+            return reply
+        return msgspec.structs.replace(
+            reply,
+            last_contact=Duration.of(self.replica.last_contact),
+            known_leader=self.replica.leader is not None,
+        )
 
     async def apply(self, command: Command) -> object:
         """Make a command durable in our own store, unchecked; return its result.
 
         For duties of the leader, whose writes are not requests. Raises as `Committer.submit`.
         """
-        if self._committer is None:
-            raise NoLeader
         if not isinstance(command, FederationStateRequest):
-            return await self._committer.submit(command)
+            return await self.replica.submit(command)
         clock = asyncio.get_running_loop()
         started = clock.time()
-        result = await self._committer.submit(command)
+        result = await self.replica.submit(command)
         if command.state is not None:
             self._note_write(command.state.datacenter, command.op, clock.time() - started)
         return result

@@ -141,7 +141,13 @@ class Limits:
 
 
 class Engine(Protocol):
-    """What every engine does; one call at a time, except `scan` and `stats`."""
+    """What every engine does; one call at a time, except `scan`, `changes` and `stats`.
+
+    Attributes:
+        shared: Whether other servers may commit too, so that `changes` must be followed.
+    """
+
+    shared: bool
 
     async def open(self) -> Head:
         """Open, creating what is missing; when open already, see where the storage stands now.

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
 from isthmus.store.coordinates import COORDINATES, Coordinates
-from isthmus.store.engine import EMPTY_INDEX, Batch
+from isthmus.store.engine import EMPTY_INDEX, Batch, Change
 from isthmus.store.federation import FEDERATION_STATES, FederationStates
 from isthmus.store.keys import (
     decode_index,
@@ -31,6 +31,7 @@ SCHEMAS: Final[tuple[Schema[Any], ...]] = (
 )
 """Every table."""
 
+_TABLE_INDEXES: Final = b"i/"
 _CATALOG: Final = frozenset({NODES.name, SERVICES.name, CHECKS.name})
 
 
@@ -95,10 +96,25 @@ class Store:
         """Finish loading: the tables stand at `index`; no reader's index may go back behind it."""
         self.index, self.generation = index, generation
         for key, data in table_indexes:
-            table = self._tables.get(key.rpartition(b"/")[2].decode("ascii"))
-            if table is not None:
-                table.index = decode_index(data)
-        floor = 0 if index == EMPTY_INDEX else index
+            self._load_table_index(key, data)
+        self._refresh()
+
+    def adopt(self, other: "Store") -> int:
+        """Hold what another store was loaded with; whoever waits here reads again.
+
+        Returns:
+            How many readers woke.
+        """
+        for name, table in self._tables.items():
+            table.adopt(other._tables[name])
+        self._sharing = other._sharing
+        self.index, self.generation = other.index, other.generation
+        self._refresh()
+        return self.watches.wake_all()
+
+    def _refresh(self) -> None:
+        """Forget what was computed from other rows."""
+        floor = 0 if self.index == EMPTY_INDEX else self.index
         self.kv.floor = floor
         self.catalog.load(floor)
         self.coordinates.load()
@@ -143,6 +159,55 @@ class Store:
         assert index >= self.index
         self.index = index
         return self.watches.wake(self._observe(changes))
+
+    def follow(self, change: Change) -> int:
+        """Take over a commit of another server; wake whom it concerns, each once.
+
+        A row that was deleted counts as deleted at the commit's index, which is that of its last
+        command, so that no reader can miss it.
+
+        Returns:
+            How many readers woke.
+
+        Raises:
+            Corrupt: A row cannot be read; some rows may have changed: load everything again.
+        """
+        assert change.generation == self.generation
+        changes: list[RowChange] = []
+        for key in [*self._in_ranges(change.ranges), *change.deletes]:
+            name, pk = split_row_key(key)
+            table = self._tables.get(name)
+            if table is not None and (old := table.delete(pk)) is not None:
+                changes.append(RowChange(name, pk, old, None, change.index))
+        for key, data in change.puts.items():
+            if key.startswith(_TABLE_INDEXES):
+                self._load_table_index(key, data)
+                continue
+            name, pk = split_row_key(key)
+            table = self._tables.get(name)
+            if table is not None:
+                row = decode_row(table.schema.record, data)
+                row = self._sharing.row(row) if name in _CATALOG else row
+                at = getattr(getattr(row, "service", row), "modify_index", change.index)
+                changes.append(RowChange(name, pk, table.put(row), row, at))
+        self.index = max(self.index, change.index)
+        return self.watches.wake(self._observe(changes))
+
+    def _in_ranges(self, ranges: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+        """Keys of our rows in half-open ranges of keys."""
+        for start, end in ranges:
+            name, first = split_row_key(start)
+            table = self._tables.get(name)
+            if table is not None:
+                for pk in list(table.keys(b"")):
+                    key = row_key(self.generation, name, pk)
+                    if pk >= first and key < end:
+                        yield key
+
+    def _load_table_index(self, key: bytes, data: bytes) -> None:
+        table = self._tables.get(key.rpartition(b"/")[2].decode("ascii"))
+        if table is not None:
+            table.index = max(table.index, decode_index(data))
 
     def _observe(self, changes: list[RowChange]) -> Iterable[Topic]:
         topics = dict.fromkeys(

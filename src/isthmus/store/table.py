@@ -103,6 +103,12 @@ class Table(Generic[Row]):
                     self._add(name, key, pk)
         self._keys.update(keys)
 
+    def adopt(self, other: "Table[Row]") -> None:
+        """Hold what another table of the same schema holds; that one is not to be used again."""
+        assert other.schema is self.schema
+        self._rows, self._keys, self._buckets = other._rows, other._keys, other._buckets
+        self.index = other.index
+
     def put(self, row: Row) -> Row | None:
         """Insert or replace a row; return the one it replaced."""
         pk = self.schema.key(row)

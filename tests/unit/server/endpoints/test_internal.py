@@ -158,8 +158,7 @@ def test_filter_is_refused_rather_than_ignored(request_: dict[str, Any]) -> None
 def test_consistent_read_needs_a_leader() -> None:
     async def act(server: Server) -> None:
         assert await dump(server, require_consistent=True) == (1, [])
-        assert server._lead is not None
-        await server.engine.resign(server._lead)
+        await server.replica.resign()
         with pytest.raises(NoLeader):
             await dump(server, require_consistent=True)
         assert await dump(server) == (1, [])

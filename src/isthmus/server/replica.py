@@ -1,0 +1,455 @@
+"""This server's copy of its datacenter's data, and its part in who writes it.
+
+One server leads: it alone runs commands and commits them. The others follow the commits, one
+whole revision after the other. States::
+
+    following ─claim─► catching up ─own claim seen─► leading ─fenced, replaced, failed─► following
+
+A claim is safe at any moment, since every commit is fenced with it: a server that was replaced
+and does not know it yet commits nothing. When to claim is an `Election`'s business.
+Source: design of storage, §7, §8.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import Callable
+from random import Random
+from typing import Final, Protocol
+
+from isthmus.errors import EngineError, NoLeader
+from isthmus.net.tasks import TaskScope
+from isthmus.server.committer import Committer
+from isthmus.store.commands import Command
+from isthmus.store.engine import (
+    Change,
+    Compacted,
+    Corrupt,
+    Engine,
+    EngineUnavailable,
+    Fenced,
+    Head,
+    Lead,
+    LeaderInfo,
+)
+from isthmus.store.keys import rows_prefix, table_index_key
+from isthmus.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+ELECTION_INTERVAL: Final = 0.1
+"""Seconds between two questions whether to claim; changes of leadership ask at once."""
+CONFIRM_INTERVAL: Final = 0.5
+CONFIRMED_MAX: Final = 2.0
+"""A leader that could not confirm for so many seconds that it leads answers no reads as such."""
+WATCH_RETRY: Final = 0.2
+RESIGNED_TIME: Final = 3.0
+"""Seconds for which a server that handed the leadership over does not claim it again."""
+_BATCH_ID_SIZE: Final = 16
+
+
+class Election(Protocol):
+    """Knows when this server should lead."""
+
+    def may_claim(self, leader: LeaderInfo | None, *, now: float) -> bool:
+        """Whether to claim the leadership now.
+
+        Args:
+            leader: Who holds it; None when nobody does.
+            now: Seconds on the loop's clock.
+        """
+
+    def may_preempt(self, leader: LeaderInfo) -> bool:
+        """Whether to take it from another server that still holds it."""
+
+
+class Alone:
+    """The election of a datacenter with one server, or without a better rule: who is free leads.
+
+    Args:
+        rng: Source of jitter, so that not all servers claim in the same moment.
+        delay_max: Longest wait in seconds after the leadership became free.
+    """
+
+    def __init__(self, rng: Random, *, delay_max: float = 0.0) -> None:
+        self._rng, self._delay_max = rng, delay_max
+        self._free_at: float | None = None
+
+    def may_claim(self, leader: LeaderInfo | None, *, now: float) -> bool:
+        """Whether it has been free for our share of the delay."""
+        if leader is not None:
+            self._free_at = None
+            return False
+        if self._free_at is None:
+            self._free_at = now + self._rng.uniform(0, self._delay_max)
+        return now >= self._free_at
+
+    def may_preempt(self, leader: LeaderInfo) -> bool:
+        """Never."""
+        return False
+
+
+class Replica:
+    """The data of one server of a datacenter.
+
+    Args:
+        store: Tables; `start` fills them.
+        engine: Where commits become durable and come from.
+        info: Who we are, as the leader's key will say.
+        election: When to lead.
+        rng: Makes ids of batches.
+        changed: Called when we begin or cease to lead, or another server does.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        *,
+        info: LeaderInfo,
+        election: Election,
+        rng: Random,
+        changed: Callable[[], None],
+    ) -> None:
+        self.store, self.engine, self._info = store, engine, info
+        self._election, self._rng, self._changed = election, rng, changed
+        self._tasks = TaskScope()
+        self._lead: Lead | None = None
+        self._committer: Committer | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._seen = 0
+        """Engine revision up to which the tables are complete."""
+        self._early: list[Change] = []
+        """Commits of ours that came back before their answers."""
+        self._progress = asyncio.Event()
+        self._confirmed_at = self._contact_at = 0.0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._quiet_until = 0.0
+        self._stopping = False
+        self.leader: LeaderInfo | None = None
+        """Who leads, as far as we know."""
+        self.head: Head | None = None
+
+    # Life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the engine and load the tables; lead at once if there is nobody else to ask.
+
+        Raises:
+            EngineError: The storage cannot be used; the class says why. Nothing is left open.
+        """
+        head = await self.engine.open()
+        try:
+            await self._load(self.store, head)
+            self.leader = await self.engine.leader()
+            self._note_contact()
+            if self.engine.shared:
+                self._tasks.spawn(self._follow())
+            await self._campaign_once()
+        except BaseException:
+            await self._tasks.close()
+            await self.engine.close()
+            raise
+        self.head = head
+        if self.engine.shared:
+            self._tasks.spawn(self._campaign())
+            self._tasks.spawn(self._confirm_when_idle())
+
+    async def stop(self) -> None:
+        """Finish the batch in flight, hand the leadership back, close."""
+        self._stopping = True
+        lead = self._lead
+        await self._step_down("the server stops")
+        await self._tasks.close()
+        if lead is not None:
+            await self.engine.resign(lead)
+        await self.engine.close()
+
+    async def _load(self, store: Store, head: Head) -> None:
+        """Fill empty tables with what the engine has."""
+        collecting = gc.isenabled()
+        gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
+        try:
+            async for page in self.engine.scan(rows_prefix(head.generation)):
+                store.load(page)
+            indexes = [
+                pair
+                async for page in self.engine.scan(table_index_key(head.generation))
+                for pair in page
+            ]
+        finally:
+            if collecting:
+                gc.enable()
+        store.loaded(index=head.index, generation=head.generation, table_indexes=indexes)
+        self._seen = head.revision
+
+    # Following --------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Take over what is committed, for as long as we live."""
+        while True:
+            try:
+                async for change in self.engine.changes(self._seen):
+                    await self._receive(change)
+            except EngineUnavailable as error:
+                logger.debug("storage does not tell of changes: %s", error)
+                await asyncio.sleep(WATCH_RETRY)
+            except (Compacted, Corrupt, _NewGeneration) as error:
+                logger.info("loading all data again: %s", error)
+                await self._reload()
+
+    async def _receive(self, change: Change) -> None:
+        self._note_contact()
+        if change.leadership:
+            await self._receive_leader()
+        if change.index:
+            if change.generation != self.store.generation:
+                raise _NewGeneration("the data was restored from a snapshot")
+            if self._lead is not None and change.revision > self._lead.fence:
+                # The committer merges it when its answer arrives, if it does.
+                self._early = [c for c in (*self._early, change) if c.index > self.store.index]
+            elif change.index > self.store.index:
+                self.store.follow(change)
+        self._seen = change.revision
+        self._progress.set()
+
+    async def _receive_leader(self) -> None:
+        leader = await self.engine.leader()
+        if self._lead is not None and (leader is None or leader.epoch != self._lead.epoch):
+            await self._step_down("another server leads" if leader else "our lease has run out")
+        self._set_leader(leader)
+
+    async def _reload(self) -> None:
+        """Load everything anew beside what is served, then serve it."""
+        await self._step_down("the data is loaded again")
+        while True:
+            try:
+                head = await self.engine.open()
+                fresh = Store(watches=self.store.watches)
+                await self._load(fresh, head)
+            except (EngineUnavailable, Compacted) as error:
+                logger.warning("could not load the data, trying again: %s", error)
+                await asyncio.sleep(WATCH_RETRY)
+            else:
+                break
+        self.store.adopt(fresh)
+        self._set_leader(await self.engine.leader())
+        self._progress.set()
+
+    # Leading ----------------------------------------------------------------------------------
+
+    async def _campaign(self) -> None:
+        """Claim the leadership whenever it is ours to take."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ELECTION_INTERVAL):
+                    await self._progress.wait()
+            self._progress.clear()
+            try:
+                await self._campaign_once()
+            except (EngineUnavailable, Fenced) as error:
+                logger.debug("could not claim the leadership: %s", error)
+                await asyncio.sleep(ELECTION_INTERVAL)
+
+    async def _campaign_once(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._lead is not None or self._stopping or now < self._quiet_until:
+            return
+        leader = self.leader
+        other = leader is not None and leader.server_id != self._info.server_id
+        preempt = other and leader is not None and self._election.may_preempt(leader)
+        if not preempt and not self._election.may_claim(leader if other else None, now=now):
+            return
+        lead = await self.engine.claim(self._info, preempt=preempt)
+        if lead is None:
+            return
+        if self.engine.shared:
+            await self._catch_up(lead)
+        self._begin(lead)
+
+    async def _catch_up(self, lead: Lead) -> None:
+        """Wait until all that was committed before our claim is in the tables.
+
+        Raises:
+            EngineUnavailable: It takes too long; we do not lead.
+        """
+        try:
+            async with asyncio.timeout(CONFIRMED_MAX):
+                while self._seen < lead.fence:
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            raise EngineUnavailable(
+                "claimed the leadership and heard nothing of it", operation="claim"
+            ) from None
+
+    def _begin(self, lead: Lead) -> None:
+        self._lead = lead
+        self._early.clear()
+        self._note_confirmed()
+        self._committer = Committer(
+            self.store,
+            self.engine,
+            lead=lead,
+            batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
+        )
+        self._committing = self._tasks.spawn(self._commit(self._committer))
+        info = self._info
+        logger.info("this server leads now", extra={"epoch": lead.epoch})
+        self.leader = LeaderInfo(info.server_id, info.node, info.address, lead.epoch)
+        self._tell()
+
+    async def _commit(self, committer: Committer) -> None:
+        """Run the committer; after an error of the engine this server leads no more."""
+        try:
+            await committer.run()
+        except EngineError as error:
+            if self._committer is committer:
+                self._cease(f"storage failed: {error}")
+                self._apply_early()
+        except BaseException:
+            if self._committer is committer:
+                self._cease("a defect stopped the writing of data")
+            raise
+
+    async def _step_down(self, reason: str) -> None:
+        """Cease to lead; what is in flight ends first."""
+        committing = self._committing
+        if self._committer is not None:
+            self._committer.close()
+        if committing is not None:
+            await asyncio.wait({committing})
+        if self._lead is not None:
+            self._cease(reason)
+        self._apply_early()
+
+    def _cease(self, reason: str) -> None:
+        self._lead, self._committer, self._committing = None, None, None
+        logger.log(
+            logging.INFO if self._stopping else logging.WARNING,
+            "this server does not lead any more: %s",
+            reason,
+        )
+        if self.leader is not None and self.leader.server_id == self._info.server_id:
+            self.leader = None
+        self._tell()
+
+    def _apply_early(self) -> None:
+        """Take over commits of ours whose answers never came."""
+        early, self._early = self._early, []
+        for change in early:
+            if change.index > self.store.index:
+                self.store.follow(change)
+
+    async def _confirm_when_idle(self) -> None:
+        """Make sure now and then that we lead, when no commit says so."""
+        clock = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(CONFIRM_INTERVAL)
+            lead = self._lead
+            if lead is None or clock.time() - self._confirmed_at < CONFIRM_INTERVAL:
+                continue
+            try:
+                await self.engine.confirm(lead)
+            except Fenced:
+                await self._step_down("another server has taken over")
+            except EngineError as error:
+                logger.debug("could not confirm that we lead: %s", error)
+            else:
+                self._note_confirmed()
+
+    def _set_leader(self, leader: LeaderInfo | None) -> None:
+        if leader != self.leader:
+            self.leader = leader
+            self._tell()
+
+    def _tell(self) -> None:
+        """Something about the leadership changed."""
+        self._progress.set()
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._changed()
+
+    def _note_confirmed(self) -> None:
+        self._confirmed_at = asyncio.get_running_loop().time()
+        self._note_contact()
+
+    def _note_contact(self) -> None:
+        self._contact_at = asyncio.get_running_loop().time()
+
+    # What others ask --------------------------------------------------------------------------
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this server accepts writes."""
+        return self._lead is not None
+
+    def is_sure(self) -> bool:
+        """Whether we lead and have confirmed it lately, so that reads of the default mode hold."""
+        if self._lead is None:
+            return False
+        if not self.engine.shared:
+            return True
+        committer = self._committer
+        confirmed = max(self._confirmed_at, committer.committed_at if committer else 0.0)
+        return asyncio.get_running_loop().time() - confirmed < CONFIRMED_MAX
+
+    @property
+    def last_contact(self) -> float:
+        """Seconds since we heard of the leader's storage; 0 on the leader."""
+        if self._lead is not None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._contact_at
+
+    async def leader_changed(self, timeout: float) -> None:
+        """Return when something about the leadership changed, or after so many seconds."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait({waiter}, timeout=timeout)
+        finally:
+            self._waiters.discard(waiter)
+
+    async def submit(self, command: Command) -> object:
+        """Make a command durable; return its result. Raises as `Committer.submit`."""
+        if self._committer is None:
+            raise NoLeader
+        return await self._committer.submit(command)
+
+    async def confirm(self) -> None:
+        """Return if we surely lead, at a moment after the call began.
+
+        Raises:
+            NoLeader: We do not, or cannot know it.
+        """
+        lead = self._lead
+        if lead is None:
+            raise NoLeader
+        try:
+            await self.engine.confirm(lead)
+        except EngineError as error:
+            raise NoLeader from error
+        self._note_confirmed()
+
+    async def resign(self, to: str = "") -> None:
+        """Hand the leadership over, to a server id if one is named.
+
+        Raises:
+            NoLeader: We do not lead.
+        """
+        lead = self._lead
+        if lead is None:
+            raise NoLeader
+        self._quiet_until = asyncio.get_running_loop().time() + RESIGNED_TIME
+        await self._step_down("the leadership is handed over")
+        await self.engine.resign(lead, to)
+
+
+class _NewGeneration(EngineError):
+    """The rows that we hold are not the current ones any more."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, operation="watch")
