@@ -30,6 +30,7 @@ from isthmus.agent.joining import Joining
 from isthmus.agent.keyring import ServerPools, keyring_file, keyring_warnings, snapshot_file
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import (
+    address_problem,
     lan_member_problem,
     server_tags,
     shared_id_problem,
@@ -50,6 +51,7 @@ from isthmus.federation.router import federation_states_supported
 from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
 from isthmus.model.federation import FederationState
+from isthmus.model.network import Networks
 from isthmus.names import host_port, wan_name
 from isthmus.net.gossip import (
     Member,
@@ -91,6 +93,8 @@ class Agent:
         self._failure: BaseException | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
+        self._lan_networks = Networks(config.gossip.serf_lan_allowed_cidrs)
+        self._wan_networks = Networks(config.gossip.serf_wan_allowed_cidrs)
         self.lan: Pool | None = None
         self.wan: Pool | None = None
         self._joining: Joining | None = None
@@ -370,7 +374,7 @@ class Agent:
                         keyring_file=keyring_file(config, wan=True),
                         snapshot_file=snapshot_file(config, wan=True),
                         rejoin_after_leave=config.join.rejoin_after_leave,
-                        merge_check=_check_wan_members,
+                        merge_check=self._check_wan_members,
                         carrier=carrier,
                         route_by_name=gateways,
                     ),
@@ -512,7 +516,28 @@ class Agent:
             )
             for member in members
         )
-        return next(filter(None, problems), None) or shared_id_problem(members)
+        return (
+            next(filter(None, problems), None)
+            or shared_id_problem(members)
+            or address_problem(
+                members,
+                self._lan_networks,
+                own_name=config.node_name,
+                key="serf_lan_allowed_cidrs",
+            )
+        )
+
+    def _check_wan_members(self, members: Sequence[Member]) -> str | None:
+        config = self.config
+        problems = (
+            wan_member_problem(member.name, member.tags, server_of(member)) for member in members
+        )
+        return next(filter(None, problems), None) or address_problem(
+            members,
+            self._wan_networks,
+            own_name=wan_name(config.node_name, config.datacenter),
+            key="serf_wan_allowed_cidrs",
+        )
 
     def reload(self, reload: Callable[[], AgentConfig]) -> None:
         """Take a new configuration as far as that is possible without a restart.
@@ -559,10 +584,3 @@ class Agent:
 async def _made(make: Callable[[], T]) -> T:
     """Make something on the loop that this runs on."""
     return make()
-
-
-def _check_wan_members(members: Sequence[Member]) -> str | None:
-    problems = (
-        wan_member_problem(member.name, member.tags, server_of(member)) for member in members
-    )
-    return next(filter(None, problems), None)

@@ -20,6 +20,8 @@ from isthmus.model.catalog import (
     RegisterRequest,
     Weights,
 )
+from isthmus.model.network import Networks
+from isthmus.units import Duration
 
 COMPATIBLE_BUILD: Final = "1.10.11"
 """Consul release whose protocols we speak; peers decide by it what they may ask of us."""
@@ -47,10 +49,22 @@ class Identity:
     uses_tls: bool
 
 
-def server_tags(identity: Identity, *, wan: bool) -> dict[str, str]:
-    """Tags of a server in the LAN pool, or with `wan` in the WAN pool."""
-    tags = {
-        "role": "consul",
+def client_tags(identity: Identity, *, reconnect_timeout: float = 0.0) -> dict[str, str]:
+    """Tags of a client agent in the LAN pool.
+
+    Args:
+        identity: Who it is; what only servers have does not count.
+        reconnect_timeout: Seconds after which the others forget it once it failed; 0: as they
+            are configured.
+    """
+    tags = {"role": "node", **_common_tags(identity)}
+    if reconnect_timeout:
+        tags["rc_tm"] = str(Duration.of(reconnect_timeout))
+    return tags
+
+
+def _common_tags(identity: Identity) -> dict[str, str]:
+    return {
         "dc": identity.dc,
         "segment": "",
         "id": identity.node_id,
@@ -59,6 +73,14 @@ def server_tags(identity: Identity, *, wan: bool) -> dict[str, str]:
         "vsn_max": _PROTOCOL_MAX,
         "build": f"{COMPATIBLE_BUILD}:isthmus-{__version__}",
         "acls": "0",
+    }
+
+
+def server_tags(identity: Identity, *, wan: bool) -> dict[str, str]:
+    """Tags of a server in the LAN pool, or with `wan` in the WAN pool."""
+    tags = {
+        "role": "consul",
+        **_common_tags(identity),
         "raft_vsn": _RAFT_PROTOCOL,
         "port": str(identity.rpc_port),
         "ft_fs": "1",
@@ -133,6 +155,25 @@ def lan_member_problem(
     if tags.get("id") and tags["id"] == own_id and name.lower() != own_name.lower():
         return f"Member '{name}' has conflicting node ID '{own_id}' with this agent's ID"
     return ""
+
+
+def address_problem(
+    members: Sequence[Member], allowed: Networks, *, own_name: str, key: str
+) -> str | None:
+    """Why members may not be in a pool: the operator allows no such address.
+
+    Args:
+        members: To be let in.
+        allowed: Networks; none: every address is allowed.
+        own_name: Our member name: we are in it anyway.
+        key: Where the operator says so.
+    """
+    if not allowed:
+        return None
+    for member in members:
+        if member.name != own_name and member.address not in allowed:
+            return f"Member '{member.name}': {member.address} is not allowed by {key}"
+    return None
 
 
 def shared_id_problem(members: Sequence[Member]) -> str | None:

@@ -24,7 +24,12 @@ from isthmus.gossip.roster import (
     MemberStatus,
     MemberUpdated,
 )
-from isthmus.model.catalog import DeregisterRequest
+from isthmus.model.catalog import (
+    DeregisterRequest,
+    IndexedNodeServices,
+    NodeRequest,
+    RegisterRequest,
+)
 from isthmus.model.record import Record
 from isthmus.names import host_port, wan_name
 
@@ -220,7 +225,29 @@ class LanMembership:
             server=server_of(member),
             alive=alive,
         )
+        if alive:
+            registration = await self._moved(registration)
         await self._rpc("Catalog.Register", registration)
+
+    async def _moved(self, registration: RegisterRequest) -> RegisterRequest:
+        """The registration of a live member, with its node if that is another than we know.
+
+        A member that came back at another address, or on a new machine, is found there at once;
+        what its own agent wrote of the node stays until that writes it anew.
+        """
+        request = NodeRequest(datacenter=self._dc, node=registration.node)
+        answer = await self._rpc("Catalog.NodeServices", request)
+        assert isinstance(answer, IndexedNodeServices)
+        node = answer.node_services.node if answer.node_services is not None else None
+        if node is None or (node.address, node.id) == (registration.address, registration.id):
+            return registration
+        logger.info("node %s moved: %s, was %s", node.node, registration.address, node.address)
+        return replace(
+            registration,
+            tagged_addresses=node.tagged_addresses,
+            node_meta=node.meta,
+            skip_node_update=False,
+        )
 
 
 def missing_in_wan(

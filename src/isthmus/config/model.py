@@ -136,6 +136,10 @@ class GossipConfig:
         disable_coordinates: Neither pool estimates where its members lie.
         reconnect_timeout_lan: A failed member is forgotten after this.
         reconnect_timeout_wan: The same in the WAN pool.
+        serf_lan_allowed_cidrs: Members with other addresses are refused; empty: none are.
+        serf_wan_allowed_cidrs: The same in the WAN pool.
+        advertise_reconnect_timeout: A client is forgotten after this instead; 0: as the others say.
+        disable_keyring_file: Keys are kept in memory only.
     """
 
     lan: GossipTimers = field(default_factory=GossipTimers)
@@ -149,6 +153,7 @@ class GossipConfig:
     reconnect_timeout_wan: float = 259200.0
     serf_lan_allowed_cidrs: tuple[str, ...] = ()
     serf_wan_allowed_cidrs: tuple[str, ...] = ()
+    advertise_reconnect_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ gateway without port, an interval of zero), we refuse it.
 Source: protocol/cli-config-dns.md §2.4; protocol/federation.md §2.1.
 """
 
-import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -16,13 +14,13 @@ from typing import Final
 from isthmus import names
 from isthmus.config.model import AgentConfig
 from isthmus.errors import Mistake
+from isthmus.model.keyring import decode_key
+from isthmus.model.network import Networks
 
 NODE_META_PAIRS_MAX: Final = 64
 NODE_META_KEY_SIZE_MAX: Final = 128
 NODE_META_VALUE_SIZE_MAX: Final = 512
 RECONNECT_TIMEOUT_MIN: Final = 8 * 3600.0
-KEY_SIZES: Final = (16, 24, 32)
-"""Bytes a gossip key may have."""
 
 _FLAG: Final = "connect.enable_mesh_gateway_wan_federation"
 _DATACENTER: Final = re.compile(r"[a-z0-9_-]+")
@@ -67,6 +65,20 @@ def warnings(config: AgentConfig) -> Iterator[str]:
         yield "bootstrap_expect is even: one server more tolerates no fault more"
     if config.connect.primary_gateways and not config.connect.mesh_gateway_wan_federation:
         yield f"primary_gateways has no effect without {_FLAG} = true"
+    for key, networks, address in (
+        (
+            "serf_lan_allowed_cidrs",
+            config.gossip.serf_lan_allowed_cidrs,
+            config.addresses.advertise,
+        ),
+        (
+            "serf_wan_allowed_cidrs",
+            config.gossip.serf_wan_allowed_cidrs,
+            config.addresses.advertise_wan,
+        ),
+    ):
+        if networks and _is_ip(address) and address not in Networks(networks):
+            yield f"{key} does not hold our own address {address}: members with this list refuse us"
     if config.connect.mesh_gateway_wan_federation and config.ports.serf_wan <= 0:
         yield "ports.serf_wan = -1: without a WAN pool there is no federation"
 
@@ -275,16 +287,10 @@ def _ports(config: AgentConfig) -> _Rule:
 
 def _gossip(config: AgentConfig) -> _Rule:
     if config.gossip.encrypt:
-        problem = ""
         try:
-            size = len(base64.b64decode(config.gossip.encrypt, validate=True))
-        except (binascii.Error, ValueError):
-            problem = "illegal base64 data"
-        else:
-            if size not in KEY_SIZES:
-                problem = f"it has {size} bytes, not 16, 24 or 32"
-        if problem:
-            text = f"encrypt has invalid key: {problem}"
+            decode_key(config.gossip.encrypt)
+        except ValueError as error:
+            text = f"encrypt has invalid key: {error}"
             yield "encrypt", text, "make one with isthmus keygen"
     for pool, timers in (("gossip_lan", config.gossip.lan), ("gossip_wan", config.gossip.wan)):
         if timers.probe_timeout > timers.probe_interval:
@@ -296,6 +302,9 @@ def _gossip(config: AgentConfig) -> _Rule:
     ):
         if value < RECONNECT_TIMEOUT_MIN:
             yield key, f"{key} must be at least 8h", ""
+    if config.gossip.advertise_reconnect_timeout and config.server:
+        key = "advertise_reconnect_timeout"
+        yield key, f"{key} can only be used on a client", "use reconnect_timeout on servers"
 
 
 def _tls(config: AgentConfig) -> _Rule:

@@ -4,6 +4,8 @@ import pytest
 
 from isthmus.agent.members import (
     Identity,
+    address_problem,
+    client_tags,
     lan_member_problem,
     member_registration,
     server_tags,
@@ -12,6 +14,7 @@ from isthmus.agent.members import (
 )
 from isthmus.federation.router import parse_server
 from isthmus.gossip.roster import Member, MemberStatus
+from isthmus.model.network import Networks
 
 BARE = Identity(
     node="s1",
@@ -48,6 +51,16 @@ def test_optional_tags_stand_only_where_they_belong() -> None:
     added = {"bootstrap": "1", "expect": "3", "use_tls": "1"}
     assert server_tags(full, wan=True) == bare | added
     assert server_tags(full, wan=False) == bare | added | {"wan_join_port": "8302"}
+
+
+def test_tags_of_a_client() -> None:
+    """protocol/gossip.md §14.2."""
+    tags = client_tags(BARE)
+    server = server_tags(BARE, wan=False)
+    common = {"dc", "segment", "id", "vsn", "vsn_min", "vsn_max", "build", "acls"}
+    assert tags == {"role": "node"} | {name: server[name] for name in common}
+    assert parse_server("c1", "10.0.0.1", tags, alive=True) is None
+    assert client_tags(BARE, reconnect_timeout=5400) == tags | {"rc_tm": "1h30m0s"}
 
 
 @pytest.mark.parametrize(("alive", "status"), [(True, "passing"), (False, "critical")])
@@ -99,3 +112,20 @@ def test_list_in_which_two_members_share_an_id_is_refused() -> None:
     assert shared_id_problem([member("d1", "1"), member("d2", "1")]) == (
         "Member 'd2' has conflicting node ID '1' with member 'd1'"
     )
+
+
+def test_member_of_a_network_that_is_not_allowed_is_refused() -> None:
+    allowed = Networks(["10.0.0.0/8"])
+    members = [
+        Member(name=name, address=address, port=8301, tags={}, status=MemberStatus.ALIVE)
+        for name, address in (("s1", "172.16.0.1"), ("c1", "10.0.0.2"), ("c2", "172.16.0.3"))
+    ]
+
+    def problem(networks: Networks, members: list[Member]) -> str | None:
+        return address_problem(members, networks, own_name="s1", key="serf_lan_allowed_cidrs")
+
+    assert problem(allowed, members[:2]) is None  # We ourselves are in it anyway.
+    assert problem(allowed, members) == (
+        "Member 'c2': 172.16.0.3 is not allowed by serf_lan_allowed_cidrs"
+    )
+    assert problem(Networks([]), members) is None

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from isthmus.agent.membership import LanMembership, WanMembership, missing_in_wan
 from isthmus.errors import RequestError, Unavailable
@@ -19,9 +20,17 @@ from isthmus.gossip.roster import (
     MemberStatus,
     MemberUpdated,
 )
-from isthmus.model.catalog import DeregisterRequest, RegisterRequest
+from isthmus.model.catalog import (
+    DeregisterRequest,
+    IndexedNodeServices,
+    Node,
+    NodeRequest,
+    NodeServices,
+    RegisterRequest,
+)
 from isthmus.model.record import Record
 from isthmus.store.engine import NoSpace
+from support.servers import make_server
 from support.virtual_loop import now, run_virtual, settle
 
 ALIVE, FAILED, LEFT = MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT
@@ -62,10 +71,19 @@ class FakeCatalog:
 
     def __init__(self) -> None:
         self.writes: list[tuple[float, str]] = []
+        self.registrations: list[RegisterRequest] = []
+        self.nodes: dict[str, Node] = {}
         self.failures: dict[str, list[Exception]] = {}
 
     async def rpc(self, method: str, request: Record) -> object:
+        if isinstance(request, NodeRequest):
+            assert method == "Catalog.NodeServices"
+            node = self.nodes.get(request.node)
+            return IndexedNodeServices(
+                node_services=None if node is None else NodeServices(node=node)
+            )
         if isinstance(request, RegisterRequest):
+            self.registrations.append(request)
             assert method == "Catalog.Register"
             assert request.check is not None
             service = " consul" if request.service is not None else ""
@@ -141,6 +159,66 @@ def test_all_members_are_written_at_start_and_each_minute() -> None:
 )
 def test_event_is_written_at_once(event: object, text: str) -> None:
     assert World().reconcile(10, (5, event)) == [(5, text)]
+
+
+@pytest.mark.parametrize(
+    ("node", "status", "moved"),
+    [
+        (None, ALIVE, False),
+        (Node(id="id-c1", node="c1", address="10.0.0.7"), ALIVE, False),
+        (Node(id="id-c1", node="c1", address="10.0.0.6"), ALIVE, True),
+        (Node(id="id-of-before", node="c1", address="10.0.0.7"), ALIVE, True),
+        (Node(id="id-c1", node="c1", address="10.0.0.6"), FAILED, False),
+    ],
+)
+def test_member_at_another_address_moves_its_node(
+    node: Node | None, status: MemberStatus, *, moved: bool
+) -> None:
+    world = World(client("c1", status=status))
+    if node is not None:
+        node = replace(node, tagged_addresses={"lan": "10.0.0.6"}, meta={"rack": "7"})
+        world.catalog.nodes["c1"] = node
+    world.reconcile(10)
+    (written,) = world.catalog.registrations
+    assert (written.address, written.id) == ("10.0.0.7", "id-c1")
+    assert written.skip_node_update is not moved
+    kept = ({"lan": "10.0.0.6"}, {"rack": "7"}) if moved else (None, None)
+    assert (written.tagged_addresses, written.node_meta) == kept
+
+
+def test_client_is_in_the_catalog_from_its_join_to_its_departure() -> None:
+    """Against a real store: what an operator sees of a client, event by event."""
+
+    async def play() -> None:
+        server = make_server()
+        await server.start()
+        membership = LanMembership(dc="dc1", own_name="s1", rpc=server.call, rng=Random(1))
+        membership.use(FakePool(), None)
+        running = asyncio.get_running_loop().create_task(membership.reconcile())
+
+        async def seen(event: object) -> tuple[str, list[tuple[str, str]]]:
+            membership.receive(event)
+            await asyncio.sleep(1)
+            request = NodeRequest(datacenter="dc1", node="c1")
+            found = (await server.call("Catalog.NodeServices", request)).node_services
+            checks = (await server.call("Health.NodeChecks", request)).health_checks
+            address = found.node.address if found is not None else ""
+            return address, [(check.check_id, check.status) for check in checks]
+
+        tags = {"role": "node", "dc": "dc1", "id": "c0000000-0000-0000-0000-000000000001"}
+        alive = replace(client("c1"), tags=tags)
+        failed = MemberFailed(replace(alive, status=FAILED))
+        moved = MemberJoined(replace(alive, address="10.0.0.9"))
+        left = MemberLeft(replace(alive, status=LEFT))
+        assert await seen(MemberJoined(alive)) == ("10.0.0.7", [("serfHealth", "passing")])
+        assert await seen(failed) == ("10.0.0.7", [("serfHealth", "critical")])
+        assert await seen(moved) == ("10.0.0.9", [("serfHealth", "passing")])
+        assert await seen(left) == ("", [])
+        running.cancel()
+        await asyncio.wait({running})
+        await server.stop()
+
+    run_virtual(play())
 
 
 def test_we_never_deregister_ourselves() -> None:

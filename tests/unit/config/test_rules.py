@@ -140,6 +140,9 @@ def test_what_consul_accepts_is_accepted_unless_it_cannot_work(
         ({"limits": {"http_max_conns_per_client": 0}}, "limits.http_max_conns_per_client", "limits.http_max_conns_per_client must be greater than zero"),
         ({"log_level": "loud"}, "log_level", 'log_level must be trace, debug, info, warn or err, not "LOUD"'),
         ({"reconnect_timeout": "1h"}, "reconnect_timeout", "reconnect_timeout must be at least 8h"),
+        ({"server": True, "advertise_reconnect_timeout": "1h"}, "advertise_reconnect_timeout", "advertise_reconnect_timeout can only be used on a client"),
+        ({"advertise_reconnect_timeout": "0s"}, "advertise_reconnect_timeout", "advertise_reconnect_timeout must be greater than zero"),
+        ({"serf_lan_allowed_cidrs": ["lan"]}, "serf_lan_allowed_cidrs", "serf_lan_allowed_cidrs must hold networks like \"10.0.0.0/8\", not 'lan'"),
         ({"gossip_lan": {"probe_timeout": "2s"}}, "gossip_lan.probe_timeout", "gossip_lan.probe_timeout must not be longer than gossip_lan.probe_interval"),
         ({"acl": {"enabled": True}}, "acl.enabled", "acl.enabled = true is not supported by this release"),
         ({"acl": {"default_policy": "deny"}}, "acl.default_policy", "acl.default_policy is not supported by this release"),
@@ -189,12 +192,37 @@ def warnings_of(config: AgentConfig) -> str:
         ({"server": True, "bootstrap_expect": 2}, "does not survive the loss of one"),
         ({"server": True, "bootstrap_expect": 4}, "one server more tolerates no fault more"),
         ({"node_name": "n" * 64}, "due to it being too long"),
+        (
+            {"advertise_addr": "10.0.0.1", "serf_wan_allowed_cidrs": ["172.16.0.0/12"]},
+            "serf_wan_allowed_cidrs does not hold our own address 10.0.0.1",
+        ),
     ],
 )
 def test_what_is_probably_not_meant_is_warned_about(
     values: dict[str, Any], words: str, load_values: Load
 ) -> None:
     assert words in warnings_of(load_values(values))
+
+
+def test_what_gossip_is_told_needs_no_warning(load_values: Load) -> None:
+    config = load_values(
+        {
+            "advertise_addr": "10.0.0.1",
+            "serf_lan_allowed_cidrs": ["10.0.0.0/8"],
+            "advertise_reconnect_timeout": "1h",
+            "disable_keyring_file": True,
+            "disable_remote_exec": True,
+            "encrypt": "MDEyMzQ1Njc4OWFiY2RlZg==",
+            "encrypt_verify_incoming": False,
+            "encrypt_verify_outgoing": False,
+            "rejoin_after_leave": True,
+        }
+    )
+    assert config.warnings == ()
+    assert config.join.rejoin_after_leave
+    gossip = config.gossip
+    assert (gossip.disable_keyring_file, gossip.advertise_reconnect_timeout) == (True, 3600)
+    assert gossip.serf_lan_allowed_cidrs == ("10.0.0.0/8",)
 
 
 def test_federation_without_a_wan_pool_is_warned_about(load_values: Load) -> None:

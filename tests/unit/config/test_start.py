@@ -35,9 +35,9 @@ def test_one_server_can_start(load_values: Load) -> None:
             "this release would not enforce it (paths that are refused)",
         ),
         (
-            {"server": True, "serf_wan_allowed_cidrs": ["10.0.0.0/8"]},
-            "serf_wan_allowed_cidrs",
-            "this release would not enforce it (the same for the wan pool)",
+            {"server": True, "http_config": {"allow_write_http_from": ["10.0.0.0/8"]}},
+            "http_config.allow_write_http_from",
+            "this release would not enforce it (networks that may write)",
         ),
     ],
 )
