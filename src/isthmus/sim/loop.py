@@ -26,6 +26,8 @@ HORIZON: Final = 1e6
 """Seconds after which a program is taken to wait for ever."""
 TURNS_MAX: Final = 100_000
 """Turns of all loops within one moment; more of them lead nowhere."""
+TIMER_RESOLUTION: Final = 1e-6
+"""A timer is at least so late: as on a real clock, whoever waits for a moment sees it pass."""
 BURIAL_TURNS_MAX: Final = 10_000
 TOLD_TASKS_MAX: Final = 200
 """Waiting tasks that an error lists."""
@@ -266,6 +268,17 @@ class HostLoop(VirtualLoopBase):
         """Let the clock run at `rate` seconds per true second from now on."""
         assert rate > 0
         self._base, self._since, self._rate = self.time(), self._timeline.now, rate
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """See `asyncio.loop.call_at`; not earlier than `TIMER_RESOLUTION` from now."""
+        soonest = self.time() + TIMER_RESOLUTION
+        return super().call_at(max(when, soonest), callback, *args, context=context)
 
     def next_due(self) -> float:
         """Moment on the timeline of our first timer; infinite without one."""

@@ -1,0 +1,602 @@
+"""Whole agents in one process: federations of production code on virtual time.
+
+Every agent is what ships, from its HTTP door to its gossip pools, each on an event loop of its
+own; gateways run beside them; an operator drives them through their HTTP doors and does to hosts
+and links what fate does. The same seed gives the same run::
+
+    async def rehearse(federation: Federation) -> None:
+        await federation.joined(within=30)
+        federation.cut("dc1", "dc2")
+        await federation.sleep(600)
+        federation.heal("dc1", "dc2")
+        await federation.joined(within=180)
+
+    run_federation(rehearse, topology=Topology(datacenters=3, servers=1), seed=7)
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from isthmus.agent.agent import Agent
+from isthmus.config.model import (
+    AddressConfig,
+    AgentConfig,
+    ConnectConfig,
+    PortConfig,
+    TlsConfig,
+)
+from isthmus.gateway.agent import Reply
+from isthmus.gateway.registration import GatewayService
+from isthmus.gossip.roster import MemberStatus
+from isthmus.model.federation import FederationState
+from isthmus.names import GATEWAY_PORT, HTTP_PORT, host_port, server_name
+from isthmus.sim.agent_gateway import Gateway, request
+from isthmus.sim.agent_platform import Disk, SimulatedMachine
+from isthmus.sim.fabric import Fabric, Host, HostNetwork
+from isthmus.sim.handshake import Certificate
+from isthmus.sim.loop import HostLoop, Timeline, describe_waiting
+from isthmus.sim.network import Network as Links
+from isthmus.sim.topology import Role, Topology
+from isthmus.sim.trace import Trace, TraceHandler
+
+T = TypeVar("T")
+
+CA_FILE: Final = "ca.pem"
+POLL_INTERVAL: Final = 0.1
+"""Virtual seconds between two looks at a condition that is waited for."""
+HTTP_TIMEOUT: Final = 30.0
+START_WITHIN: Final = 30.0
+"""Virtual seconds in which every agent must serve."""
+_TOLD_LINES: Final = 30
+
+
+class NotInTime(AssertionError):
+    """Something that must come true did not within its bound."""
+
+
+class Program:
+    """A program on a host of its own: an agent or a gateway.
+
+    Attributes:
+        name: Of its host: ``server1.dc2``.
+        dc: Its datacenter.
+        host: Where it runs.
+        loop: Of this run of it; None while it does not run.
+        run_count: Runs so far.
+        exit_code: Of the last run, once it ended by itself.
+    """
+
+    def __init__(self, federation: "Federation", name: str, dc: str, host: Host) -> None:
+        self._federation = federation
+        self.name, self.dc, self.host = name, dc, host
+        self.loop: HostLoop | None = None
+        self.run_count = 0
+        self.exit_code: int | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs and is not paused."""
+        return self.loop is not None and not self.loop.paused
+
+    def start(self) -> None:
+        """Run it."""
+        assert self.loop is None
+        self.run_count += 1
+        self.exit_code = None
+        self.loop = self._federation.timeline.loop(self.name)
+        task = self.loop.create_task(self._main(self.loop))
+        task.add_done_callback(self._ended)
+
+    def kill(self) -> None:
+        """End it as SIGKILL does: connections are reset, nothing is said."""
+        if self.loop is None:
+            return
+        loop, self.loop = self.loop, None
+        self.host.kill()
+        self._federation.end(loop)
+
+    async def _main(self, loop: HostLoop) -> int:
+        raise NotImplementedError
+
+    def _ended(self, task: "asyncio.Task[int]") -> None:
+        if self.loop is None or task.cancelled():
+            return
+        self.exit_code = 1 if task.exception() is not None else task.result()
+        if task.exception() is not None:
+            self.loop.defects.append(f"{self.name} ended: {task.exception()!r}")
+        self._federation.timeline.call_later(0.0, self.kill)
+
+    def seed(self, what: str) -> str:
+        """Seed of a chance of this run."""
+        return f"{self._federation.seed} {self.name} {self.run_count} {what}"
+
+
+class AgentProgram(Program):
+    """A server agent.
+
+    Attributes:
+        config: Its configuration; a change takes effect at the next start.
+        disk: What outlives it.
+        agent: Of this run.
+    """
+
+    agent: Agent
+
+    def __init__(
+        self, federation: "Federation", name: str, host: Host, config: AgentConfig
+    ) -> None:
+        super().__init__(federation, name, config.datacenter, host)
+        self.config = config
+        self.disk = Disk(_uuid(federation.seed, name, "cluster"))
+
+    def kill(self) -> None:
+        """See `Program.kill`; what was committed stays."""
+        self.disk.seal()
+        super().kill()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs and has come as far as its pools."""
+        return self.is_running and getattr(self, "agent", None) is not None and self._has_pools
+
+    @property
+    def _has_pools(self) -> bool:
+        return self.agent.wan is not None and hasattr(self.agent, "local")
+
+    def states(self) -> Sequence[FederationState]:
+        """Federation states that it has."""
+        found: Sequence[FederationState] = self.agent.server.store.federation.list().value
+        return found
+
+    def members(self) -> dict[str, MemberStatus]:
+        """Members of the WAN pool as it sees them."""
+        assert self.agent.wan is not None
+        return {member.name: member.status for member in self.agent.wan.members()}
+
+    async def _main(self, loop: HostLoop) -> int:
+        machine = SimulatedMachine(
+            self._federation.fabric, self.host, loop, self.disk, seed=self.seed("agent")
+        )
+        self.agent = Agent(self.config, machine)
+        return await self.agent.run()
+
+
+class GatewayProgram(Program):
+    """A mesh gateway.
+
+    Attributes:
+        server: The agent it registers with.
+        gateway: Of this run.
+    """
+
+    gateway: Gateway
+
+    def __init__(
+        self, federation: "Federation", name: str, host: Host, server: AgentProgram
+    ) -> None:
+        super().__init__(federation, name, server.dc, host)
+        self.server = server
+
+    async def _main(self, loop: HostLoop) -> int:
+        rng = Random(self.seed("gateway"))
+        network = HostNetwork(self._federation.fabric, self.host, entropy=rng.randbytes)
+        loop.network = network
+        lan, wan = self.host.addresses
+        service = GatewayService(
+            id=self.name.partition(".")[0],
+            lan=(lan, GATEWAY_PORT),
+            wan=(wan, GATEWAY_PORT),
+            exposes_servers=True,
+        )
+        agent = (self.server.host.addresses[0], HTTP_PORT)
+        self.gateway = Gateway(network, service, agent=agent, rng=rng)
+        await self.gateway.run()
+        return 0
+
+
+class Federation:
+    """Datacenters of one server and some gateways each, and an operator.
+
+    Made by `run_federation`. Its methods are for the operator's scenario.
+
+    Args:
+        topology: What is built; one server for each datacenter, no clients.
+        seed: Of every chance.
+        change: Changes the configuration of each agent.
+        sink: Given every line of the trace.
+
+    Attributes:
+        servers: By datacenter.
+        gateways: By name, ``gateway1.dc2``.
+        failures: What went wrong in any program: tasks that died, checks that failed.
+        quiet_since: Moment of the last disturbance of each datacenter; infinite while it lasts.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        seed: int,
+        change: Callable[[AgentConfig], AgentConfig] = lambda config: config,
+        sink: Callable[[str], None] | None = None,
+    ) -> None:
+        if topology.servers != 1 or topology.clients:
+            raise ValueError("whole agents run one server and no clients in each datacenter")
+        self.topology, self.seed = topology, seed
+        self.timeline = Timeline()
+        self.trace = Trace(lambda: self.timeline.now, sink=sink)
+        rng = Random(f"{seed} network")
+        self.links = Links(rng, within=topology.lan, between=topology.wan)
+        for (source, target), model in topology.pairs.items():
+            self.links.set_link(source, target, model)
+        self.fabric = Fabric(self.timeline, self.links, random=rng.random, trace=self.trace)
+        self._loop = self.timeline.loop("operator")
+        self._buried: set[HostLoop] = set()
+        self.failures: list[str] = []
+        self.servers: dict[str, AgentProgram] = {}
+        self.gateways: dict[str, GatewayProgram] = {}
+        self.quiet_since: dict[str, float] = dict.fromkeys(topology.names, 0.0)
+        self._faults: dict[str, set[str]] = {dc: set() for dc in topology.names}
+        self._moves = 0
+        for number, dc in enumerate(topology.names, 1):
+            self._build(number, dc, change)
+        self.programs: dict[str, Program] = {
+            program.name: program for program in (*self.servers.values(), *self.gateways.values())
+        }
+
+    def _build(self, number: int, dc: str, change: Callable[[AgentConfig], AgentConfig]) -> None:
+        server = next(self.topology.hosts(Role.SERVER, dc))
+        address = f"10.{number // 250}.{number % 250}.1"
+        host = self.fabric.host(server.name, dc=dc, addresses=[address])
+        config = change(self._config(dc, server.node, address))
+        names = (server_name(dc, config.domain, server.node), server_name(dc, config.domain))
+        self.fabric.certificates[config.tls.cert_file] = Certificate(CA_FILE, names)
+        self.servers[dc] = AgentProgram(self, server.name, host, config)
+        for gateway in self.topology.hosts(Role.GATEWAY, dc):
+            addresses = self._gateway_addresses(number, gateway.number)
+            made = self.fabric.host(gateway.name, dc=dc, addresses=addresses, is_gateway=True)
+            self.gateways[gateway.name] = GatewayProgram(self, gateway.name, made, self.servers[dc])
+
+    def _config(self, dc: str, node: str, address: str) -> AgentConfig:
+        topology = self.topology
+        primary = dc == topology.primary
+        ways_in = tuple(
+            host_port(self._gateway_addresses(1, gateway.number)[1], GATEWAY_PORT)
+            for gateway in topology.hosts(Role.GATEWAY, topology.primary)
+        )
+        return AgentConfig(
+            datacenter=dc,
+            primary_datacenter=topology.primary,
+            node_name=node,
+            node_id=_uuid(self.seed, dc, node),
+            server=True,
+            bootstrap=True,
+            addresses=AddressConfig(
+                bind=address,
+                serf_lan=address,
+                serf_wan=address,
+                advertise=address,
+                advertise_wan=address,
+                http=("127.0.0.1", address),
+                tagged={"lan": address, "lan_ipv4": address, "wan": address, "wan_ipv4": address},
+            ),
+            ports=PortConfig(),
+            connect=ConnectConfig(
+                enabled=True,
+                mesh_gateway_wan_federation=True,
+                primary_gateways=() if primary else ways_in,
+            ),
+            tls=TlsConfig(
+                ca_file=CA_FILE,
+                cert_file=f"{dc}-{node}.pem",
+                key_file=f"{dc}-{node}-key.pem",
+                verify_incoming=True,
+                verify_outgoing=True,
+                verify_server_hostname=True,
+            ),
+        )
+
+    def _gateway_addresses(self, number: int, gateway: int) -> list[str]:
+        """LAN and WAN address of a datacenter's gateway."""
+        high, low = number // 250, number % 250
+        return [f"10.{high}.{low}.{100 + gateway}", f"172.{16 + high}.{low}.{gateway}"]
+
+    # Running ------------------------------------------------------------------------------------
+
+    def run(self, scenario: Callable[["Federation"], Awaitable[T]]) -> T:
+        """Start all programs and run a scenario to its end; everything is gone afterwards.
+
+        Raises:
+            AssertionError: What the scenario, or a check of the whole run, found wrong.
+        """
+        with self._logging():
+            try:
+                for program in self.programs.values():
+                    program.start()
+                result = self.timeline.run(self._loop, self._drive(scenario))
+                self.check()
+                return result
+            except BaseException as error:
+                error.add_note(f"seed {self.seed}, {self.timeline.now:.3f} virtual seconds")
+                for line in list(self.trace.logged)[-_TOLD_LINES:]:
+                    error.add_note(line)
+                raise
+            finally:
+                self._buried.update(self.timeline.loops)
+                self.timeline.close()
+
+    async def _drive(self, scenario: Callable[["Federation"], Awaitable[T]]) -> T:
+        return await scenario(self)
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Take down what agents log, and let nobody else hear it."""
+        logger = logging.getLogger("isthmus")
+        handler = TraceHandler(self.trace, self._buried.__contains__)
+        before = (logger.level, logger.propagate)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.level, logger.propagate = before
+            logger.setLevel(before[0])
+
+    def end(self, loop: HostLoop) -> None:
+        """Bury the loop of a program that was killed."""
+        self.failures += loop.defects
+        loop.defects = []
+        self._buried.add(loop)
+        self.timeline.remove(loop)
+        loop.bury()
+
+    def check(self) -> None:
+        """Check that nothing went wrong in any program until now.
+
+        Raises:
+            AssertionError: It lists what did.
+        """
+        for loop in self.timeline.loops:
+            self.failures += loop.defects
+            loop.defects = []
+        found = [*self.fabric.violations, *self.failures]
+        assert not found, "\n".join(found)
+
+    # Waiting ------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self.timeline.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        await asyncio.sleep(seconds)
+
+    async def eventually(self, condition: Callable[[], bool], *, within: float, what: str) -> float:
+        """Wait until something is true; return the seconds it took.
+
+        Raises:
+            NotInTime: It was not `within` seconds; tells which tasks wait, and where.
+        """
+        began = self.now
+        while not condition():
+            self.check()
+            if self.now - began > within:
+                waiting = describe_waiting(self.timeline.loops)
+                raise NotInTime(f"not within {within:g} s: {what}; tasks that wait:\n{waiting}")
+            await asyncio.sleep(POLL_INTERVAL)
+        return self.now - began
+
+    async def joined(self, *, within: float) -> float:
+        """Wait until all running servers are one federation (`is_joined`); return the seconds.
+
+        Raises:
+            NotInTime: They are not.
+        """
+        return await self.eventually(
+            lambda: not self.missing(),
+            within=within,
+            what=f"one federation, but {'; '.join(self.missing()[:5])}",
+        )
+
+    def missing(self) -> list[str]:
+        """What is missing for the running servers to be one federation: nothing, if they are.
+
+        Each sees all the others alive, and each has the federation states that the primary has,
+        which are of every datacenter.
+        """
+        missing = []
+        wanted: Sequence[FederationState] = ()
+        running = [server for server in self.servers.values() if server.is_running]
+        primary = self.servers[self.topology.primary]
+        if primary.is_up:
+            wanted = primary.states()
+        alive = {f"{server.config.node_name}.{server.dc}" for server in running}
+        for server in running:
+            if not server.is_up:
+                missing.append(f"{server.name} has not started")
+                continue
+            seen = server.members()
+            dead = sorted(name for name in alive if seen.get(name) is not MemberStatus.ALIVE)
+            if dead:
+                missing.append(f"{server.name} does not see {', '.join(dead)} alive")
+            if not wanted:
+                continue
+            have = {state.datacenter: _content(state) for state in server.states()}
+            for dc in self.topology.names:
+                of_primary = next((_content(s) for s in wanted if s.datacenter == dc), None)
+                if of_primary is None:
+                    missing.append(f"the primary has no state of {dc}")
+                elif have.get(dc) != of_primary:
+                    missing.append(f"{server.name} has not the newest state of {dc}")
+        return missing
+
+    # The operator -------------------------------------------------------------------------------
+
+    async def http(
+        self, dc: str, method: str, target: str, body: bytes = b"", *, timeout: float = HTTP_TIMEOUT
+    ) -> Reply:
+        """Make a request to a datacenter's agent, on its own host.
+
+        Raises:
+            Unavailable: No answer.
+        """
+        server = self.servers[dc]
+        network = HostNetwork(self.fabric, server.host, entropy=bytes)
+        address = ("127.0.0.1", server.config.ports.http)
+        reply = await request(network, address, method, target, body=body, timeout=timeout)
+        self.trace.add("http", f"{dc} {method} {target} {reply.status} {len(reply.body)}")
+        return reply
+
+    async def json(self, dc: str, target: str, *, timeout: float = HTTP_TIMEOUT) -> Any:
+        """Read JSON from a datacenter's agent.
+
+        Raises:
+            Unavailable: No answer.
+            AssertionError: It refused.
+        """
+        reply = await self.http(dc, "GET", target, timeout=timeout)
+        assert reply.status == 200, f"{target} of {dc}: {reply.status} {reply.text}"
+        return json.loads(reply.body)
+
+    # Fate ---------------------------------------------------------------------------------------
+
+    def cut(self, source: str, target: str, *, one_way: bool = False) -> None:
+        """Let nothing get from one datacenter to another any more."""
+        self._note(f"cut {source}{'>' if one_way else '|'}{target}")
+        self.links.cut(source, target)
+        if not one_way:
+            self.links.cut(target, source)
+        self._disturb(f"cut {source} {target}", source, target)
+
+    def heal(self, source: str, target: str) -> None:
+        """Undo `cut`, of both ways."""
+        self._note(f"heal {source}|{target}")
+        for one, other in ((source, target), (target, source)):
+            self.links.heal(one, other)
+            self._calm(f"cut {one} {other}", source, target)
+
+    def isolate(self, dc: str) -> None:
+        """Cut a datacenter off from all others."""
+        for other in self.topology.names:
+            if other != dc:
+                self.cut(dc, other)
+
+    def rejoin(self, dc: str) -> None:
+        """Undo `isolate`."""
+        for other in self.topology.names:
+            if other != dc:
+                self.heal(dc, other)
+
+    def pause(self, name: str) -> None:
+        """Freeze a program: nothing of it runs, what arrives waits."""
+        self._note(f"pause {name}")
+        program = self.programs[name]
+        if program.loop is not None:
+            program.loop.paused = True
+        self._disturb(f"pause {name}", program.dc)
+
+    def resume(self, name: str) -> None:
+        """Undo `pause`."""
+        self._note(f"resume {name}")
+        program = self.programs[name]
+        if program.loop is not None:
+            program.loop.paused = False
+        self._calm(f"pause {name}", program.dc)
+
+    def crash(self, name: str) -> None:
+        """Kill a program."""
+        self._note(f"crash {name}")
+        self.programs[name].kill()
+        self._disturb(f"crash {name}", self.programs[name].dc)
+
+    def restart(self, name: str) -> None:
+        """Start a program, with what it has kept; end it before, if it runs."""
+        self._note(f"restart {name}")
+        program = self.programs[name]
+        program.kill()
+        program.start()
+        self._calm(f"crash {name}", program.dc)
+
+    def drift(self, name: str, rate: float) -> None:
+        """Let a program's clock run at `rate` seconds per true second until its next start."""
+        self._note(f"drift {name} {rate:g}")
+        program = self.programs[name]
+        if program.loop is not None:
+            program.loop.drift(rate)
+
+    def move_gateway(self, name: str) -> str:
+        """Start a gateway anew at another WAN address; return the address, with its port."""
+        program = self.gateways[name]
+        program.kill()
+        self._moves += 1
+        wan = f"192.168.{self._moves // 250}.{self._moves % 250 + 1}"
+        self.fabric.readdress(program.host, [program.host.addresses[0], wan])
+        self._note(f"move {name} to {wan}")
+        program.start()
+        self._calm(f"crash {name}", program.dc)
+        return host_port(wan, GATEWAY_PORT)
+
+    def _note(self, text: str) -> None:
+        self.trace.add("fate", text)
+
+    def _disturb(self, fault: str, *dcs: str) -> None:
+        for dc in dcs:
+            self._faults[dc].add(fault)
+            self.quiet_since[dc] = float("inf")
+
+    def _calm(self, fault: str, *dcs: str) -> None:
+        for dc in dcs:
+            self._faults[dc].discard(fault)
+            if not self._faults[dc]:
+                self.quiet_since[dc] = self.now
+
+
+def run_federation(
+    scenario: Callable[[Federation], Coroutine[Any, Any, T]],
+    *,
+    topology: Topology | None = None,
+    seed: int = 1,
+    change: Callable[[AgentConfig], AgentConfig] = lambda config: config,
+) -> T:
+    """Build a federation of whole agents, start it, and run a scenario in it.
+
+    Args:
+        scenario: What the operator does and expects.
+        topology: What is built; None: three datacenters with one gateway each.
+        seed: Of every chance.
+        change: Changes the configuration of each agent.
+
+    Raises:
+        AssertionError: What went wrong; its notes say when and what was logged before.
+    """
+    topology = topology or Topology(datacenters=3, servers=1, gateways=1)
+    return Federation(topology, seed=seed, change=change).run(scenario)
+
+
+def _content(state: FederationState) -> object:
+    """What of a state must be the same everywhere: not where it stands in a store."""
+    return replace_index(state)
+
+
+def replace_index(state: FederationState) -> tuple[object, ...]:
+    """A state's content without its indexes."""
+    gateways = tuple(
+        (gateway.service.id, gateway.service.address, str(gateway.service.tagged_addresses))
+        for gateway in state.mesh_gateways or ()
+        if gateway.service is not None
+    )
+    return (state.datacenter, gateways)
+
+
+def _uuid(*parts: object) -> str:
+    return str(UUID(bytes=Random(" ".join(map(str, parts))).randbytes(16), version=4))
