@@ -307,7 +307,6 @@ class Replica:
         except EngineError as error:
             if self._committer is committer:
                 self._cease(f"storage failed: {error}")
-                self._apply_early()
         except BaseException:
             if self._committer is committer:
                 self._cease("a defect stopped the writing of data")
@@ -322,10 +321,10 @@ class Replica:
             await asyncio.wait({committing})
         if self._lead is not None:
             self._cease(reason)
-        self._apply_early()
 
     def _cease(self, reason: str) -> None:
         self._lead, self._committer, self._committing = None, None, None
+        self._apply_early()
         logger.log(
             logging.INFO if self._stopping else logging.WARNING,
             "this server does not lead any more: %s",

@@ -1,0 +1,270 @@
+"""Several servers of one datacenter: one leads, the others follow, and nobody can tell which."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from isthmus.engine.memory import HISTORY_MAX
+from isthmus.errors import NoLeader
+from isthmus.model.catalog import NodeService, RegisterRequest, ServiceRequest
+from isthmus.model.kv import KV_CAS, KV_DELETE, KV_SET, DirEntry, KeyRequest, KVSRequest
+from isthmus.model.query import DatacenterRequest
+from isthmus.server.server import Server
+from isthmus.store.engine import Batch, Change, Head, Lead, OutcomeUnknown
+from support.cluster import Cluster
+from support.virtual_loop import now, run_virtual
+
+
+def put(key: str, value: bytes = b"", *, op: str = KV_SET, index: int = 0) -> KVSRequest:
+    return KVSRequest(op=op, dir_ent=DirEntry(key=key, value=value, modify_index=index))
+
+
+async def value(server: Server, key: str, *, stale: bool = False) -> bytes | None:
+    reply = await server.call("KVS.Get", KeyRequest(key=key, allow_stale=stale))
+    return reply.entries[0].value if reply.entries else None
+
+
+def play(act: Callable[[Cluster], Awaitable[None]], *, chosen: bool = False) -> None:
+    async def whole() -> None:
+        cluster = Cluster(3, chosen=chosen)
+        cluster.elect("s1")
+        await cluster.start()
+        await cluster.until(lambda: len(cluster.leaders) == 1)
+        try:
+            await act(cluster)
+        finally:
+            await cluster.stop()
+
+    run_virtual(whole())
+
+
+def same_tables(cluster: Cluster) -> bool:
+    tables = [
+        (
+            server.store.index,
+            server.store.kv.list("").value,
+            server.store.catalog.dump().value,
+            server.store.federation.list().value,
+        )
+        for server in cluster.servers
+    ]
+    return all(table == tables[0] for table in tables)
+
+
+def test_one_leads_and_every_server_takes_writes_and_answers_reads() -> None:
+    async def act(cluster: Cluster) -> None:
+        for number, server in enumerate(cluster.servers):
+            await server.call("KVS.Apply", put(f"k{number}", b"v"))
+            assert await value(server, f"k{number}") == b"v"
+        assert len(cluster.leaders) == 1
+        leader = cluster[cluster.leaders[0]]
+        for server in cluster.servers:
+            status = await server.call("Status.Leader", DatacenterRequest())
+            assert status == leader.config.rpc_address
+        await cluster.until(lambda: same_tables(cluster))
+
+    play(act)
+
+
+def test_followers_have_services_and_their_readers_wake() -> None:
+    async def act(cluster: Cluster) -> None:
+        follower = next(server for server in cluster.servers if not server.is_leader)
+        request = ServiceRequest(service_name="web", allow_stale=True)
+        reply = await follower.call("Health.ServiceNodes", request)
+        waiting = asyncio.ensure_future(
+            follower.call(
+                "Health.ServiceNodes",
+                ServiceRequest(
+                    service_name="web", allow_stale=True, min_query_index=max(1, reply.index)
+                ),
+            )
+        )
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await follower.call(
+            "Catalog.Register",
+            RegisterRequest(node="n1", address="10.1.1.1", service=NodeService(service="web")),
+        )
+        woken = await waiting
+        assert [node.service.service for node in woken.nodes] == ["web"]
+        assert woken.index > reply.index
+        leader_reply = await cluster[cluster.leaders[0]].call("Health.ServiceNodes", request)
+        assert leader_reply.nodes == woken.nodes
+        assert leader_reply.index == woken.index
+        await cluster.until(lambda: same_tables(cluster))
+
+    play(act)
+
+
+def test_stale_reads_of_followers_say_how_old_they_may_be() -> None:
+    async def act(cluster: Cluster) -> None:
+        follower = next(server for server in cluster.servers if not server.is_leader)
+        await follower.call("KVS.Apply", put("k", b"v"))
+        await asyncio.sleep(3)
+        reply = await follower.call("KVS.Get", KeyRequest(key="k", allow_stale=True))
+        assert reply.known_leader
+        assert 2.0 < reply.last_contact.seconds < 4.0
+        calls = len(cluster.wires.calls)
+        reply = await follower.call("KVS.Get", KeyRequest(key="k"))
+        assert reply.last_contact == 0
+        assert cluster.wires.calls[calls:] == [(cluster.leaders[0], "KVS.Get")]
+
+    play(act)
+
+
+def test_leader_that_stops_hands_over_and_no_write_fails() -> None:
+    async def act(cluster: Cluster) -> None:
+        first = cluster.leaders[0]
+        writer = next(server for server in cluster.servers if not server.is_leader)
+        await writer.call("KVS.Apply", put("before"))
+        stopping = asyncio.ensure_future(cluster[first].stop())
+        started = now()
+        await writer.call("KVS.Apply", put("after"))
+        assert now() - started < 1.0
+        await stopping
+        del cluster.wires.servers[first]
+        assert cluster.leaders
+        assert cluster.leaders[0] != first
+        await cluster.until(lambda: same_tables(cluster))
+
+    play(act)
+
+
+def test_leader_that_is_replaced_commits_nothing_and_its_callers_are_served() -> None:
+    async def act(cluster: Cluster) -> None:
+        old = cluster["s1"]
+        assert old.is_leader
+        await old.call("KVS.Apply", put("counter", b"0"))
+        index = (await old.call("KVS.Get", KeyRequest(key="counter"))).entries[0].modify_index
+        cluster.elect("s2")
+        done = await old.call("KVS.Apply", put("counter", b"1", op=KV_CAS, index=index))
+        assert done
+        await cluster.until(lambda: cluster.leaders == ["s2"])
+        assert await value(old, "counter") == b"1"
+        again = await cluster["s3"].call("KVS.Apply", put("counter", b"2", op=KV_CAS, index=index))
+        assert not again
+        await cluster.until(lambda: same_tables(cluster))
+
+    play(act, chosen=True)
+
+
+def test_leadership_that_moves_again_and_again_loses_nothing() -> None:
+    async def act(cluster: Cluster) -> None:
+        acknowledged: set[str] = set()
+
+        async def write(name: str) -> None:
+            for number in range(60):
+                key = f"{name}/{number}"
+                await cluster[name].call("KVS.Apply", put(key))
+                acknowledged.add(key)
+                if number % 3 == 0:
+                    await cluster[name].call("KVS.Apply", put(key, op=KV_DELETE))
+                    acknowledged.discard(key)
+                await asyncio.sleep(0.05)
+
+        async def move() -> None:
+            for turn in range(30):
+                cluster.elect(f"s{turn % 3 + 1}")
+                await asyncio.sleep(0.13)
+
+        await asyncio.gather(move(), *(write(f"s{number}") for number in (1, 2, 3)))
+        await cluster.until(lambda: same_tables(cluster))
+        keys = {row.key for row in cluster["s1"].store.kv.list("").value}
+        assert keys == acknowledged
+        indexes = [row.modify_index for row in cluster["s1"].store.kv.list("").value]
+        assert len(indexes) == len(set(indexes))
+        assert len(cluster.leaders) == 1
+
+    play(act, chosen=True)
+
+
+def test_without_a_leader_calls_are_held_and_then_refused() -> None:
+    async def act(cluster: Cluster) -> None:
+        cluster.elect("nobody")
+        await cluster["s1"].replica.resign()
+        await cluster["s2"].call("KVS.Get", KeyRequest(key="k", allow_stale=True))
+        started = now()
+        for consistent in (False, True):
+            with pytest.raises(NoLeader, match="No cluster leader"):
+                await cluster["s2"].call(
+                    "KVS.Get", KeyRequest(key="k", require_consistent=consistent)
+                )
+        assert now() - started == pytest.approx(14.0, abs=0.5)
+        assert await cluster["s2"].call("Status.Leader", DatacenterRequest()) == ""
+        held = asyncio.ensure_future(cluster["s2"].call("KVS.Apply", put("k")))
+        await asyncio.sleep(2)
+        cluster.elect("s3")
+        await held
+        assert cluster.leaders == ["s3"]
+
+    play(act, chosen=True)
+
+
+def test_server_that_lags_too_far_behind_loads_everything_again() -> None:
+    async def act(cluster: Cluster) -> None:
+        leader = cluster["s1"]
+        await leader.call("KVS.Apply", put("old", b"1"))
+        lagging = cluster["s3"].replica
+        await cluster.until(lambda: same_tables(cluster))
+        storage = cluster.storage
+        waiting = asyncio.ensure_future(
+            cluster["s3"].call(
+                "KVS.Get",
+                KeyRequest(key="old", allow_stale=True, min_query_index=lagging.store.index),
+            )
+        )
+        await asyncio.sleep(0.1)
+        for _ in range(HISTORY_MAX + 10):  # In one piece, without the others' turns between.
+            storage.revision += 1
+            storage.history.append(Change(storage.revision, 0, {}, set(), []))
+        storage.leadership(storage.leader)
+        await asyncio.sleep(1)
+        await cluster["s2"].call("KVS.Apply", put("old", b"2"))
+        assert (await waiting).entries[0].value == b"2"
+        await cluster.until(lambda: same_tables(cluster))
+
+    play(act, chosen=True)
+
+
+def test_leader_that_cannot_confirm_answers_no_reads_as_leader() -> None:
+    async def act(cluster: Cluster) -> None:
+        leader = cluster["s1"]
+        engine = leader.engine
+
+        async def hang(lead: Lead) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        engine.confirm = hang  # type: ignore[method-assign]
+        await asyncio.sleep(3)
+        assert leader.is_leader
+        assert not leader.replica.is_sure()
+        with pytest.raises(NoLeader):
+            await leader.call("KVS.Get", KeyRequest(key="k"))
+        await leader.call("KVS.Apply", put("k"))  # The commit itself proves it.
+        assert await value(leader, "k") is None
+
+    play(act, chosen=True)
+
+
+def test_commit_whose_answer_is_lost_still_reaches_the_tables_of_who_sent_it() -> None:
+    async def act(cluster: Cluster) -> None:
+        leader = cluster["s1"]
+        engine, commit = leader.engine, leader.engine.commit
+
+        async def lose(lead: Lead, base: int, batch: Batch) -> Head:
+            await commit(lead, base, batch)
+            await asyncio.sleep(1)  # It comes back as a change before its answer would.
+            raise OutcomeUnknown("no answer", operation="commit")
+
+        engine.commit = lose  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown):
+            await leader.call("KVS.Apply", put("k", b"v"))
+        assert await value(leader, "k", stale=True) == b"v"
+        engine.commit = commit  # type: ignore[method-assign]
+        cluster.elect("s2")
+        await cluster.until(lambda: cluster.leaders == ["s2"])
+        await cluster.until(lambda: same_tables(cluster))
+        assert await value(leader, "k") == b"v"
+
+    play(act, chosen=True)
