@@ -22,7 +22,7 @@ from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi
 from isthmus.agent.coordinates import CoordinateReports, WanCoordinates
 from isthmus.agent.doctor import Doctor, Surroundings
-from isthmus.agent.events import UserEvents
+from isthmus.agent.events import UserEvents, announce_leadership
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
 from isthmus.agent.join import JoinGaveUp
@@ -65,7 +65,6 @@ from isthmus.net.network import Inbound
 from isthmus.server.leader import FederationDuties
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
-from isthmus.wire.user_event import NEW_LEADER
 
 logger = logging.getLogger(__name__)
 
@@ -386,8 +385,9 @@ class Agent:
         lan_members.use(self.lan, self.wan)
         self._spawn(lan_members.reconcile())
         self._spawn(lan_members.flood())
-        if self.server.is_leader:
-            await self.lan.user_event(NEW_LEADER, config.node_name.encode())
+        self._spawn(
+            announce_leadership(self.server.replica, self.lan.user_event, node=config.node_name)
+        )
 
     def _start_duties(self) -> None:
         config = self.config

@@ -12,11 +12,11 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from isthmus.errors import MalformedPacket, RequestError
+from isthmus.errors import MalformedPacket, RequestError, Unavailable
 from isthmus.model.catalog import NodeService
 from isthmus.model.event import EVENT_VERSION, EventFireRequest, UserEvent, event_index
 from isthmus.model.pattern import compile_pattern
@@ -35,6 +35,8 @@ EVENT_COUNT_MAX: Final = 256
 """Newest events that an agent remembers; Consul's number."""
 WAIT_MAX: Final = 600.0
 """Longest wait for the next event, in seconds, and the one of who does not say."""
+LEADERSHIP_LOOK_INTERVAL: Final = 60.0
+"""Seconds after which we look who leads, though nothing told us to."""
 
 _REMOTE_EXECUTION: Final = "_rexec"
 _NO_EVENTS: Final = 1  # The index of an empty list: 0 would not block.
@@ -192,6 +194,40 @@ class UserEvents:
             and (not event.tag_filter or _tagged(event, service))
             for service in self._services()
         )
+
+
+class Leadership(Protocol):
+    """Whether our server leads its datacenter; `server.replica.Replica` knows."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it does."""
+
+    async def leader_changed(self, timeout: float) -> None:
+        """Return when something about the leadership changed, or after so many seconds."""
+
+
+async def announce_leadership(
+    leadership: Leadership, fire: Callable[[str, bytes], Awaitable[object]], *, node: str
+) -> None:
+    """Tell the datacenter each time that our server becomes its leader, until cancelled.
+
+    Args:
+        leadership: Of our server.
+        fire: Spreads an event in the LAN pool.
+        node: Our node.
+    """
+    led = False
+    while True:
+        leads = leadership.is_leader
+        if leads and not led:
+            try:
+                await fire(NEW_LEADER, node.encode())
+            except Unavailable as error:
+                logger.warning("could not tell the datacenter of its new leader: %s", error)
+                leads = False
+        led = leads
+        await leadership.leader_changed(LEADERSHIP_LOOK_INTERVAL)
 
 
 def _named(event: UserEvent, service: NodeService) -> bool:

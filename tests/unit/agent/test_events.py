@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from isthmus.agent.events import EVENT_COUNT_MAX, WAIT_MAX, EventFilter, UserEvents
-from isthmus.errors import NoPathToDatacenter, RequestError
+from isthmus.agent.events import (
+    EVENT_COUNT_MAX,
+    LEADERSHIP_LOOK_INTERVAL,
+    WAIT_MAX,
+    EventFilter,
+    UserEvents,
+    announce_leadership,
+)
+from isthmus.errors import NoPathToDatacenter, RequestError, Unavailable
 from isthmus.model.catalog import NodeService
 from isthmus.model.event import EventFireRequest, UserEvent, event_index
 from isthmus.model.record import Record
@@ -267,3 +274,54 @@ def test_no_wait_without_an_index_or_with_another() -> None:
         assert now() == 0
 
     play(act)
+
+
+class Leadership:
+    """Leads from some moments on, and no longer from others; tells of each."""
+
+    def __init__(self, *changes: float) -> None:
+        self.changes = changes
+
+    @property
+    def is_leader(self) -> bool:
+        return sum(change <= now() for change in self.changes) % 2 == 1
+
+    async def leader_changed(self, timeout: float) -> None:
+        until = [change - now() for change in self.changes if change > now()]
+        await asyncio.sleep(min([timeout, *until]))
+
+
+def announced(leadership: Leadership, *, seconds: float, failures: int = 0) -> list[float]:
+    """When the datacenter was told of its new leader."""
+    told: list[float] = []
+    left = failures
+
+    async def fire(name: str, payload: bytes) -> None:
+        nonlocal left
+        assert (name, payload) == (NEW_LEADER, b"alpha")
+        if left:
+            left -= 1
+            raise Unavailable("the gossip thread does not run")
+        told.append(now())
+
+    async def main() -> None:
+        duty = announce_leadership(leadership, fire, node="alpha")
+        running = asyncio.get_running_loop().create_task(duty)
+        await asyncio.wait({running}, timeout=seconds)
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait({running})
+
+    run_virtual(main())
+    return told
+
+
+def test_datacenter_is_told_each_time_that_we_become_its_leader() -> None:
+    assert announced(Leadership(0), seconds=1000) == [0]
+    assert announced(Leadership(5, 20, 30), seconds=1000) == [5, 30]
+    assert announced(Leadership(), seconds=1000) == []
+
+
+def test_announcement_that_failed_is_repeated() -> None:
+    told = announced(Leadership(5), seconds=1000, failures=1)
+    assert told == [5 + LEADERSHIP_LOOK_INTERVAL]
