@@ -70,6 +70,8 @@ class Question:
         relay_factor: Members that carry each answer beside the direct way.
         acks: Whether everyone who is meant sends a receipt too.
         timeout: Seconds; None: as the size of the pool suggests.
+        patient: Whether to wait for the time-out even if everyone that we know of answered: more
+            may be there than we know.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Question:
     relay_factor: int = 0
     acks: bool = False
     timeout: float | None = None
+    patient: bool = False
 
     def filters(self) -> tuple[bytes, ...]:
         """The filters as they travel."""
@@ -252,7 +255,7 @@ class Queries:
         """Finish those of these queries that everyone answered."""
         for number in tuple(numbers):
             found = self._open[number]
-            if not found.silent and not found.unacked:
+            if not (found.silent or found.unacked or found.question.patient):
                 self._finish(number)
 
     def _finish(self, number: int) -> None:

@@ -603,7 +603,8 @@ class Serf:
         if mine and self._resolve_conflicts and now >= self._vote_at:
             self._vote_at = now + CONFLICT_VOTE_INTERVAL
             with suppress(InvalidRequest, Unavailable):  # At the next claim, then.
-                self._queries.ask(Question(name=CONFLICT_QUERY, payload=name.encode()), now=now)
+                question = Question(name=CONFLICT_QUERY, payload=name.encode(), patient=True)
+                self._queries.ask(question, now=now)
 
     def _receive_user_message(self, payload: bytes, *, now: float) -> None:
         try:

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from isthmus.errors import InvalidNodeName, NotFound, ProtocolError, Unavailable
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.conflict import ConflictLost
 from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.keys import KeyOperation, KeyResult, KeysAnswered, StoreKeyring
@@ -207,6 +208,8 @@ class PoolDriver:
         self._joins: dict[int, asyncio.Future[JoinFinished]] = {}
         self._asked: dict[int, asyncio.Future[QueryFinished | KeysAnswered]] = {}
         self._left: asyncio.Event
+        self._ended: asyncio.Event
+        self._closing: asyncio.Task[None] | None = None
         self._released: asyncio.Event
         self._warned: dict[str, float] = {}
         self._counters: dict[str, int] = {}
@@ -227,6 +230,7 @@ class PoolDriver:
         self._loop = asyncio.get_running_loop()
         self._scope = TaskScope()
         self._left, self._released = asyncio.Event(), asyncio.Event()
+        self._ended = asyncio.Event()
         config = self.config
         if self._keyring_file is not None:
             self._keyring = Keyring(await self._keyring_file.load(config.keys))
@@ -323,8 +327,15 @@ class PoolDriver:
     async def close(self) -> None:
         """Close everything at once."""
         if self._closed:
+            await self._ended.wait()
             return
         self._closed = True
+        try:
+            await self._close()
+        finally:
+            self._ended.set()
+
+    async def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         await self._unbind()
@@ -541,6 +552,10 @@ class PoolDriver:
                 self._store_keyring(output)
             case Warned(text):
                 self._warn(text)
+            case ConflictLost():
+                self._publish(output)
+                # Not in the scope, which ends with the pool.
+                self._closing = self._loop.create_task(self.close())
             case LeaveFinished():
                 self._left.set()
                 self._publish(output)

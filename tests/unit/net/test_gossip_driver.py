@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from isthmus.errors import ConfigError, InvalidRequest, Unavailable
+from isthmus.gossip.conflict import ConflictLost
 from isthmus.gossip.keys import KeyOperation
 from isthmus.gossip.queries import QueryReceived, QueryResult, Question
 from isthmus.gossip.serf import SerfEvent, UserEventReceived
@@ -393,6 +394,37 @@ def test_held_pool_finds_back_once_it_is_released() -> None:
         assert statuses(again) == {"b": "alive"}
         again.release()
         await drivers.until(lambda: "a" in statuses(again), within=1)
+        await drivers.close()
+
+    run_virtual(story())
+
+
+# --- Conflicts of names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resolve", [True, False])
+def test_newcomer_that_takes_a_name_stops_and_says_so(resolve: bool) -> None:
+    """protocol/gossip.md §13.7."""
+
+    async def story() -> None:
+        drivers = Drivers()
+        pools = await drivers.open_pool("a", "b", "c", "d", resolve_conflicts=resolve)
+        kept = drivers.events.pop("b")
+        twin = await drivers.open("b", resolve_conflicts=resolve)
+        await drivers.join(twin, pools[0])
+        await asyncio.sleep(40)
+        lost = [e for e in drivers.events["b"] if isinstance(e, ConflictLost)]
+        if resolve:
+            assert lost == [ConflictLost("b", matching=0, answers=3)]
+            with pytest.raises(Unavailable, match="closed"):
+                await twin.stats()
+            assert twin.address not in drivers.network.listeners
+        else:
+            assert lost == []
+            assert (await twin.stats())["members"] == "4"
+        assert not [e for e in kept if isinstance(e, ConflictLost)]
+        assert statuses(pools[0]) == dict.fromkeys("abcd", "alive")
+        assert next(m for m in pools[0].members if m.name == "b").port == pools[1].address[1]
         await drivers.close()
 
     run_virtual(story())
