@@ -49,7 +49,7 @@ def make_command(simulate: Simulate) -> Command:
     """The command, with what runs scenarios."""
 
     def run(args: Parsed) -> int:
-        scenario = _scenario(args)
+        scenario = scenario_of(args)
         runs = args["runs"]
         if not 1 <= runs <= RUNS_MAX:
             raise UsageError(f"-runs must be from 1 to {RUNS_MAX}")
@@ -66,7 +66,7 @@ def make_command(simulate: Simulate) -> Command:
         "sim",
         "Rehearse a federation in virtual time: what happens, and how long it takes.",
         run,
-        _FLAGS,
+        FLAGS,
         examples=(
             "isthmus sim -datacenters 50 -servers 3 -fault 'partition dc1|dc2 for 60s' -seed 7 "
             "-report out.html",
@@ -145,7 +145,7 @@ def _write_report(summary: Summary, name: str, *, several: bool) -> None:
 # From flags to the scenario
 
 
-def _scenario(args: Parsed) -> Scenario:
+def scenario_of(args: Parsed) -> Scenario:
     """What the command line asks for.
 
     Raises:
@@ -210,7 +210,7 @@ def _topology(topology: Topology, given: dict[str, Any]) -> Topology:
 def _arguments(args: Parsed) -> tuple[str, ...]:
     """The command line without what does not change a run, to be repeated."""
     words = list[str]()
-    for flag in _FLAGS:
+    for flag in FLAGS:
         if flag.name in _WITHOUT_REPLAY or flag.name not in args.given:
             continue
         values = args[flag.name] if flag.repeated else [args[flag.name]]
@@ -315,7 +315,7 @@ _SHOWN: Final[dict[Callable[[str], Any], Callable[[Any], str]]] = {
     _positive_seconds: format_seconds,
     _loss: lambda share: f"{share * 100:g}%",
 }
-_FLAGS: Final = (
+FLAGS: Final = (
     Flag("scenario", "TOML file with a scenario; other flags change it.", placeholder="FILE"),
     Flag("datacenters", "How many; dc1 is the primary. Default 3.", whole_number, placeholder="N"),
     Flag("servers", "Servers of each datacenter. Default 3.", whole_number, placeholder="N"),

@@ -120,7 +120,7 @@ def pair_of(
 def _values(keys: Sequence[Key], text: str) -> dict[str, Any]:
     values, mistakes = read_keys(read_words(text), keys, source="")
     if mistakes:
-        raise ValueError(str(mistakes[0]))
+        raise ValueError(f"{mistakes[0].text}; {mistakes[0].remedy}")
     return values
 
 

@@ -22,6 +22,8 @@ _TOP, _RIGHT, _BOTTOM = 26, 14, 34
 _CHARACTER: Final = 6.6
 """Width of a character of the labels."""
 _ROW: Final = 15
+_LEAST: Final = 1e-9
+"""What is smaller is drawn as nothing."""
 _STEPS: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800),
@@ -152,9 +154,9 @@ def draw_lines(
     lines = [Line(line.label, line.colour, thin(line.points)) for line in lines]
     highest = max(point.high for line in lines for point in line.points)
     lowest = min(point.low for line in lines for point in line.points)
-    top = y_max or _ceiling(max([highest, *(mark.value for mark in marks)]))
+    top = y_max if y_max >= _LEAST else _ceiling(max([highest, *(mark.value for mark in marks)]))
     ticks = _ticks(top)
-    if y_max and 0.8 * y_max <= lowest < y_max:
+    if _LEAST <= 0.8 * y_max <= lowest < y_max:
         ticks = _ticks_between(lowest, y_max)
 
     def draw(width: float) -> tuple[Iterator[str], float]:
@@ -416,7 +418,7 @@ def _bins(values: Sequence[float]) -> tuple[float, list[int]]:
 
 def _ceiling(highest: float) -> float:
     """The next round number above `highest`."""
-    if highest <= 0:
+    if highest < _LEAST:
         return 1.0
     power: float = 10 ** math.floor(math.log10(highest))
     factors = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)

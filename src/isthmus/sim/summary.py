@@ -204,12 +204,13 @@ def _times(count: int) -> str:
 
 def _expectations(recording: Recording) -> Iterable[Verdict]:
     expect, healed_at = recording.scenario.expect, recording.scenario.healed_at
+    whole = not recording.interrupted  # Otherwise what is late may still have come.
     if expect.detection is not None:
         slowest = max((one.seconds for one in recording.detections), default=0.0)
         yield _at_most("detection", "the last observer knows of a loss", expect.detection, slowest)
-    if expect.converged_within is not None:
+    if expect.converged_within is not None and whole:
         yield _converged(recording, expect.converged_within, healed_at)
-    if expect.members_within is not None:
+    if expect.members_within is not None and whole:
         whole_after = _whole_after(recording)
         about = "all servers know all members after the last fault"
         if whole_after is None:
@@ -318,7 +319,7 @@ def _others(summary: Summary) -> Iterable[str]:
             f"{show_times(times, times.longest)} (longest)"
             + (f"; {summary.unconverged} not before the end" if summary.unconverged else "")
         )
-    if summary.whole_after is None:
+    if summary.recording.samples and summary.whole_after is None:
         yield "at the end not every server knows every other"
-    elif summary.recording.scenario.faults:
+    elif summary.whole_after is not None and summary.recording.scenario.faults:
         yield f"every server knows every other {summary.whole_after:.0f} s after the last fault"
