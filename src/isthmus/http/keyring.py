@@ -117,7 +117,7 @@ def _faults(responses: Sequence[KeyringResponse]) -> Iterator[str]:
 def _told(responses: Sequence[KeyringResponse]) -> str:
     """What failed where, and where it was done all the same."""
     done = [
-        f"{response.pool} ({response.num_nodes} members)"
+        f"{response.pool} ({response.num_nodes} member{'s' * (response.num_nodes != 1)})"
         for response in responses
         if not response.error
     ]
