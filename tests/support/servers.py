@@ -8,6 +8,7 @@ from random import Random
 from isthmus.engine.memory import MemoryEngine
 from isthmus.engine.sqlite import SqliteEngine
 from isthmus.server.endpoints import Forwarder, GossipPools
+from isthmus.server.endpoints.context import WanView
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.engine import Engine
 from isthmus.store.store import Store
@@ -31,6 +32,7 @@ def make_server(
     forward: Forwarder | None = None,
     enabled: Callable[[], bool] = lambda: True,
     gossip: GossipPools | None = None,
+    wan: WanView | None = None,
 ) -> Server:
     """A server, not started yet; in memory unless an engine is given."""
     return Server(
@@ -48,4 +50,5 @@ def make_server(
         wall=lambda: WALL,
         federation_states_enabled=enabled,
         gossip=gossip,
+        wan=wan,
     )

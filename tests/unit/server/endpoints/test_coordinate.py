@@ -76,16 +76,16 @@ def test_the_same_report_again_writes_nothing() -> None:
 )
 def test_coordinate_of_another_space_is_refused(coord: Coord | None) -> None:
     async def play(server: Server) -> None:
-        with pytest.raises(RequestError, match="^incompatible coordinate$") as caught:
+        with pytest.raises(RequestError, match=r"^incompatible coordinate$") as caught:
             await report(server, "a", coord)
         assert caught.value.status == 500
 
     serving(play)
 
 
-def test_without_a_leader_nothing_is_taken() -> None:
+def test_without_a_leader_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(server: Server) -> None:
-        server._lead = None
+        monkeypatch.setattr(Server, "leader_address", "")
         with pytest.raises(NoLeader):
             await report(server, "a", at(0.1))
 
