@@ -1,5 +1,7 @@
 """Servers by datacenter, read from member tags."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from isthmus.federation.router import (
@@ -8,6 +10,8 @@ from isthmus.federation.router import (
     federation_states_supported,
     parse_server,
 )
+from isthmus.model.coordinate import ORIGIN, Coord, Coordinate, DatacenterMap
+from support.coordinates import at
 
 TAGS = {"role": "consul", "dc": "dc2", "port": "8300", "build": "1.10.11:", "vsn": "2"}
 
@@ -75,3 +79,62 @@ def test_federation_states_need_every_server_of_both_datacenters() -> None:
     assert not federation_states_supported([*both, make_server("old.dc2")], ["dc1", "dc2"])
     elsewhere = make_server("old.dc3", dc="dc3")
     assert federation_states_supported([*both, elsewhere], ["dc1", "dc2"])
+
+
+def wan(**coordinates: float) -> Mapping[str, Coord]:
+    """Members ``a.dc1`` and so on, each so many seconds from the origin."""
+    return {name.replace("_", "."): at(place) for name, place in coordinates.items()}
+
+
+def spread(*names: str) -> Router:
+    """A router that knows servers named ``node.dc``."""
+    router = Router()
+    for name in names:
+        router.put(make_server(name, dc=name.partition(".")[2]))
+    return router
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "order"),
+    [
+        (wan(), ["dc3", "dc1", "dc2", "dc4"]),
+        (wan(a_dc1=0.3, a_dc2=0.1, a_dc4=0.2), ["dc3", "dc2", "dc4", "dc1"]),
+        (wan(a_dc1=0.1, a_dc2=0.1), ["dc3", "dc1", "dc2", "dc4"]),
+        (wan(a_dc3=0.5, a_dc4=0.2), ["dc3", "dc4", "dc1", "dc2"]),
+        (wan(a_dc2=0.0, stranger_dc9=0.0), ["dc3", "dc2", "dc1", "dc4"]),
+    ],
+)
+def test_datacenters_are_sorted_by_distance_then_name_ours_first(
+    coordinates: Mapping[str, Coord], order: list[str]
+) -> None:
+    router = spread("a.dc4", "a.dc2", "a.dc1", "a.dc3")
+    found = router.datacenters_by_distance("DC3", origin=ORIGIN, coordinates=coordinates)
+    assert list(found) == order
+
+
+def test_datacenter_is_as_far_as_the_median_of_its_servers() -> None:
+    router = spread("a.dc1", "b.dc1", "c.dc1", "a.dc2", "b.dc2")
+
+    def order(**coordinates: float) -> tuple[str, ...]:
+        return router.datacenters_by_distance("", origin=ORIGIN, coordinates=wan(**coordinates))
+
+    near = {"a_dc2": 0.2, "b_dc2": 0.2}
+    assert order(a_dc1=0.1, b_dc1=0.1, c_dc1=9.0, **near) == ("dc1", "dc2")
+    assert order(a_dc1=0.1, b_dc1=9.0, c_dc1=9.0, **near) == ("dc2", "dc1")
+    assert order(a_dc1=0.1, b_dc1=0.1, **near) == ("dc1", "dc2")  # The third is infinitely far.
+    assert order(a_dc1=0.3, b_dc1=0.3, a_dc2=0.1) == ("dc1", "dc2")  # Of two the farther counts.
+
+
+def test_maps_name_servers_without_their_datacenter_and_skip_the_unknown() -> None:
+    router = spread("b.dc1", "a.dc1", "a.dc2")
+    assert router.datacenter_maps(wan(a_dc1=0.1, b_dc1=0.2)) == (
+        DatacenterMap(
+            datacenter="dc1",
+            area_id="wan",
+            coordinates=(
+                Coordinate(node="a", coord=at(0.1)),
+                Coordinate(node="b", coord=at(0.2)),
+            ),
+        ),
+        DatacenterMap(datacenter="dc2", area_id="wan", coordinates=()),
+    )

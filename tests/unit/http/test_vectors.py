@@ -9,6 +9,7 @@ import pytest
 from isthmus.errors import NoPathToDatacenter, RequestError
 from isthmus.model import registration
 from isthmus.model.agent import Member, ServiceDefinition
+from isthmus.model.coordinate import DatacenterMap
 from isthmus.model.federation import (
     DatacenterIndexedCheckServiceNodes,
     FederationState,
@@ -20,8 +21,6 @@ from support.http import FakeLocal, FakeRpc, as_dict, as_json, make_client
 
 _VECTORS = Path(__file__).parents[2] / "vectors" / "federation" / "http.json"
 CASES: dict[str, dict[str, Any]] = json.loads(_VECTORS.read_text())["cases"]
-LATER = {"coordinate_datacenters"}
-"""Endpoints of later issues."""
 REGISTRATIONS = {
     "register_meta_reserved_ok": ("mesh-gateway", "consul-wan-federation"),
     "register_meta_reserved_refused_kind": ("", "consul-wan-federation"),
@@ -64,6 +63,8 @@ def _rpc(case: dict[str, Any]) -> FakeRpc:
             **meta,
             state=state and _read(FederationState, state),
         )
+    elif "coordinate/datacenters" in path:
+        rpc.answers["Coordinate.ListDatacenters"] = _read(tuple[DatacenterMap, ...], body)
     elif "datacenters" in path:
         rpc.answers["Catalog.ListDatacenters"] = tuple(body)
     if "mesh-gateways" in path:
@@ -76,7 +77,7 @@ def _rpc(case: dict[str, Any]) -> FakeRpc:
     return rpc
 
 
-@pytest.mark.parametrize("name", sorted(CASES.keys() - LATER))
+@pytest.mark.parametrize("name", sorted(CASES))
 async def test_answer_is_as_recorded(name: str) -> None:
     case = CASES[name]
     local = _Local()
