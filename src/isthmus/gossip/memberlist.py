@@ -209,11 +209,16 @@ class Memberlist:
         me = self.table.me
         return any(not node.gone for node in self.table.nodes.values() if node is not me)
 
-    def copy_from(self, other: "Memberlist") -> None:
+    def copy_from(self, other: "Memberlist", *, now: float) -> None:
         """Know whom `other` knows, and announce nobody; for a pool that starts warm."""
         self.table.copy_from(other.table)
         for name in self.table.nodes:
             self.rumours.forget(name)
+        self._ring_place = 0
+        interval = pushpull.scaled_interval(
+            self.config.push_pull_interval, member_count=len(self.table)
+        )
+        self._push_pull_at = now + self._rng.random() * interval
 
     def take_outputs(self) -> list[MemberlistOutput]:
         """Remove and return all that is to be done, oldest first."""
@@ -249,6 +254,14 @@ class Memberlist:
         result = self._prober.receive_ack(sequence, b"", now=now)
         if result is not None:
             self._carry_out(result, now=now)
+
+    def recall_ping(self, node: str, sequence: int) -> SendPacket:
+        """The packet of a ping that `carry_ping` took over and that is to be sent after all."""
+        ping = wire.encode_message(self._ping(node, sequence))
+        number = self._next_number()
+        self._remember_sent(number, sequence, [])
+        address = self.table.nodes[node].address
+        return SendPacket(number, node, address, self._envelope.packet([ping], checksum=False))
 
     def packet_failed(self, packet_id: int, *, now: float) -> None:
         """A packet surely did not go out: its ping is lost, its rumours do not count as told."""
@@ -370,7 +383,7 @@ class Memberlist:
             due = self._prober.next_tick if answered else self._prober.next_timer()
             if self._push_pull_at < due:
                 due = self._push_pull_at
-            if self._has_broadcasts() and self._gossip_at < due:
+            if self.has_rumours() and self._gossip_at < due:
                 due = self._gossip_at
         if self._waits():
             parts = (self.table.next_timer(), self.streams.next_timer(), self._leave_deadline)
@@ -398,7 +411,7 @@ class Memberlist:
             self._probe(now=now)
             if now >= self._push_pull_at:
                 self._push_pull(now=now)
-            if now >= self._gossip_at and self._has_broadcasts():
+            if now >= self._gossip_at and self.has_rumours():
                 self._gossip(now=now)
         if self._leave_deadline is not None:
             self._watch_leave(now=now)
@@ -419,7 +432,8 @@ class Memberlist:
             self._leave_deadline = None
             self._outputs.append(LeaveSent())
 
-    def _has_broadcasts(self) -> bool:
+    def has_rumours(self) -> bool:
+        """Whether there is anything to tell on packets that travel anyway."""
         return self.rumours.size > 0 or self._upper.has_broadcasts()
 
     def _gossip(self, *, now: float) -> None:
@@ -480,7 +494,8 @@ class Memberlist:
         if (
             self.carry_ping is not None
             and node.status is wire.NodeStatus.ALIVE
-            and not self._has_broadcasts()
+            and not self._outputs
+            and not self.has_rumours()
             and self.carry_ping(node, sequence)
         ):
             return
@@ -605,7 +620,7 @@ class Memberlist:
     ) -> None:
         """Send messages as one packet, with rumours if there is room for them."""
         broadcasts: list[Broadcast] = []
-        if piggyback and self._has_broadcasts() and (node or not self._route_by_name):
+        if piggyback and self.has_rumours() and (node or not self._route_by_name):
             budget = self._envelope.budget - sum(map(len, messages))
             broadcasts = self._take_broadcasts(budget)
         self._send_packet(node, address, messages, broadcasts, sequence, checksum=checksum)
@@ -633,11 +648,14 @@ class Memberlist:
         data = self._envelope.packet(parts, checksum=checksum)
         number = self._next_number()
         if sequence or broadcasts:
-            self._sent[number] = (sequence, broadcasts)
-            if len(self._sent) > SENT_PACKETS_MAX:
-                del self._sent[next(iter(self._sent))]
+            self._remember_sent(number, sequence, broadcasts)
         self._count("packets_sent")
         self._outputs.append(SendPacket(number, node, address, data))
+
+    def _remember_sent(self, number: int, sequence: int, broadcasts: list[Broadcast]) -> None:
+        self._sent[number] = (sequence, broadcasts)
+        if len(self._sent) > SENT_PACKETS_MAX:
+            del self._sent[next(iter(self._sent))]
 
     def _next_sequence(self) -> int:
         self._sequence = self._sequence % 0xFFFFFFFF + 1

@@ -401,12 +401,12 @@ class Serf:
         encrypted = str(bool(self.memberlist.keyring)).lower()
         return {name: str(value) for name, value in figures.items()} | {"encrypted": encrypted}
 
-    def copy_from(self, other: "Serf") -> None:
+    def copy_from(self, other: "Serf", *, now: float) -> None:
         """Know what another member knows of the pool, us included; for a pool that starts warm.
 
         Nothing is announced, and what both know is kept once.
         """
-        self.memberlist.copy_from(other.memberlist)
+        self.memberlist.copy_from(other.memberlist, now=now)
         self._roster.copy_from(other._roster)
         self.clock.witness(other.clock.time - 1)
         self.event_clock.witness(other.event_clock.time - 1)

@@ -110,12 +110,14 @@ class Machine:
         name: Unique in the network.
         group: Name of the datacenter it is in.
         address: Textual IP address.
+        bytes_forwarded: Bytes that it passed on for others, as a gateway.
     """
 
-    __slots__ = ("address", "group", "name")
+    __slots__ = ("address", "bytes_forwarded", "group", "name")
 
     def __init__(self, name: str, group: str, address: str) -> None:
         self.name, self.group, self.address = name, group, address
+        self.bytes_forwarded = 0
 
 
 class Link:
@@ -213,7 +215,10 @@ class Network:
         between: LinkModel | None = None,
         changing: Callable[[], None] = lambda: None,
     ) -> None:
-        self._random = rng.random
+        self.chance = self._random = rng.random
+        """A draw from 0 to 1, the next of the network's."""
+        self.rules = 0
+        """Rises whenever a rule changes."""
         self._changing = changing
         self._models: dict[_Pair, LinkModel] = {}
         self._cuts: set[_Pair] = set()
@@ -285,6 +290,7 @@ class Network:
 
     def _refresh(self) -> None:
         """Look every way up anew; links that queue keep what waits for them."""
+        self.rules += 1
         self._ways.clear()
         names = {name for pair in (*self._models, *self._cuts) for name in pair}
         self._named = names & self.machines.keys()
@@ -309,6 +315,20 @@ class Network:
         """Median seconds from one machine to another."""
         model = self.link(source, target).model
         return model.median + model.extra
+
+    def plain(self, path: Sequence[Machine]) -> bool:
+        """Whether no link of a path has a memory: what is drawn for it now holds later, too."""
+        return all(self.link(source, target).plain for source, target in pairwise(path))
+
+    def travel(self, path: Sequence[Machine]) -> float:
+        """Seconds that a message of a stream takes along a plain path; `LOST`: it does not come."""
+        seconds = 0.0
+        for source, target in pairwise(path):
+            arrival = self.link(source, target).stream(0, now=seconds)
+            if arrival is None:
+                return LOST
+            seconds = arrival
+        return seconds
 
     def carry(
         self, path: Sequence[Machine], size: int, *, now: float, reliable: bool

@@ -35,6 +35,16 @@ class Message:
         self.size, self.reliable = size, reliable
 
 
+class Event(Message):
+    """Something that happens whatever any process does."""
+
+    __slots__ = ()
+
+    def happen(self, *, now: float) -> None:
+        """It is time; `now` is the world's."""
+        raise NotImplementedError
+
+
 class ProcessState(Enum):
     """What a process does."""
 
@@ -73,6 +83,12 @@ class Actor:
     def next_timer(self) -> float:
         """Moment at which `handle_timer` is due, in the world's time; infinite: none."""
         raise NotImplementedError
+
+    def lost(self, message: Message, *, now: float) -> None:
+        """A message reaches the machine after the process was killed."""
+
+    def died(self) -> None:
+        """The process is killed; its machine lives and may tell others."""
 
     def settle(self, *, now: float) -> None:
         """Something that concerns everyone is about to change: rely on nothing after `now`."""
@@ -140,14 +156,19 @@ class Process:
         return self._local_base + (now - self._base) * self.rate
 
 
-class _Call(Message):
-    """An action that the world itself carries out."""
+class _Call(Event):
+    """An action from outside."""
 
     __slots__ = ("action",)
 
     def __init__(self, action: Callable[[], None]) -> None:
         super().__init__(0, reliable=True)
         self.action = action
+
+    def happen(self, *, now: float) -> None:
+        """Do it."""
+        del now
+        self.action()
 
 
 _Entry: TypeAlias = tuple[float, int, Actor | None, Message | None]
@@ -224,8 +245,8 @@ class World:
             heapq.heappop(heap)
             assert message is not None
             if actor is None:
-                assert isinstance(message, _Call)
-                message.action()
+                assert isinstance(message, Event)
+                message.happen(now=when)
             else:
                 self._hand_over(actor, message)
         self.now = max(self.now, until)
@@ -235,14 +256,14 @@ class World:
     def send(
         self,
         path: Sequence[Machine],
-        actor: Actor,
+        actor: Actor | None,
         message: Message,
     ) -> bool:
-        """Send a message along a path to an actor; return whether it arrives (if the actor lives).
+        """Send a message along a path to an actor; return whether it arrives there.
 
         Args:
             path: The machines, sender first (`Network.carry`).
-            actor: Who receives it.
+            actor: Who receives it; None: it is an `Event`, which happens there.
             message: What; its size and whether it is a part of a stream decide how it travels.
         """
         arrivals = self.network.carry(path, message.size, now=self.now, reliable=message.reliable)
@@ -250,7 +271,7 @@ class World:
             self._push(when, actor, message)
         return bool(arrivals)
 
-    def deliver(self, when: float, actor: Actor, message: Message) -> None:
+    def deliver(self, when: float, actor: Actor | None, message: Message) -> None:
         """Let a message reach an actor at a moment."""
         self._push(when, actor, message)
 
@@ -265,9 +286,13 @@ class World:
                 self._push(actor.armed, actor, None)
 
     def note(self, *what: float) -> None:
-        """Let something count for `digest`; the order within one moment does not matter."""
+        """Let something that happens now count for `digest`."""
         if self.trace:
-            self.digest = (self.digest + hash((self.now, *what))) & 0xFFFFFFFFFFFFFFFF
+            self.note_at(self.now, *what)
+
+    def note_at(self, when: float, *what: float) -> None:
+        """Let something that happens at a moment count for `digest`, in whatever order."""
+        self.digest = (self.digest + hash((when, *what))) & 0xFFFFFFFFFFFFFFFF
 
     def _push(self, when: float, actor: Actor | None, message: Message | None) -> None:
         self._number += 1
@@ -286,6 +311,8 @@ class World:
                     return
                 process.waiting_size += message.size
             process.waiting.append((actor, message))
+        elif process.state is ProcessState.CRASHED:
+            actor.lost(message, now=self.now)
 
     # --- Processes ------------------------------------------------------------------------------
 
@@ -346,6 +373,9 @@ class World:
             self._disarm(process)
             process.waiting.clear()
             process.waiting_size = 0
+            if not silent:
+                for actor in process.actors:
+                    actor.died()
 
     def drift(self, process: Process, rate: float) -> None:
         """Let the clock of a process run at `rate` seconds in a second from now on."""
