@@ -1,4 +1,7 @@
-"""``python -m bench [NAME …]``: run all benchmarks, or those named, one after the other."""
+"""``python -m bench [NAME …] [--FLAG …]``: run all benchmarks, or those named, one after the other.
+
+Flags belong to the benchmarks, which look for theirs themselves.
+"""
 
 import importlib
 import sys
@@ -11,7 +14,7 @@ _HELPERS = {"__init__", "__main__", "figures", "member", "pools"}
 def main() -> int:
     """Run them; 1 when one could not run."""
     folder = Path(__file__).parent
-    names = sys.argv[1:] or sorted(
+    names = [word for word in sys.argv[1:] if not word.startswith("-")] or sorted(
         path.stem for path in folder.glob("*.py") if path.stem not in _HELPERS
     )
     failed = []

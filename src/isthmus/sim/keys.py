@@ -19,7 +19,7 @@ from isthmus.sim.amounts import (
     parse_share,
 )
 from isthmus.sim.network import LinkModel, Shape
-from isthmus.sim.scenario import Expect
+from isthmus.sim.scenario import Expect, Scenario
 from isthmus.sim.topology import Topology
 
 
@@ -130,11 +130,21 @@ _NUMBER: Final = Kind("number", _number, "{:g}".format)
 _TEXT: Final = Kind("text", _plain, str)
 
 SCENARIO_KEYS: Final = (
-    Key("name", _TEXT, "name", "Title of the report."),
+    Key("name", _TEXT, "name", "Title of the report. Default in a file: the file's name."),
     Key("about", _TEXT, "about", "What it shows, in a few sentences."),
     Key("seed", _COUNT, "seed", "Seed of every random choice; `-seed` has precedence."),
-    Key("duration", _PERIOD, "duration", "Virtual time the run lasts."),
-    Key("settle", _PERIOD, "settle", "All must be well again so long after the last fault."),
+    Key(
+        "duration",
+        _PERIOD,
+        "duration",
+        "Virtual time the run lasts. Default: until the last fault has had time to heal.",
+    ),
+    Key(
+        "settle",
+        _PERIOD,
+        "settle",
+        "All must be well again so long after the last fault. Default: by the WAN pool's size.",
+    ),
 )
 TOPOLOGY_KEYS: Final = (
     Key("datacenters", _POSITIVE, "datacenters", "`dc1`, the primary, to `dcN`."),
@@ -268,6 +278,7 @@ def meant(name: str, known: Iterable[str]) -> str:
 def reference() -> Iterator[str]:
     """The tables of all keys, as lines of Markdown."""
     sections: tuple[tuple[str, Sequence[Key], object], ...] = (
+        ("At the top", SCENARIO_KEYS, Scenario()),
         ("`[topology]`", TOPOLOGY_KEYS, Topology()),
         ("`[lan]`", LINK_KEYS, LinkModel.lan()),
         ('`[wan]`; `[[link]]` with `between = "dc1|dc2"`', LINK_KEYS, LinkModel.wan()),
@@ -281,6 +292,6 @@ def reference() -> Iterator[str]:
         yield "|---|---|---|---|"
         for key in keys:
             value = getattr(defaults, key.field)
-            shown = "" if value is None else f"`{key.kind.show(value)}`"
+            shown = f"`{key.kind.show(value)}`" if value not in {None, ""} else ""
             yield f"| `{key.name}` | {key.kind.name} | {shown} | {key.about} |"
         yield ""

@@ -1,6 +1,7 @@
 """Figures and verdicts of a recording."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def record(expect: Expect | None = None, *faults: str) -> Recording:
     return recording
 
 
-def see(recording: Recording, at: float, known: list[float], *, rate: float = 0.0) -> None:
+def see(recording: Recording, at: float, known: Sequence[float], *, rate: float = 0.0) -> None:
     recording.sample(
         at,
         known=known,
