@@ -5,6 +5,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,23 @@ FAST = {"gossip_interval": "50ms", "probe_interval": "500ms", "probe_timeout": "
 
 
 class Pair:
-    """An agent in each of two datacenters; their servers dial each other."""
+    """An agent in each of two datacenters; their servers dial each other.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For configuration, data and logs.
+        gossip: Configuration of gossip beyond its pace.
+    """
+
+    def __init__(self, folder: Path, **gossip: Any) -> None:
         self.folder = folder
-        self.agents = {dc: self._start(dc) for dc in ADDRESSES}
+        self.agents = {dc: self._start(dc, **gossip) for dc in ADDRESSES}
 
-    def _start(self, dc: str) -> AgentProcess:
+    def restart(self, dc: str, **gossip: Any) -> None:
+        """Stop an agent, and start it with another configuration of gossip."""
+        self.agents[dc].process.stop()
+        self.agents[dc] = self._start(dc, **gossip)
+
+    def _start(self, dc: str, **gossip: Any) -> AgentProcess:
         return AgentProcess(
             self.folder,
             ADDRESSES[dc],
@@ -37,25 +48,25 @@ class Pair:
             primary_datacenter="dc1",
             node_name=f"{dc}s",
             data_dir=str(self.folder / f"data-{dc}"),
-            encrypt=FIRST,
             retry_join_wan=[ADDRESSES["dc1"]],
             retry_interval_wan="300ms",
             gossip_lan=FAST,
             gossip_wan=FAST,
+            **gossip,
         )
+
+    def federated(self) -> bool:
+        """Whether each sees the other alive, and calls reach it."""
+        for agent in self.agents.values():
+            members = agent.get("/v1/agent/members?wan=1")
+            assert [member["Status"] for member in members] == [1, 1]
+            assert all(agent.get(f"/v1/catalog/nodes?dc={dc}") for dc in ADDRESSES)
+        return True
 
     def wait_until_federated(self) -> None:
         """Wait until each sees the other alive, and calls reach it."""
-
-        def federated() -> bool:
-            for agent in self.agents.values():
-                members = agent.get("/v1/agent/members?wan=1")
-                assert [member["Status"] for member in members] == [1, 1]
-                assert all(agent.get(f"/v1/catalog/nodes?dc={dc}") for dc in ADDRESSES)
-            return True
-
         with shown_on_failure(*(agent.process for agent in self.agents.values())):
-            eventually(federated, timeout=20, every=0.05, what="two datacenters federated")
+            eventually(self.federated, timeout=20, every=0.05, what="two datacenters federated")
 
     def isthmus(self, dc: str, *args: str) -> "subprocess.CompletedProcess[str]":
         """Run a command against the agent of a datacenter."""
@@ -74,15 +85,22 @@ class Pair:
         return {path.name: json.loads(path.read_text()) for path in sorted(serf.glob("*.keyring"))}
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    pair = Pair(tmp_path)
+@contextmanager
+def running(folder: Path, **gossip: Any) -> Iterator[Pair]:
+    pair = Pair(folder, **gossip)
     try:
         pair.wait_until_federated()
         yield pair
     finally:
         for agent in pair.agents.values():
             agent.kill()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Two encrypted datacenters."""
+    with running(tmp_path, encrypt=FIRST) as pair:
+        yield pair
 
 
 def listed(text: str) -> dict[str, list[str]]:
@@ -170,3 +188,46 @@ def test_keys_are_rotated_in_all_datacenters_and_one_that_is_down_is_named(pair:
     assert "done in: " in failed.stderr
     assert "dc1 (LAN) (1 member)" in failed.stderr
     assert pair.kept_keys("dc1")["local.keyring"] == [SECOND, THIRD]
+
+
+def test_datacenter_that_missed_a_rotation_is_brought_back_from_inside(pair: Pair) -> None:
+    """docs/operations.md, "A datacenter that was cut off meanwhile"."""
+    pair.agents["dc2"].kill()
+    for change in (f"-install={SECOND}", f"-use={SECOND}", f"-remove={FIRST}"):
+        assert "dc2" in pair.isthmus("dc1", "keyring", change).stderr
+    assert pair.kept_keys("dc1")["remote.keyring"] == [SECOND]
+
+    back = pair.agents["dc2"]
+    back.restart()
+    back.wait_until_ready()
+    members = back.get("/v1/agent/members?wan=1")
+    assert [one["Name"] for one in members if one["Status"] == 1] == ["dc2s.dc2"]
+    pair.isthmus("dc2", "keyring", f"-install={SECOND}")
+    pair.isthmus("dc2", "keyring", f"-use={SECOND}")
+    pair.wait_until_federated()
+    removed = pair.isthmus("dc1", "keyring", f"-remove={FIRST}")
+    assert (removed.returncode, removed.stderr) == (0, "")
+    assert pair.kept_keys("dc2") == {"local.keyring": [SECOND], "remote.keyring": [SECOND]}
+
+
+def test_encryption_is_switched_on_in_a_running_federation(tmp_path: Path) -> None:
+    """docs/operations.md, "Switch encryption on"."""
+    understand = {"encrypt_verify_incoming": False, "encrypt_verify_outgoing": False}
+    speak = {"encrypt_verify_incoming": False}
+    with running(tmp_path) as pair:
+        refused = pair.isthmus("dc1", "keyring", "-list")
+        assert refused.returncode == 1
+        assert "Keyring is empty (encryption not enabled)" in refused.stderr
+        for step in (understand, speak, {}):
+            for dc in ADDRESSES:
+                pair.restart(dc, encrypt=FIRST, **step)
+                pair.wait_until_federated()
+        shown = pair.isthmus("dc2", "keyring", "-list")
+        assert listed(shown.stdout)["WAN"] == [f"{FIRST} [2/2]"]
+        pair.restart("dc2", disable_keyring_file=True)  # As if it had never been told.
+        left_out = pair.agents["dc2"].process
+        text = "Remote state is encrypted and encryption is not configured"
+        with shown_on_failure(left_out):
+            eventually(lambda: text in left_out.output(), timeout=10, what="join is refused")
+        members = pair.agents["dc2"].get("/v1/agent/members?wan=1")
+        assert [one["Name"] for one in members if one["Status"] == 1] == ["dc2s.dc2"]
