@@ -80,11 +80,11 @@ class Federation:
         for role in Role:
             for host in topology.hosts(role):
                 self._machines[host] = self.world.machine(host.name, host.dc)
-        self._build()
 
     # Building -------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Start every process, in order; call it once."""
         topology = self.scenario.topology
         for host in topology.hosts(Role.GATEWAY):
             process = self.world.process(host.name, self._machines[host])
@@ -107,6 +107,7 @@ class Federation:
             self._start_client(host)
         if topology.warm:
             self._fill_pools()
+            self.monitor.filled()
         for host, server in self.servers.items():
             self._run_server(host, server, warm=topology.warm)
         for host, client in self.clients.items():
@@ -367,6 +368,21 @@ class Federation:
                 return self.clients[host].process
             case Role.GATEWAY:
                 return self.gateways[host].process
+
+    def reachable(self, one: Host, other: Host) -> bool:
+        """Whether two hosts that run can reach each other now."""
+        network = self.world.network
+        here, there = self._machines[one], self._machines[other]
+        if network.link(here, there).cut or network.link(there, here).cut:
+            return False
+        return one.dc == other.dc or all(
+            any(gateway.process.running for gateway in self.gateways_of(dc))
+            for dc in (one.dc, other.dc)
+        )
+
+    def gateways_of(self, dc: str) -> list[Gateway]:
+        """All gateways of a datacenter, running or not."""
+        return [self.gateways[host] for host in self.scenario.topology.hosts(Role.GATEWAY, dc)]
 
     def running_servers(self) -> list[Server]:
         """Servers whose process runs, in order."""

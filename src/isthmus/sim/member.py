@@ -167,6 +167,11 @@ class GossipMember(Actor):
         peers[process.machine.name] = self
 
     @property
+    def probe_count(self) -> int:
+        """Probes that were answered."""
+        return len(self.serf.memberlist.acked_at)
+
+    @property
     def _now(self) -> float:
         return self.process.clock(self._world.now)
 

@@ -88,6 +88,9 @@ ALIVE: Final = MemberStatus.ALIVE
 class Monitor(Protocol):
     """Is told what the invariants are about."""
 
+    def filled(self) -> None:
+        """All stores and pools were filled for a warm start."""
+
     def offered(self, server: "Server", dc: str, candidates: Sequence[str]) -> None:
         """A server's locator offers these gateways for a dial."""
 
@@ -227,6 +230,7 @@ class Server(Actor):
         self._feature_seen = False
         self._news_pending = False
         self._leaving = False
+        self._counted: tuple[tuple[Member, ...], int] = (), 0
         self.inbound: dict[Connection, None] = {}
         self.lan: GossipMember
         self.wan: GossipMember
@@ -251,6 +255,15 @@ class Server(Actor):
     def wall(self) -> datetime:
         """Our calendar clock."""
         return EPOCH + timedelta(seconds=self.now)
+
+    @property
+    def known_count(self) -> int:
+        """WAN members that we take to be alive, ourselves included."""
+        members = self.wan.serf.members()
+        if members is not self._counted[0]:
+            count = sum(member.status is ALIVE for member in members)
+            self._counted = members, count
+        return self._counted[1]
 
     def known_dcs(self) -> set[str]:
         """Datacenters that have servers in the WAN pool."""

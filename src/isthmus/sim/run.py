@@ -1,0 +1,247 @@
+"""Runs one scenario: builds the world, lets things go wrong in time, samples, checks.
+
+The same scenario gives the same recording, whatever machine it runs on.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from isthmus.sim.faults import (
+    Crash,
+    Drift,
+    Fault,
+    HostFault,
+    Leave,
+    Links,
+    Move,
+    Partition,
+    Pause,
+    Restart,
+    Scope,
+)
+from isthmus.sim.federation import Federation
+from isthmus.sim.invariants import Invariants
+from isthmus.sim.network import LinkModel
+from isthmus.sim.recording import Recording, SimulationStopped
+from isthmus.sim.scenario import Scenario
+from isthmus.sim.topology import Host
+
+SAMPLE_INTERVAL: Final = 1.0
+"""Seconds between two samples, and two looks of the invariants, in a small federation."""
+SAMPLES_TARGET: Final = 3600
+"""Samples of a long run: the interval grows so that there are no more."""
+LARGE: Final = 300
+"""Servers above which samples are taken less often, in proportion."""
+RESTART_TIME: Final = 0.5
+"""Seconds that a restarted process is away that nobody said how long."""
+
+
+class Run:
+    """One run of a scenario.
+
+    Attributes:
+        recording: What it measures.
+        federation: What is simulated.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.recording = Recording(scenario)
+        self._active: list[Fault] = []
+        self._cut: set[tuple[str, str]] = set()
+        self._disturbed_at = 0.0
+        self.invariants = Invariants(
+            self.recording,
+            bound=scenario.settle_time,
+            quiet_since=self.quiet_since,
+            unreachable=self.unreachable,
+        )
+        self.federation = Federation(scenario, self.invariants)
+        self.invariants.watch(self.federation)
+        self.federation.build()
+        self._sizes: dict[object, int] = {}
+        self._sampled_at = 0.0
+        for fault in scenario.faults:
+            self._plan(fault)
+
+    def run(self, progress: Callable[[float], None] | None = None) -> Recording:
+        """Let it happen; `progress` is told the share that is done and may stop it."""
+        world, recording, end = self.federation.world, self.recording, self.scenario.ends_at
+        interval = self._interval()
+        steps = math.ceil(end / interval)
+        try:
+            for step in range(1, steps + 1):
+                world.run(until=min(step * interval, end))
+                self.invariants.check()
+                self._sample()
+                if progress is not None:
+                    progress(step / steps)
+        except SimulationStopped:
+            recording.interrupted = True
+        recording.ended_at = world.now
+        self.invariants.check_end()
+        self._total()
+        return recording
+
+    def quiet_since(self) -> float | None:
+        """Since when nothing is disturbed; None while a fault lasts that will end."""
+        if any(fault.duration is not None for fault in self._active):
+            return None
+        return self._disturbed_at
+
+    def unreachable(self, one: str, other: str) -> bool:
+        """Whether a partition keeps two datacenters apart."""
+        return (one, other) in self._cut or (other, one) in self._cut
+
+    # Faults ---------------------------------------------------------------------------------------
+
+    def _plan(self, fault: Fault) -> None:
+        world = self.federation.world
+        if isinstance(fault, HostFault):
+            for at, until, host in fault.turns(self.scenario.topology):
+                world.at(at, partial(self._befall, fault, host))
+                if until is not None:
+                    world.at(until, partial(self._spare, fault, host))
+            return
+        world.at(fault.at, partial(self._begin, fault))
+        if fault.until is not None:
+            world.at(fault.until, partial(self._end, fault))
+
+    def _disturb(self, text: str) -> None:
+        self._disturbed_at = self.federation.world.now
+        self.recording.note(self._disturbed_at, text)
+
+    def _begin(self, fault: Fault) -> None:
+        self._active.append(fault)
+        self._disturb(f"begins: {fault}")
+        self._set_links(fault)
+
+    def _end(self, fault: Fault) -> None:
+        self._active.remove(fault)
+        self._disturb(f"ends: {fault}")
+        self._set_links(fault)
+
+    def _set_links(self, changed: Fault) -> None:
+        """Let every link that a fault concerns be as all faults that last want it."""
+        assert not isinstance(changed, HostFault)
+        network, topology = self.federation.world.network, self.scenario.topology
+        for source, target in _pairs(changed.links, topology.names):
+            link, cut = topology.link(source, target), False
+            for fault in self._active:
+                if isinstance(fault, HostFault) or not fault.links.covers(source, target):
+                    continue
+                if isinstance(fault, Partition):
+                    cut = True
+                else:
+                    link = fault.change(link)
+            self._set_link(source, target, link)
+            if cut and (source, target) not in self._cut:
+                self._cut.add((source, target))
+                network.cut(source, target)
+            elif not cut and (source, target) in self._cut:
+                self._cut.discard((source, target))
+                network.heal(source, target)
+
+    def _set_link(self, source: str, target: str, link: LinkModel) -> None:
+        network, topology = self.federation.world.network, self.scenario.topology
+        if link != topology.link(source, target) or (source, target) in topology.pairs:
+            network.set_link(source, target, link)
+        else:
+            network.reset_link(source, target)
+
+    def _befall(self, fault: HostFault, host: Host) -> None:
+        federation = self.federation
+        self._disturb(f"{fault.verb} {host}")
+        if fault.duration is not None:
+            self._active.append(fault)
+        match fault:
+            case Pause():
+                federation.pause(host)
+            case Crash():
+                federation.crash(host)
+            case Restart():
+                federation.crash(host)
+                if fault.duration is None:
+                    federation.world.after(RESTART_TIME, partial(federation.start, host))
+            case Leave():
+                federation.leave(host)
+            case Move():
+                federation.move(host)
+            case Drift():
+                federation.drift(host, fault.factor)
+
+    def _spare(self, fault: HostFault, host: Host) -> None:
+        federation = self.federation
+        self._active.remove(fault)
+        self._disturb(f"{fault.verb} of {host} is over")
+        match fault:
+            case Pause():
+                federation.resume(host)
+            case Crash() | Restart() | Leave():
+                federation.start(host)
+            case Drift():
+                federation.drift(host, 1.0)
+            case Move():
+                pass  # It stays where it went.
+
+    # Measures -------------------------------------------------------------------------------------
+
+    def _interval(self) -> float:
+        large = self.federation.server_count / LARGE
+        return max(SAMPLE_INTERVAL, self.scenario.ends_at / SAMPLES_TARGET, large)
+
+    def _sample(self) -> None:
+        federation, now = self.federation, self.federation.world.now
+        seconds = now - self._sampled_at
+        self._sampled_at = now
+        servers = federation.running_servers()
+        gateways = [gateway for gateway in federation.gateways.values() if gateway.process.running]
+
+        def rate(what: object, size: int) -> float:
+            before = self._sizes.get(what, 0)
+            self._sizes[what] = size
+            return (size - before) / seconds
+
+        self.recording.sample(
+            now,
+            known=[server.known_count for server in servers],
+            lan_rates=[rate((server, "lan"), server.lan.sent_size) for server in servers],
+            wan_rates=[rate((server, "wan"), server.wan.sent_size) for server in servers],
+            gateway_rates=[rate(gateway, gateway.forwarded_size) for gateway in gateways],
+            connections=[len(gateway.connections) for gateway in gateways],
+            converged=len(federation.datacenters) - self.invariants.behind_count,
+        )
+
+    def _total(self) -> None:
+        recording, federation = self.recording, self.federation
+        for server in federation.servers.values():
+            for pool in (server.lan, server.wan):
+                recording.count("packets", pool.packet_count)
+                recording.count("probes", pool.probe_count)
+        recording.counters["trace"] = federation.world.digest
+
+
+def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = None) -> Recording:
+    """Run a scenario.
+
+    Args:
+        scenario: What to build, what goes wrong, how long, and the seed of all chance.
+        progress: Told the share that is done, 0 to 1; may raise `SimulationStopped`.
+
+    Returns:
+        What was measured, and every violation of an invariant.
+    """
+    return Run(scenario).run(progress)
+
+
+def _pairs(links: Links, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of datacenters that a fault's links may cover, one way each."""
+    if links.scope is Scope.WITHIN:
+        return [(name, name) for name in links.left or names]
+    if links.scope is Scope.BETWEEN and (links.left or links.right):
+        left, right = links.left or names, links.right or names
+        pairs = {(a, b) for a in left for b in right} | {(b, a) for a in left for b in right}
+        return sorted(pair for pair in pairs if links.covers(*pair))
+    return [(a, b) for a in names for b in names if links.covers(a, b)]
