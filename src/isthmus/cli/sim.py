@@ -41,7 +41,7 @@ class Simulate(Protocol):
     def __call__(
         self, scenario: Scenario, *, progress: Callable[[float], None] | None = None
     ) -> Recording:
-        """Run it; `progress` gets the virtual seconds reached and may raise to stop."""
+        """Run it; `progress` gets the share that is done, 0 to 1, and may raise to stop."""
         ...
 
 
@@ -258,26 +258,25 @@ class Progress:
         self._tenth = 0
         self.stop = False
 
-    def reached(self, seconds: float) -> None:
-        """Take note of the virtual seconds reached.
+    def reached(self, share: float) -> None:
+        """Take note of the share that is done, 0 to 1.
 
         Raises:
             SimulationStopped: The operator wants no more.
         """
         if self.stop:
             raise SimulationStopped
-        share = min(1.0, seconds / self._total)
         now = self._clock()
         if not self._terminal:
-            if (tenth := int(share * 10)) > self._tenth:
+            if (tenth := int(share * 10 + 1e-9)) > self._tenth:
                 self._tenth = tenth
-                self._out.write(f"{self._line(seconds, share, now)}\n")
+                self._out.write(f"{self._line(share, now)}\n")
                 self._out.flush()
         elif now - self._shown >= _PERIOD:
             self._shown = now
             full = int(share * _BAR_WIDTH)
             bar = "█" * full + "░" * (_BAR_WIDTH - full)
-            self._out.write(f"\r{bar} {self._line(seconds, share, now)}\033[K")
+            self._out.write(f"\r{bar} {self._line(share, now)}\033[K")
             self._out.flush()
 
     def close(self) -> None:
@@ -286,10 +285,10 @@ class Progress:
             self._out.write("\r\033[K")
             self._out.flush()
 
-    def _line(self, seconds: float, share: float, now: float) -> str:
+    def _line(self, share: float, now: float) -> str:
         elapsed = now - self._started
         rest = f", {elapsed / share - elapsed:.0f} s left" if 0.02 < share < 1 else ""
-        reached = format_seconds(int(seconds))
+        reached = format_seconds(int(share * self._total + 1e-6))
         return (
             f"{self._label}: {reached} of {format_seconds(self._total)} ({share:.0%})"
             f" in {elapsed:.0f} s{rest}"

@@ -39,7 +39,7 @@ class FakeSimulation:
                     self.at[second]()
                 recording.ended_at = float(second)
                 if progress is not None:
-                    progress(second)
+                    progress(second / scenario.ends_at)
         except SimulationStopped:
             recording.interrupted = True
         return recording
@@ -235,7 +235,7 @@ def test_progress_is_a_bar_on_a_terminal_that_vanishes() -> None:
     progress = Progress(out, total=100.0, label="seed 7", clock=lambda: now[0])
     for second in range(51):
         now[0] = second / 16
-        progress.reached(float(second))
+        progress.reached(second / 100)
     assert out.getvalue().count("\r") == 25  # Not one each call.
     assert "█" * 20 + "░" * 20 + " seed 7: 50s of 1m40s (50%) in 3 s, 3 s left" in out.getvalue()
     progress.close()
