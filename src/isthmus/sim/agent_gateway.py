@@ -96,7 +96,7 @@ async def request(
             collector.transport.abort()
 
 
-class Gateway:
+class ForwardingGateway:
     """A mesh gateway: a route table, kept up to date by its agent, and what it forwards.
 
     Args:
@@ -220,7 +220,9 @@ class Gateway:
 class _Dial:
     """Attempts to reach one of a route's endpoints for a client; the first that answers wins."""
 
-    def __init__(self, gateway: Gateway, client: "_Side", endpoints: tuple[Endpoint, ...]) -> None:
+    def __init__(
+        self, gateway: ForwardingGateway, client: "_Side", endpoints: tuple[Endpoint, ...]
+    ) -> None:
         self._gateway, self._client = gateway, client
         self._health, self._config = gateway._health, gateway._config
         self._loop = asyncio.get_running_loop()
@@ -296,7 +298,7 @@ class _Dial:
 class _Side(asyncio.Protocol):
     """One side of a forwarded connection; holds what it reads until it is joined to the other."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: ForwardingGateway) -> None:
         loop = asyncio.get_running_loop()
         self._gateway = gateway
         self._other: _Side | None = None

@@ -4,14 +4,14 @@ Every agent is what ships, from its HTTP door to its gossip pools, each on an ev
 own; gateways run beside them; an operator drives them through their HTTP doors and does to hosts
 and links what fate does. The same seed gives the same run::
 
-    async def rehearse(federation: Federation) -> None:
+    async def rehearse(federation: AgentFederation) -> None:
         await federation.joined(within=30)
         federation.cut("dc1", "dc2")
         await federation.sleep(600)
         federation.heal("dc1", "dc2")
         await federation.joined(within=180)
 
-    run_federation(rehearse, topology=Topology(datacenters=3, servers=1), seed=7)
+    run_agents(rehearse, topology=Topology(datacenters=3, servers=1), seed=7)
 """
 
 import asyncio
@@ -34,9 +34,10 @@ from isthmus.config.model import (
 from isthmus.gateway.agent import Reply
 from isthmus.gateway.registration import GatewayService
 from isthmus.gossip.roster import MemberStatus
+from isthmus.model.address import lan_address, wan_address
 from isthmus.model.federation import FederationState
-from isthmus.names import GATEWAY_PORT, HTTP_PORT, host_port, server_name
-from isthmus.sim.agent_gateway import Gateway, request
+from isthmus.names import GATEWAY_PORT, HTTP_PORT, host_port, server_name, wan_name
+from isthmus.sim.agent_gateway import ForwardingGateway, request
 from isthmus.sim.agent_platform import Disk, SimulatedMachine
 from isthmus.sim.fabric import Fabric, Host, HostNetwork
 from isthmus.sim.handshake import Certificate
@@ -72,7 +73,7 @@ class Program:
         exit_code: Of the last run, once it ended by itself.
     """
 
-    def __init__(self, federation: "Federation", name: str, dc: str, host: Host) -> None:
+    def __init__(self, federation: "AgentFederation", name: str, dc: str, host: Host) -> None:
         self._federation = federation
         self.name, self.dc, self.host = name, dc, host
         self.loop: HostLoop | None = None
@@ -129,7 +130,7 @@ class AgentProgram(Program):
     agent: Agent
 
     def __init__(
-        self, federation: "Federation", name: str, host: Host, config: AgentConfig
+        self, federation: "AgentFederation", name: str, host: Host, config: AgentConfig
     ) -> None:
         super().__init__(federation, name, config.datacenter, host)
         self.config = config
@@ -148,6 +149,11 @@ class AgentProgram(Program):
     @property
     def _has_pools(self) -> bool:
         return self.agent.wan is not None and hasattr(self.agent, "local")
+
+    @property
+    def member_name(self) -> str:
+        """Its name in the WAN pool."""
+        return wan_name(self.config.node_name, self.dc)
 
     def states(self) -> Sequence[FederationState]:
         """Federation states that it has."""
@@ -175,10 +181,10 @@ class GatewayProgram(Program):
         gateway: Of this run.
     """
 
-    gateway: Gateway
+    gateway: ForwardingGateway
 
     def __init__(
-        self, federation: "Federation", name: str, host: Host, server: AgentProgram
+        self, federation: "AgentFederation", name: str, host: Host, server: AgentProgram
     ) -> None:
         super().__init__(federation, name, server.dc, host)
         self.server = server
@@ -195,15 +201,15 @@ class GatewayProgram(Program):
             exposes_servers=True,
         )
         agent = (self.server.host.addresses[0], HTTP_PORT)
-        self.gateway = Gateway(network, service, agent=agent, rng=rng)
+        self.gateway = ForwardingGateway(network, service, agent=agent, rng=rng)
         await self.gateway.run()
         return 0
 
 
-class Federation:
+class AgentFederation:
     """Datacenters of one server and some gateways each, and an operator.
 
-    Made by `run_federation`. Its methods are for the operator's scenario.
+    Made by `run_agents`. Its methods are for the operator's scenario.
 
     Args:
         topology: What is built; one server for each datacenter, no clients.
@@ -261,13 +267,14 @@ class Federation:
         for gateway in self.topology.hosts(Role.GATEWAY, dc):
             addresses = self._gateway_addresses(number, gateway.number)
             made = self.fabric.host(gateway.name, dc=dc, addresses=addresses, is_gateway=True)
+            self.fabric.names[_public_name(gateway.name)] = (addresses[1],)
             self.gateways[gateway.name] = GatewayProgram(self, gateway.name, made, self.servers[dc])
 
     def _config(self, dc: str, node: str, address: str) -> AgentConfig:
         topology = self.topology
         primary = dc == topology.primary
         ways_in = tuple(
-            host_port(self._gateway_addresses(1, gateway.number)[1], GATEWAY_PORT)
+            host_port(_public_name(gateway.name), GATEWAY_PORT)
             for gateway in topology.hosts(Role.GATEWAY, topology.primary)
         )
         return AgentConfig(
@@ -309,7 +316,7 @@ class Federation:
 
     # Running ------------------------------------------------------------------------------------
 
-    def run(self, scenario: Callable[["Federation"], Awaitable[T]]) -> T:
+    def run(self, scenario: Callable[["AgentFederation"], Awaitable[T]]) -> T:
         """Start all programs and run a scenario to its end; everything is gone afterwards.
 
         Raises:
@@ -331,7 +338,7 @@ class Federation:
                 self._buried.update(self.timeline.loops)
                 self.timeline.close()
 
-    async def _drive(self, scenario: Callable[["Federation"], Awaitable[T]]) -> T:
+    async def _drive(self, scenario: Callable[["AgentFederation"], Awaitable[T]]) -> T:
         return await scenario(self)
 
     @contextmanager
@@ -381,7 +388,9 @@ class Federation:
         """Let time pass."""
         await asyncio.sleep(seconds)
 
-    async def eventually(self, condition: Callable[[], bool], *, within: float, what: str) -> float:
+    async def eventually(
+        self, condition: Callable[[], bool], *, within: float, what: str | Callable[[], str]
+    ) -> float:
         """Wait until something is true; return the seconds it took.
 
         Raises:
@@ -392,7 +401,8 @@ class Federation:
             self.check()
             if self.now - began > within:
                 waiting = describe_waiting(self.timeline.loops)
-                raise NotInTime(f"not within {within:g} s: {what}; tasks that wait:\n{waiting}")
+                text = what if isinstance(what, str) else what()
+                raise NotInTime(f"not within {within:g} s: {text}; tasks that wait:\n{waiting}")
             await asyncio.sleep(POLL_INTERVAL)
         return self.now - began
 
@@ -405,7 +415,7 @@ class Federation:
         return await self.eventually(
             lambda: not self.missing(),
             within=within,
-            what=f"one federation, but {'; '.join(self.missing()[:5])}",
+            what=lambda: f"one federation: {'; '.join(self.missing())}",
         )
 
     def missing(self) -> list[str]:
@@ -420,23 +430,23 @@ class Federation:
         primary = self.servers[self.topology.primary]
         if primary.is_up:
             wanted = primary.states()
-        alive = {f"{server.config.node_name}.{server.dc}" for server in running}
+        alive = sorted(server.member_name for server in running)
         for server in running:
             if not server.is_up:
                 missing.append(f"{server.name} has not started")
                 continue
             seen = server.members()
-            dead = sorted(name for name in alive if seen.get(name) is not MemberStatus.ALIVE)
+            dead = [name for name in alive if seen.get(name) is not MemberStatus.ALIVE]
             if dead:
                 missing.append(f"{server.name} does not see {', '.join(dead)} alive")
             if not wanted:
                 continue
             have = {state.datacenter: _content(state) for state in server.states()}
             for dc in self.topology.names:
-                of_primary = next((_content(s) for s in wanted if s.datacenter == dc), None)
+                of_primary = next((state for state in wanted if state.datacenter == dc), None)
                 if of_primary is None:
                     missing.append(f"the primary has no state of {dc}")
-                elif have.get(dc) != of_primary:
+                elif have.get(dc) != _content(of_primary):
                     missing.append(f"{server.name} has not the newest state of {dc}")
         return missing
 
@@ -535,12 +545,17 @@ class Federation:
             program.loop.drift(rate)
 
     def move_gateway(self, name: str) -> str:
-        """Start a gateway anew at another WAN address; return the address, with its port."""
+        """Start a gateway anew at another WAN address; return the address, with its port.
+
+        The name server knows at once: `primary_gateways` are names, so a secondary finds the
+        primary even if its only gateway moves.
+        """
         program = self.gateways[name]
         program.kill()
         self._moves += 1
         wan = f"192.168.{self._moves // 250}.{self._moves % 250 + 1}"
         self.fabric.readdress(program.host, [program.host.addresses[0], wan])
+        self.fabric.names[_public_name(name)] = (wan,)
         self._note(f"move {name} to {wan}")
         program.start()
         self._calm(f"crash {name}", program.dc)
@@ -561,8 +576,8 @@ class Federation:
                 self.quiet_since[dc] = self.now
 
 
-def run_federation(
-    scenario: Callable[[Federation], Coroutine[Any, Any, T]],
+def run_agents(
+    scenario: Callable[[AgentFederation], Coroutine[Any, Any, T]],
     *,
     topology: Topology | None = None,
     seed: int = 1,
@@ -580,22 +595,21 @@ def run_federation(
         AssertionError: What went wrong; its notes say when and what was logged before.
     """
     topology = topology or Topology(datacenters=3, servers=1, gateways=1)
-    return Federation(topology, seed=seed, change=change).run(scenario)
+    return AgentFederation(topology, seed=seed, change=change).run(scenario)
+
+
+def _public_name(gateway: str) -> str:
+    """Name by which the name server knows a gateway's WAN address."""
+    return f"{gateway}.example"
 
 
 def _content(state: FederationState) -> object:
     """What of a state must be the same everywhere: not where it stands in a store."""
-    return replace_index(state)
-
-
-def replace_index(state: FederationState) -> tuple[object, ...]:
-    """A state's content without its indexes."""
-    gateways = tuple(
-        (gateway.service.id, gateway.service.address, str(gateway.service.tagged_addresses))
-        for gateway in state.mesh_gateways or ()
+    return state.mesh_gateways and tuple(
+        (gateway.service.id, wan_address(gateway), lan_address(gateway), gateway.service.meta)
+        for gateway in state.mesh_gateways
         if gateway.service is not None
     )
-    return (state.datacenter, gateways)
 
 
 def _uuid(*parts: object) -> str:
