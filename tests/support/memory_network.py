@@ -131,8 +131,9 @@ class _Datagrams(asyncio.DatagramTransport):
         if target is None:
             self.protocol.error_received(ConnectionRefusedError("nobody is there"))
         else:
+            delay = self._network.delay(self._address, addr)
             loop = asyncio.get_running_loop()
-            loop.call_soon(target.protocol.datagram_received, bytes(data), self._address)
+            loop.call_later(delay, target.protocol.datagram_received, bytes(data), self._address)
 
     def close(self) -> None:
         self._network.sockets.pop(self._address, None)
@@ -144,6 +145,8 @@ class MemoryNetwork:
     def __init__(self) -> None:
         self.listeners: dict[Address, Callable[[Inbound], Awaitable[None]]] = {}
         self.sockets: dict[Address, _Datagrams] = {}
+        self.delay: Callable[[Address, Address], float] = lambda source, target: 0.0
+        """Seconds that a datagram takes from one address to another."""
         self.tasks: set[asyncio.Task[None]] = set()
         self._port = 20000
 
