@@ -1,0 +1,364 @@
+"""A member of etcd as a child of the agent: found, started, watched, restarted, stopped.
+
+The child dies with us, however we die: ``setpriv`` has the kernel send it SIGKILL when the thread
+that forked it, our main thread, ends. Its log lines become ours.
+Source: design of storage, §10.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from isthmus.engine.etcd_api import EtcdAccess
+from isthmus.engine.etcd_certificates import MemberFiles
+from isthmus.names import host_port
+from isthmus.store.engine import EngineUnavailable
+
+logger = logging.getLogger("isthmus.etcd")
+
+PEER_PORT: Final = 8304
+CLIENT_PORT: Final = 8305
+OPERATIONS_MAX: Final = 10_000
+REQUEST_SIZE_MAX: Final = 16 * 1024 * 1024
+QUOTA: Final = 8 * 1024**3
+STOP_TIMEOUT: Final = 5.0
+RESTART_MIN: Final = 0.5
+RESTART_MAX: Final = 30.0
+_HEALTHY_TIME: Final = 10.0
+"""A member that ran for so long starts its waits anew."""
+_LINE_SIZE_MAX: Final = 64 * 1024
+_VERSION_TIMEOUT: Final = 10.0
+_REMOVED: Final = "permanently removed"
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.DEBUG,  # Our own lines tell the story; theirs are for looking closer.
+    "warn": logging.INFO,
+    "error": logging.WARNING,
+    "panic": logging.ERROR,
+    "fatal": logging.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdProcessConfig:
+    """One member.
+
+    Attributes:
+        binary: Name or path of the program.
+        directory: Where its data is.
+        files: Its certificates.
+        name: Its name: the server's id.
+        peer_host: Address that the other members dial.
+        peer_port: Port of it.
+        client_port: Port on the loopback that we use.
+        heartbeat: Seconds between two heartbeats of its leader.
+        election: Seconds without one after which another is elected.
+        quota: Bytes that its database may have.
+    """
+
+    binary: str = "etcd"
+    directory: Path
+    files: MemberFiles
+    name: str
+    peer_host: str
+    peer_port: int = PEER_PORT
+    client_port: int = CLIENT_PORT
+    heartbeat: float = 0.1
+    election: float = 1.0
+    quota: int = QUOTA
+
+    def __post_init__(self) -> None:
+        """Check the relations between the values."""
+        assert self.name
+        assert 0 < 5 * self.heartbeat <= self.election  # etcd's own rule.
+
+    @property
+    def peer_url(self) -> str:
+        """Where the other members dial us."""
+        return f"https://{host_port(self.peer_host, self.peer_port)}"
+
+    @property
+    def access(self) -> EtcdAccess:
+        """How we reach our member."""
+        return EtcdAccess(
+            endpoints=(f"127.0.0.1:{self.client_port}",),
+            ca_file=self.files.ca,
+            cert_file=self.files.certificate,
+            key_file=self.files.key,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formation:
+    """The cluster that a member is started into; of no meaning once it has data.
+
+    Attributes:
+        members: Peer addresses (URLs) of all its members by name, this one included.
+        token: Tells clusters apart that were formed from the same names.
+        new: Whether it is formed now, or exists.
+    """
+
+    members: Mapping[str, str]
+    token: str
+    new: bool
+
+
+class EtcdProcess:
+    """Runs one member for as long as it is wanted.
+
+    Args:
+        config: The member.
+        removed: Called when the cluster has removed this member for good; it is not restarted.
+    """
+
+    def __init__(self, config: EtcdProcessConfig, *, removed: Callable[[], None]) -> None:
+        self.config, self._removed = config, removed
+        self._supervising: asyncio.Task[None] | None = None
+        self._process: Process | None = None
+        self._stopping = False
+        self._was_removed = False
+        self._last_words = ""
+        self.version = ""
+
+    @property
+    def has_data(self) -> bool:
+        """Whether this member was started before."""
+        return (self.config.directory / "member").exists()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    async def check(self) -> str:
+        """Find the program; return its version.
+
+        Raises:
+            EngineUnavailable: There is none, or one whose release loses data.
+        """
+        path = shutil.which(self.config.binary)
+        if path is None:
+            raise EngineUnavailable(
+                f"{self.config.binary!r} is not installed: a datacenter of several servers keeps "
+                "its data in etcd; install it (Debian and Ubuntu: apt-get install etcd-server), or "
+                "name the program in storage.etcd_binary, or use an etcd of your own with "
+                "storage.endpoints",
+                operation="open",
+            )
+        process = await asyncio.create_subprocess_exec(path, "--version", stdout=PIPE, stderr=PIPE)
+        try:
+            async with asyncio.timeout(_VERSION_TIMEOUT):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            raise EngineUnavailable(f"{path} --version does not end", operation="open") from None
+        found = re.search(rb"(?m)^etcd Version: (\d+)\.(\d+)\.(\d+)", output)
+        if found is None:
+            raise EngineUnavailable(f"{path} is no etcd", operation="open")
+        version = tuple(int(part) for part in found.groups())
+        self.version = ".".join(map(str, version))
+        problem = version_problem(version)
+        if problem:
+            raise EngineUnavailable(f"{path} is etcd {self.version}: {problem}", operation="open")
+        return self.version
+
+    async def start(self, formation: Formation, *, alone: bool = False) -> None:
+        """Start it, and again whenever it ends, until `stop`.
+
+        Args:
+            formation: The cluster, if the member has no data yet.
+            alone: Go on as the only member with what is on the disk: for a cluster that has lost
+                its majority for good.
+
+        Raises:
+            EngineUnavailable: There is no fit program.
+        """
+        await self.check()
+        self._stopping = self._was_removed = False
+        self._end_stale()
+        self.config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._supervising = asyncio.get_running_loop().create_task(
+            self._supervise(formation, alone=alone)
+        )
+
+    async def stop(self) -> None:
+        """Stop it: first kindly. Idempotent."""
+        self._stopping = True
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await process.wait()
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if self._supervising is not None:
+            self._supervising.cancel()
+            await asyncio.wait({self._supervising})
+            self._supervising = None
+        self._pid_file.unlink(missing_ok=True)
+
+    def archive(self, suffix: str) -> Path | None:
+        """Put the data of a member that was removed aside; where it is now."""
+        directory = self.config.directory
+        if not directory.exists():
+            return None
+        place = directory.with_name(f"{directory.name}.{suffix}")
+        directory.rename(place)
+        return place
+
+    def command(self, formation: Formation, *, alone: bool = False) -> Sequence[str]:
+        """The command line."""
+        config = self.config
+        client = f"https://127.0.0.1:{config.client_port}"
+        members = ",".join(f"{name}={url}" for name, url in sorted(formation.members.items()))
+        listen = f"https://{host_port(config.peer_host, config.peer_port)}"
+        options = {
+            "name": config.name,
+            "data-dir": config.directory,
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": listen,
+            "initial-advertise-peer-urls": config.peer_url,
+            "initial-cluster": members,
+            "initial-cluster-token": formation.token,
+            "initial-cluster-state": "new" if formation.new else "existing",
+            "cert-file": config.files.certificate,
+            "key-file": config.files.key,
+            "trusted-ca-file": config.files.ca,
+            "peer-cert-file": config.files.certificate,
+            "peer-key-file": config.files.key,
+            "peer-trusted-ca-file": config.files.ca,
+            "heartbeat-interval": round(config.heartbeat * 1000),
+            "election-timeout": round(config.election * 1000),
+            "max-txn-ops": OPERATIONS_MAX,
+            "max-request-bytes": REQUEST_SIZE_MAX,
+            "quota-backend-bytes": config.quota,
+            "snapshot-count": 10_000,
+            "auto-compaction-mode": "revision",
+            "auto-compaction-retention": 10_000,
+            "logger": "zap",
+            "log-outputs": "stderr",
+        }
+        switches = [
+            "client-cert-auth",
+            "peer-client-cert-auth",
+            "pre-vote",
+            "strict-reconfig-check",
+        ]
+        if alone:
+            switches.append("force-new-cluster")
+        setpriv = shutil.which("setpriv")
+        guard = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
+        return (
+            *guard,
+            shutil.which(config.binary) or config.binary,
+            *(f"--{name}={value}" for name, value in options.items()),
+            *(f"--{name}" for name in switches),
+        )
+
+    # Supervision ------------------------------------------------------------------------------
+
+    async def _supervise(self, formation: Formation, *, alone: bool) -> None:
+        clock = asyncio.get_running_loop()
+        wait = RESTART_MIN
+        while True:
+            started = clock.time()
+            self._last_words = ""
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self.command(formation, alone=alone),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=PIPE,
+                limit=_LINE_SIZE_MAX,
+                env={"PATH": os.environ.get("PATH", ""), "ETCD_UNSUPPORTED_ARCH": "arm64"},
+            )
+            self._pid_file.write_text(f"{process.pid}\n")
+            alone = False
+            assert process.stderr is not None
+            await self._forward_log(process.stderr)
+            code = await process.wait()
+            self._process = None
+            if self._stopping:
+                return
+            if self._was_removed:
+                logger.warning("this member was removed from the cluster")
+                self._removed()
+                return
+            if clock.time() - started > _HEALTHY_TIME:
+                wait = RESTART_MIN
+            logger.error(
+                "etcd ended with code %s, starting it again in %g s: %s",
+                code,
+                wait,
+                self._last_words or "no last words",
+            )
+            await asyncio.sleep(wait)
+            wait = min(RESTART_MAX, 2 * wait)
+
+    async def _forward_log(self, stream: asyncio.StreamReader) -> None:
+        """Take its log lines over until it closes them."""
+        while True:
+            try:
+                line = await stream.readline()
+            except ValueError:  # Longer than any line should be: the reader has dropped it.
+                continue
+            if not line:
+                return
+            self._receive_line(line.decode("utf-8", "replace").strip())
+
+    def _receive_line(self, line: str) -> None:
+        if _REMOVED in line:
+            self._was_removed = True
+        try:
+            entry = json.loads(line)
+            level, text = str(entry["level"]), str(entry["msg"])
+        except (ValueError, KeyError, TypeError):
+            level, text, entry = "warn", line, {}
+        detail = entry.get("error") or entry.get("err") or ""
+        number = _LEVELS.get(level, logging.INFO)
+        if number >= logging.INFO:
+            self._last_words = f"{text}: {detail}" if detail else text
+        logger.log(number, "%s%s", text, f": {detail}" if detail else "")
+
+    # A child of an earlier life ---------------------------------------------------------------
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.config.directory.with_name(self.config.directory.name + ".pid")
+
+    def _end_stale(self) -> None:
+        """Kill a member that an earlier agent left behind: it holds our data and our ports."""
+        try:
+            pid = int(self._pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return
+        if f"--data-dir={self.config.directory}".encode() in command.split(b"\x00"):
+            logger.warning("ending a member of an earlier agent, process %d", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def version_problem(version: tuple[int, ...]) -> str:
+    """Why an etcd release is not to be used; empty when it is."""
+    if version < (3, 4, 22):
+        return "too old, 3.4.22 is the oldest that works; install a newer one"
+    if (3, 5, 0) <= version < (3, 5, 6):
+        return "these releases can corrupt data; install 3.5.6 or newer"
+    if version >= (4,):
+        return "not known to this release; install 3.4 to 3.6"
+    return ""
