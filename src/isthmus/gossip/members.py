@@ -179,6 +179,7 @@ class MemberTable:
         self.leaving = False
         self._states: tuple[NodeState, ...] | None = None
         self.suspicions: dict[str, Suspicion] = {}
+        self._stall_min = config.probe_interval
         """Timers of the suspects."""
         self._announce()
 
@@ -294,6 +295,10 @@ class MemberTable:
         """Declare dead the suspects that did not refute in time."""
         if not self.suspicions:
             return
+        if now - min([timer.deadline for timer in self.suspicions.values()]) > self._stall_min:
+            # We stood still: what the suspects answered waits for us behind this timer.
+            for timer in self.suspicions.values():
+                timer.renew(now=now)
         overdue = [name for name, timer in self.suspicions.items() if timer.deadline <= now]
         for name in overdue:
             node = self.nodes[name]
@@ -340,7 +345,7 @@ class MemberTable:
         What we know exactly like this tells nothing, except for a suspect: there we are told of one
         more who suspects it.
         """
-        if states is self._states and all(state.state is not _SUSPECT for state in states):
+        if states is self._states and not self.suspicions:
             return []
         nodes = self.nodes
         return [

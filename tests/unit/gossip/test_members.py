@@ -183,6 +183,16 @@ def test_suspect_that_does_not_refute_dies() -> None:
     assert table.table.next_timer() is None
 
 
+def test_suspect_gets_its_time_back_once_when_we_stood_still() -> None:
+    table = Table()
+    table.receive(alive(), accuse())
+    table.table.handle_timer(now=600.0)
+    assert table.state("x") == (SUSPECT, 1)
+    assert table.table.next_timer() == 604.0
+    table.table.handle_timer(now=900.0)  # Whoever is always late still finds the dead.
+    assert table.state("x") == (DEAD, 1)
+
+
 def test_refuting_suspect_lives() -> None:
     table = Table()
     table.receive(alive(), accuse(), alive(incarnation=2))
