@@ -20,7 +20,8 @@ class Awareness:
 
     def apply(self, delta: int) -> None:
         """Worsen (positive) or improve the score, within its bounds."""
-        self.score = max(0, min(self._limit - 1, self.score + delta))
+        score = self.score + delta
+        self.score = 0 if score < 0 else min(self._limit - 1, score)
 
     def scale(self, duration: float) -> float:
         """`duration`, stretched by our health."""

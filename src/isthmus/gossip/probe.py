@@ -157,7 +157,7 @@ class Prober:
             return self._tick_at
         if self._asked and not self._absent:
             return self._deadline
-        return min(self._helpers_at, self._deadline)
+        return self._helpers_at if self._helpers_at < self._deadline else self._deadline
 
     def handle_timer(self, *, now: float) -> ProbeResult | None:
         """Go on with the running probe as far as `now` says; call until it returns None."""

@@ -162,7 +162,8 @@ class Queries:
         self._send, self._spread = send, spread
         self._on_query, self._on_finished = on_query, on_finished
         self.recent = RecentQueries(config.query_buffer)
-        self._open: dict[int, _Open] = {}
+        self.open: dict[int, _Open] = {}
+        """Our queries under way, by id."""
         self._asked: dict[tuple[int, int], float] = {}
         """Queries that we may answer once, by time and number, and until when."""
 
@@ -185,7 +186,7 @@ class Queries:
             )
         if not 0 <= question.relay_factor <= RELAY_FACTOR_MAX:
             raise InvalidRequest(f"a relay factor lies between 0 and {RELAY_FACTOR_MAX}")
-        if len(self._open) >= QUERIES_OPEN_MAX:
+        if len(self.open) >= QUERIES_OPEN_MAX:
             raise Unavailable(
                 f"{QUERIES_OPEN_MAX} queries of this agent wait for answers; try again later"
             )
@@ -195,7 +196,7 @@ class Queries:
         if len(data) > limit:
             raise InvalidRequest(f"query exceeds limit of {limit} bytes")
         meant = {member.name for member in alive if question.is_for(member)}
-        self._open[query.id] = _Open(
+        self.open[query.id] = _Open(
             question,
             len(alive),
             query.ltime,
@@ -212,7 +213,7 @@ class Queries:
         me = self._roster.get(self._name)
         assert me is not None
         number = self._rng.getrandbits(31)
-        while number in self._open:
+        while number in self.open:
             number = self._rng.getrandbits(31)
         return wire.Query(
             ltime=self._clock.time,
@@ -230,7 +231,7 @@ class Queries:
 
     def receive_response(self, response: wire.QueryResponse) -> None:
         """Take in an answer or a receipt; what is late, repeated or not ours changes nothing."""
-        found = self._open.get(response.id)
+        found = self.open.get(response.id)
         if found is None or found.ltime != response.ltime:
             return
         member = response.from_
@@ -246,20 +247,20 @@ class Queries:
 
     def forget_member(self, name: str) -> None:
         """A member is gone: do not wait for it."""
-        for found in self._open.values():
+        for found in self.open.values():
             found.silent.discard(name)
             found.unacked.discard(name)
-        self._finish_answered(self._open)
+        self._finish_answered(self.open)
 
     def _finish_answered(self, numbers: Iterable[int]) -> None:
         """Finish those of these queries that everyone answered."""
         for number in tuple(numbers):
-            found = self._open[number]
+            found = self.open[number]
             if not (found.silent or found.unacked or found.question.patient):
                 self._finish(number)
 
     def _finish(self, number: int) -> None:
-        found = self._open.pop(number)
+        found = self.open.pop(number)
         silence = bool(found.silent or found.unacked)
         result = QueryResult(tuple(found.acks), found.responses, silence)
         self._on_finished(Finished(number, found.question, found.member_count, result))
@@ -268,11 +269,11 @@ class Queries:
 
     def next_timer(self) -> float | None:
         """When the next query of ours runs out of time."""
-        return min((found.deadline for found in self._open.values()), default=None)
+        return min(found.deadline for found in self.open.values()) if self.open else None
 
     def handle_timer(self, *, now: float) -> None:
         """Finish the queries whose time is over."""
-        for number in [n for n, found in self._open.items() if found.deadline <= now]:
+        for number in [n for n, found in self.open.items() if found.deadline <= now]:
             self._finish(number)
 
     # --- Answering --------------------------------------------------------------------------

@@ -145,7 +145,8 @@ class Roster:
         self._config, self._emit = config, emit
         self._members: dict[str, Member] = {}
         self._gone_at: dict[str, float] = {}
-        self._prune_at: dict[str, float] = {}
+        self.prune_at: dict[str, float] = {}
+        """When members that were told to leave for good are erased."""
         self._implied: set[str] = set()
         """Members whose status' time was only implied by a push/pull."""
         self._intents: dict[str, _Intent] = {}
@@ -163,7 +164,7 @@ class Roster:
     def copy_from(self, other: "Roster") -> None:
         """Know what another member's roster knows; for a pool that starts warm."""
         self._members = other._members.copy()
-        self._gone_at, self._prune_at = other._gone_at.copy(), other._prune_at.copy()
+        self._gone_at, self.prune_at = other._gone_at.copy(), other.prune_at.copy()
         self._implied, self._intents = other._implied.copy(), other._intents.copy()
         self._snapshot = other.members()
 
@@ -189,7 +190,7 @@ class Roster:
                 self._implied.add(node.name)
         else:
             member = _tolerant(node, status=MemberStatus.ALIVE, status_ltime=known.status_ltime)
-            self._prune_at.pop(node.name, None)
+            self.prune_at.pop(node.name, None)
         self._gone_at.pop(node.name, None)
         self._put(member)
         self._emit(MemberJoined(member))
@@ -236,7 +237,7 @@ class Roster:
         known = self._put(replace(known, status_ltime=join.ltime))
         if known.status is MemberStatus.LEAVING:
             self._set_status(known, MemberStatus.ALIVE)
-            self._prune_at.pop(join.node, None)
+            self.prune_at.pop(join.node, None)
         return True
 
     def receive_leave(self, leave: wire.Leave, *, now: float) -> bool:
@@ -256,18 +257,18 @@ class Roster:
         if leave.prune:
             leaving = known.status is MemberStatus.LEAVING
             wait = self._config.broadcast_timeout + self._config.leave_propagate_delay
-            self._prune_at[leave.node] = now + wait if leaving else now
+            self.prune_at[leave.node] = now + wait if leaving else now
         return True
 
     # --- Time ---------------------------------------------------------------------------------
 
     def next_prune(self) -> float | None:
         """When the next member that was told to leave for good is erased."""
-        return min(self._prune_at.values()) if self._prune_at else None
+        return min(self.prune_at.values()) if self.prune_at else None
 
     def prune(self, *, now: float) -> None:
         """Erase the members whose pruning is due."""
-        for name in [name for name, due in self._prune_at.items() if due <= now]:
+        for name in [name for name, due in self.prune_at.items() if due <= now]:
             self._erase(name)
 
     def reap(self, *, now: float) -> None:
@@ -339,7 +340,7 @@ class Roster:
     def _erase(self, name: str) -> None:
         member = self._members.pop(name)
         self._gone_at.pop(name, None)
-        self._prune_at.pop(name, None)
+        self.prune_at.pop(name, None)
         self._implied.discard(name)
         self._snapshot = None
         self._emit(MemberReaped(member))

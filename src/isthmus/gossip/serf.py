@@ -479,18 +479,23 @@ class Serf:
         due = self.memberlist.next_timer(answered=answered)
         if self._chores_at < due:
             due = self._chores_at
-        for moment in (self._roster.next_prune(), self._queries.next_timer(), self._stage_at):
-            if moment is not None and moment < due:
-                due = moment
+        if self._waits():
+            parts = (self._roster.next_prune(), self._queries.next_timer(), self._stage_at)
+            due = min([due, *(moment for moment in parts if moment is not None)])
         return due
+
+    def _waits(self) -> bool:
+        """Whether anything but our regular rounds may be due; seldom so."""
+        return bool(self._roster.prune_at or self._queries.open) or self._stage_at is not None
 
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`; may be called early or late."""
         self.memberlist.handle_timer(now=now)
         self._absorb(now=now)
-        self._roster.prune(now=now)
-        self._queries.handle_timer(now=now)
-        self._go_on_leaving(now=now)
+        if self._waits():
+            self._roster.prune(now=now)
+            self._queries.handle_timer(now=now)
+            self._go_on_leaving(now=now)
         if now >= self._chores_at:
             self._do_chores(now=now)
         self._absorb(now=now)
