@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from isthmus.gossip.config import GossipConfig
 from isthmus.net.gossip_driver import Mailbox, PoolConfig, PoolDriver
+from isthmus.net.network import Inbound
 from support.memory_files import MemoryFiles
 from support.memory_network import MemoryNetwork
 
@@ -56,6 +57,37 @@ class Drivers:
         await asyncio.sleep(2)
         return drivers
 
+    async def stall(self, driver: PoolDriver, seconds: float, *, room: int) -> None:
+        """One pool's process stands still: timers wait, and so does what reaches it.
+
+        Args:
+            driver: The pool.
+            seconds: For how long.
+            room: Packets that its socket holds meanwhile; further ones are lost.
+        """
+        socket, accept = (
+            self.network.sockets[driver.address],
+            self.network.listeners[driver.address],
+        )
+        protocol, buffer = socket.protocol, _Buffer(room)
+        connections: list[Inbound] = []
+
+        async def queue(inbound: Inbound) -> None:
+            connections.append(inbound)
+
+        socket.protocol = buffer
+        self.network.listeners[driver.address] = queue
+        assert driver._timer is not None
+        driver._timer.cancel()
+        await asyncio.sleep(seconds)
+        socket.protocol = protocol
+        self.network.listeners[driver.address] = accept
+        driver._on_timer()  # Overdue timers come first, as in asyncio.
+        for data, source in buffer.packets:
+            protocol.datagram_received(data, source)
+        for inbound in connections:
+            await accept(inbound)
+
     async def close(self) -> None:
         """Close all pools."""
         for driver in self.drivers:
@@ -66,6 +98,18 @@ class Drivers:
         async with asyncio.timeout(within):
             while not reached():  # noqa: ASYNC110 - No real time passes.
                 await asyncio.sleep(0.1)
+
+
+class _Buffer(asyncio.DatagramProtocol):
+    """A socket's buffer that nobody empties."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self.packets: list[tuple[bytes, Any]] = []
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if len(self.packets) < self._room:
+            self.packets.append((data, addr))
 
 
 def statuses(driver: PoolDriver) -> dict[str, str]:

@@ -12,6 +12,7 @@ from isthmus.errors import ConfigError, InvalidRequest, Unavailable
 from isthmus.gossip.conflict import ConflictLost
 from isthmus.gossip.keys import KeyOperation
 from isthmus.gossip.queries import QueryReceived, QueryResult, Question
+from isthmus.gossip.roster import MemberFailed
 from isthmus.gossip.serf import SerfEvent, UserEventReceived
 from isthmus.net.gossip_driver import EVENTS_PENDING_MAX, JoinFailed, Mailbox
 from isthmus.net.keyring_file import parse_keyring
@@ -425,6 +426,30 @@ def test_newcomer_that_takes_a_name_stops_and_says_so(resolve: bool) -> None:
         assert not [e for e in kept if isinstance(e, ConflictLost)]
         assert statuses(pools[0]) == dict.fromkeys("abcd", "alive")
         assert next(m for m in pools[0].members if m.name == "b").port == pools[1].address[1]
+        await drivers.close()
+
+    run_virtual(story())
+
+
+# --- Stalls ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_process_that_stood_still_for_ten_minutes_recovers_by_itself(room: int) -> None:
+    async def story() -> None:
+        drivers = Drivers()
+        pools = await drivers.open_pool("a", "b", "c", "d")
+        everyone = dict.fromkeys("abcd", "alive")
+        stall = asyncio.ensure_future(drivers.stall(pools[1], 600, room=room))
+        await asyncio.sleep(100)
+        assert statuses(pools[0]) == everyone | {"b": "failed"}
+        await stall
+        await drivers.until(lambda: all(statuses(pool) == everyone for pool in pools), within=60)
+        await asyncio.sleep(60)
+        for name in "abcd":
+            failed = [e.member.name for e in drivers.events[name] if isinstance(e, MemberFailed)]
+            assert failed == ([] if name == "b" else ["b"])
+        assert pools[1]._core.memberlist.table.me.incarnation > 1  # It refuted.
         await drivers.close()
 
     run_virtual(story())
