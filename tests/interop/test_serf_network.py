@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -445,3 +446,22 @@ async def test_serf_agent_that_stood_still_comes_back(tmp_path: Path) -> None:
             MemberJoined, "real", within=40, after=len(ours.observer.events) - 1
         )
         await real.sees("ours", "alive", within=20)
+
+
+async def test_main_loop_blocked_for_ten_seconds_costs_no_trust(tmp_path: Path) -> None:
+    """Gossip has a thread of its own: asleep or at work, the main loop may stand still.
+
+    protocol/gossip.md §11: a stall of 4 s on one loop cost a member its membership.
+    """
+    async with trio(tmp_path) as (real, left, right):
+        time.sleep(5)  # noqa: ASYNC251 - blocking is what is tested
+        until = time.monotonic() + 5
+        while time.monotonic() < until:  # Python at work shares the interpreter with the thread.
+            sum(range(1000))
+        await real.command("event", "-coalesce=false", "awake")
+        await left.observer.wait_for(UserEventReceived, "awake")
+        nobody_failed(real, left, right)
+        assert "Suspect" not in real.log
+        assert "Refuting" not in real.log
+        stats = await left.pool.stats()
+        assert stats["health_score"] == "0"

@@ -28,6 +28,8 @@ NODE_COUNT_MAX: Final = COUNT_MAX
 COMPOUND_COUNT_MAX: Final = 255
 PACKET_PLAIN_SIZE_MAX: Final = 1024 * 1024
 """Bytes that all compressed parts of one packet may become; a datagram of bombs stays cheap."""
+PACKET_MESSAGES_MAX: Final = 1024
+"""Messages of one packet, four full compounds; nested ones could hold a hundred thousand pings."""
 LABEL_SIZE_MAX: Final = 255
 NESTING_MAX: Final = 4
 """Compound and compress layers may stand in each other; deeper ones are refused."""
@@ -450,7 +452,8 @@ class OpenedPacket:
 
     Attributes:
         messages: Leaf messages, type byte first, in order.
-        faults: What was dropped on the way, beside them.
+        faults: What was dropped on the way, beside them; with `messages` at most
+            ``PACKET_MESSAGES_MAX + 1``.
         plain_size: Bytes that compressed parts became so far.
     """
 
@@ -503,6 +506,11 @@ def _open_layers(data: bytes, opened: OpenedPacket, *, depth: int) -> None:
         _open_layers(inner, opened, depth=depth + 1)
         return
     for part in split_compound(data[1:]):
+        found = len(opened.messages) + len(opened.faults)
+        if found >= PACKET_MESSAGES_MAX:
+            if found == PACKET_MESSAGES_MAX:  # Said once.
+                opened.faults.append(MalformedPacket("packet holds too many messages"))
+            return
         try:
             _open_layers(part, opened, depth=depth + 1)
         except ProtocolError as fault:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from isthmus.errors import BadChecksum, MalformedPacket, ProtocolError, UnknownProtocol
 from isthmus.wire import memberlist as wire
+from support.gossip_vectors import paths
 
 TYPES = {
     "ping": wire.Ping,
@@ -411,6 +412,45 @@ def test_errors_of_streams_are_worded_as_the_reference_does() -> None:
     reader = wire.StreamReader(ciphers=(OTHER_KEY,), dialler=False)
     with pytest.raises(ProtocolError, match=wire.NO_KEY):
         reader.receive_data(sealed)
+
+
+def test_encrypted_captures_seal_to_themselves(gossip_vector: Any) -> None:
+    """With the capture's nonce, encryption gives its bytes again: both versions, with label."""
+    if not gossip_vector.ciphers:
+        return
+    (cipher,) = gossip_vector.ciphers
+    label, data = wire.split_label(gossip_vector.data)
+    associated = gossip_vector.label
+    head = b""
+    if gossip_vector.stream:
+        head, data = data[:5], data[5:]
+        associated = head + associated
+    sealed = wire.seal(
+        wire.unseal(data, [cipher], associated=associated),
+        cipher,
+        nonce=data[1 : 1 + wire.NONCE_SIZE],
+        associated=associated,
+        version=data[0],
+    )
+    assert wire.add_label(head + sealed, label) == gossip_vector.data
+
+
+def test_all_vectors_are_read() -> None:
+    """protocol/gossip.md §19 lists forty."""
+    numbers = [int(path.name[:2]) for path in paths()]
+    assert numbers == list(range(1, 41))
+
+
+def test_packet_holds_a_bounded_number_of_messages() -> None:
+    """Compounds in a compound could hold 65 025 pings, each of which would be answered."""
+    ping = wire.encode_message(wire.Ping())
+    inner = wire.join_compound([ping] * 255)
+    opened = wire.open_packet(wire.join_compound([inner] * 255))
+    assert opened.messages == [ping] * wire.PACKET_MESSAGES_MAX
+    assert [str(fault) for fault in opened.faults] == ["packet holds too many messages"]
+    rubbish = wire.join_compound([b"\x07"] * 255)
+    opened = wire.open_packet(wire.join_compound([rubbish] * 255))
+    assert (len(opened.messages), len(opened.faults)) == (0, wire.PACKET_MESSAGES_MAX + 1)
 
 
 def test_bombs_in_one_packet_share_one_bound() -> None:
