@@ -12,6 +12,7 @@ from isthmus.agent.members import (
     wan_member_problem,
 )
 from isthmus.agent.membership import server_of
+from isthmus.gossip.outputs import JoinFinished
 from isthmus.gossip.roster import Member
 from isthmus.gossip.serf import LeaveFinished, MergeCheck
 from isthmus.model.federation import FederationState
@@ -19,8 +20,9 @@ from isthmus.model.timestamp import Timestamp
 from isthmus.names import SERF_LAN_PORT, SERF_WAN_PORT, SERVER_PORT
 from isthmus.sim.datacenter import Datacenter
 from isthmus.sim.gateways import CHECK_INTERVAL, Connection, Gateway
-from isthmus.sim.member import GossipMember
 from isthmus.sim.network import Machine
+from isthmus.sim.pool import Member as PoolMember
+from isthmus.sim.pool import Pool
 from isthmus.sim.scenario import Scenario
 from isthmus.sim.server import EPOCH, Monitor, Server
 from isthmus.sim.topology import Host, Role
@@ -64,15 +66,33 @@ class Federation:
             for name in topology.names
         }
         self.servers: dict[Host, Server] = {}
-        self.clients: dict[Host, GossipMember] = {}
+        self.clients: dict[Host, PoolMember] = {}
         self.gateways: dict[Host, Gateway] = {}
         self.gone_at: dict[Host, float] = {}
         self._machines: dict[Host, Machine] = {}
         self._by_machine: dict[str, Server] = {}
         self._processes: dict[str, Process] = {}
         self._starts: dict[Host, int] = {}
-        self._lan_peers: dict[str, dict[str, GossipMember]] = {name: {} for name in topology.names}
-        self._wan_peers: dict[str, dict[str, GossipMember]] = {name: {} for name in topology.names}
+        self._lan_pools = {
+            name: Pool(
+                self.world,
+                config=scenario.lan,
+                port=SERF_LAN_PORT,
+                merge_check=_lan_check(name),
+                on_event=self._lan_event,
+                on_join=self._join_finished,
+            )
+            for name in topology.names
+        }
+        self._wan_pool = Pool(
+            self.world,
+            config=scenario.wan,
+            port=SERF_WAN_PORT,
+            route=lambda source, target: self._server_of(source).wan_path(target),
+            merge_check=_check_wan,
+            on_event=self._wan_event,
+            on_join=self._join_finished,
+        )
         self._telling: set[str] = set()
         self._ways = Ways(self.world.network, self.datacenters, self._processes.get)
         self._configured: tuple[str, ...] = ()
@@ -131,11 +151,8 @@ class Federation:
 
     def _fill_pools(self) -> None:
         """Every pool is joined, and nobody has anything to tell."""
-        for dc in self.datacenters:
-            members = [server.lan for host, server in self.servers.items() if host.dc == dc]
-            members += [client for host, client in self.clients.items() if host.dc == dc]
-            GossipMember.acquaint(members)
-        GossipMember.acquaint([server.wan for server in self.servers.values()])
+        for pool in (*self._lan_pools.values(), self._wan_pool):
+            pool.converge()
 
     def _seed(self, host: Host, what: str) -> int:
         """Chance of one part of one start of one host, whatever else happens."""
@@ -157,32 +174,10 @@ class Federation:
             expect=self.scenario.topology.servers,
             uses_tls=True,
         )
-        server.lan = GossipMember(
-            self.world,
-            process,
-            name=host.node,
-            port=SERF_LAN_PORT,
-            tags=server_tags(identity, wan=False),
-            config=self.scenario.lan,
-            seed=self._seed(host, "lan"),
-            peers=self._lan_peers[host.dc],
-            on_event=server.lan_event,
-            merge_check=_lan_check(host),
-        )
-        server.wan = GossipMember(
-            self.world,
-            process,
-            name=host.name,
-            port=SERF_WAN_PORT,
-            tags=server_tags(identity, wan=True),
-            config=self.scenario.wan,
-            seed=self._seed(host, "wan"),
-            peers=self._wan_peers[host.dc],
-            on_event=partial(self._wan_event, server),
-            merge_check=_check_wan,
-            own_dc=host.dc,
-            transport=server,
-        )
+        lan_tags, wan_tags = (server_tags(identity, wan=wan) for wan in (False, True))
+        self._by_machine.pop(machine.name, None)  # That each knows itself is no news.
+        server.lan = self._lan_pools[host.dc].add(host.node, process, tags=lan_tags)
+        server.wan = self._wan_pool.add(host.name, process, tags=wan_tags)
         self.servers[host] = self._by_machine[machine.name] = server
         self._processes[machine.address] = process
         return server
@@ -190,32 +185,18 @@ class Federation:
     def _run_server(self, host: Host, server: Server, *, warm: bool) -> None:
         self.gone_at.pop(host, None)
         server.start(warm=warm)
-        server.lan.start()
-        server.wan.start()
 
-    def _start_client(self, host: Host) -> GossipMember:
+    def _start_client(self, host: Host) -> PoolMember:
         process = self.world.process(host.name, self._machines[host])
-        client = self.clients[host] = GossipMember(
-            self.world,
-            process,
-            name=host.node,
-            port=SERF_LAN_PORT,
-            tags={"role": "node", "dc": host.dc, "segment": "", "id": _node_id(host)},
-            config=self.scenario.lan,
-            seed=self._seed(host, "lan"),
-            peers=self._lan_peers[host.dc],
-            on_event=lambda event: None,
-            merge_check=_lan_check(host),
-        )
+        tags = {"role": "node", "dc": host.dc, "segment": "", "id": _node_id(host)}
+        client = self._lan_pools[host.dc].add(host.node, process, tags=tags)
+        self.clients[host] = client
         return client
 
-    def _run_client(self, host: Host, client: GossipMember) -> None:
+    def _run_client(self, host: Host, client: PoolMember) -> None:
         self.gone_at.pop(host, None)
-        client.start()
         if not self.scenario.topology.warm or self._starts.get(host, 0):
-            client.join_machines(
-                [self._machines[server] for server in self.servers_of(host.dc)], SERF_LAN_PORT
-            )
+            client.join(*(self.servers[server].lan for server in self.servers_of(host.dc)))
 
     # What servers need (`server.Surroundings`) ----------------------------------------------------
 
@@ -278,8 +259,6 @@ class Federation:
         if host.role is Role.SERVER:
             server = self.servers[host]
             server.stop()
-            server.wan.stop()
-            server.lan.stop()
             self._break(server.inbound, process.machine)
         elif host.role is Role.GATEWAY:
             gateway = self.gateways[host]
@@ -388,12 +367,30 @@ class Federation:
         """Servers whose process runs, in order."""
         return [server for server in self.servers.values() if server.process.running]
 
-    def _wan_event(self, server: Server, event: object) -> None:
+    def _server_of(self, member: PoolMember) -> Server:
+        return self._by_machine[member.machine.name]
+
+    def _lan_event(self, member: PoolMember, event: object) -> None:
+        server = self._by_machine.get(member.machine.name)
+        if server is not None:
+            server.lan_event(event)
+        elif isinstance(event, LeaveFinished):
+            self.world.after(0.0, partial(self.world.crash, member.process))
+
+    def _wan_event(self, member: PoolMember, event: object) -> None:
+        server = self._by_machine.get(member.machine.name)
+        if server is None:
+            return
         server.wan_event(event)
         if isinstance(event, LeaveFinished):
             host = server.host
             self.datacenters[host.dc].remove_server(host.node)
             self.world.after(0.0, partial(self.crash, host))
+
+    def _join_finished(self, member: PoolMember, finished: JoinFinished) -> None:
+        server = self._by_machine.get(member.machine.name)
+        if server is not None:
+            server.join_finished(member, finished)
 
     def _break(self, connections: dict[Connection, None], machine: Machine) -> None:
         for connection in list(connections):
@@ -450,14 +447,10 @@ def _node_id(host: Host) -> str:
     return f"00000000-0000-0000-0000-{number:012x}"
 
 
-def _lan_check(host: Host) -> MergeCheck:
-    own_id = _node_id(host)
-
+def _lan_check(dc: str) -> MergeCheck:
     def check(members: Sequence[Member]) -> str | None:
         problems = (
-            lan_member_problem(
-                member.name, member.tags, own_name=host.node, own_id=own_id, dc=host.dc
-            )
+            lan_member_problem(member.name, member.tags, own_name="", own_id="", dc=dc)
             for member in members
         )
         return next(filter(None, problems), None)

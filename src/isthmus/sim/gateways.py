@@ -110,7 +110,7 @@ class Gateway:
         machine: Where it runs; another one after `move`.
         process: Its program.
         connections: That lead through it, in the order in which they were opened.
-        forwarded_size: Bytes that went through it.
+        forwarded_size: Bytes of calls that went through it; gossip counts at its machine.
         health: Memory of how endpoints fared.
         critical: Whether its check failed when it was made last.
         modify_index: Of its registration in the catalog.

@@ -421,6 +421,8 @@ class Member(Actor):
                     self._end_stream(found[0], 1 - found[1], "")
             case JoinFinished():
                 self.joins[output.id] = output
+                if self.pool.on_join is not None:
+                    self.pool.on_join(self, output)
             case Warned():
                 self.warnings += 1
             case SendPacket() | StoreKeyring():
@@ -631,6 +633,7 @@ class Pool:
         keys: Encryption keys; their cost in bytes counts, nothing is encrypted.
         merge_check: The pool's rule about who may be in it.
         on_event: Called with a member and what its core tells the layer above.
+        on_join: Called with a member and how a join of its ended.
         idle_probes: Whether idle probes are spared the heap; see the module. Not with network
             coordinates, which every ack carries.
     """
@@ -645,10 +648,12 @@ class Pool:
         keys: tuple[bytes, ...] = (),
         merge_check: MergeCheck | None = None,
         on_event: Callable[["Member", SerfEvent], None] | None = None,
+        on_join: Callable[["Member", JoinFinished], None] | None = None,
         idle_probes: bool = True,
     ) -> None:
         self.world, self.config, self.route, self.port = world, config, route, port
         self.keys, self.merge_check, self.on_event = keys, merge_check, on_event
+        self.on_join = on_join
         self.idle_probes = idle_probes
         self.codec = ParcelCodec(config, encrypted=bool(keys))
         self.ack_size = len(wire.encode_message(wire.Ack())) - 1 + self.codec.overhead

@@ -24,6 +24,7 @@ from isthmus.sim.faults import (
 from isthmus.sim.federation import Federation
 from isthmus.sim.invariants import Invariants
 from isthmus.sim.network import LinkModel
+from isthmus.sim.pool import Member as PoolMember
 from isthmus.sim.recording import Recording, SimulationStopped
 from isthmus.sim.scenario import Scenario
 from isthmus.sim.topology import Host
@@ -207,9 +208,12 @@ class Run:
         self.recording.sample(
             now,
             known=[server.known_count for server in servers],
-            lan_rates=[rate((server, "lan"), server.lan.sent_size) for server in servers],
-            wan_rates=[rate((server, "wan"), server.wan.sent_size) for server in servers],
-            gateway_rates=[rate(gateway, gateway.forwarded_size) for gateway in gateways],
+            lan_rates=[rate(server.lan, _sent_size(server.lan)) for server in servers],
+            wan_rates=[rate(server.wan, _sent_size(server.wan)) for server in servers],
+            gateway_rates=[
+                rate(gateway, gateway.forwarded_size + gateway.machine.bytes_forwarded)
+                for gateway in gateways
+            ],
             connections=[len(gateway.connections) for gateway in gateways],
             converged=len(federation.datacenters) - self.invariants.behind_count,
         )
@@ -217,10 +221,14 @@ class Run:
     def _total(self) -> None:
         recording, federation = self.recording, self.federation
         for server in federation.servers.values():
-            for pool in (server.lan, server.wan):
-                recording.count("packets", pool.packet_count)
-                recording.count("probes", pool.probe_count)
+            for member in (server.lan, server.wan):
+                recording.count("packets", member.packets_sent)
+                recording.count("streams", member.streams_opened)
         recording.counters["trace"] = federation.world.digest
+
+
+def _sent_size(member: PoolMember) -> int:
+    return member.packet_bytes_sent + member.stream_bytes_sent
 
 
 def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = None) -> Recording:

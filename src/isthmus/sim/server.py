@@ -54,18 +54,16 @@ from isthmus.model.query import DatacenterRequest
 from isthmus.names import (
     ANY_SERVER,
     SERF_LAN_PORT,
-    SERF_WAN_PORT,
-    WAN_JOIN_PLACEHOLDER,
     split_host_port,
-    wan_name,
 )
 from isthmus.server.blocking import QUERY_TIME
 from isthmus.server.forward import CALL_TIMEOUT, call_timeout
 from isthmus.sim.calls import Answer, Caller, Reply, Request, Sign
 from isthmus.sim.datacenter import Datacenter
 from isthmus.sim.gateways import Connection
-from isthmus.sim.member import GossipMember
+from isthmus.sim.links import SWEEP_INTERVAL, Links
 from isthmus.sim.network import Machine
+from isthmus.sim.pool import Member as PoolMember
 from isthmus.sim.topology import Host
 from isthmus.sim.ways import NoWay, Way
 from isthmus.sim.world import Actor, Message, Process, World
@@ -218,6 +216,7 @@ class Server(Actor):
         self.router = Router()
         self._called: set[str] = set()  # Datacenters whose servers the router has.
         self._caller = Caller(self._world, self, self.router, self)
+        self._links = Links(self)
         self.status = ReplicationStatus(running=not self.is_primary)
         self._duties: _Duties | None = None
         now = self.now
@@ -225,15 +224,15 @@ class Server(Actor):
         self._lan_targets: list[JoinTarget] = []
         self._lan_join: JoinRetry | None = None
         self._wan_join: JoinRetry | None = None
-        self._joins: dict[tuple[GossipMember, int], Callable[[JoinFinished], None]] = {}
+        self._joins: dict[tuple[PoolMember, int], Callable[[JoinFinished], None]] = {}
         self._awaiting = 0  # Number of the wait for a gateway; 0: none.
         self._feature_seen = False
         self._news_pending = False
         self._leaving = False
         self._counted: tuple[tuple[Member, ...], int] = (), 0
         self.inbound: dict[Connection, None] = {}
-        self.lan: GossipMember
-        self.wan: GossipMember
+        self.lan: PoolMember
+        self.wan: PoolMember
 
     # Who we are -----------------------------------------------------------------------------------
 
@@ -305,6 +304,7 @@ class Server(Actor):
             if not self.is_primary:
                 self._wan_join = self._retry(gated=True)
         self._flood()
+        self.alarm(SWEEP_INTERVAL, self._sweep)
         self.alarm(LEADER_CHECK_INTERVAL, self._check_leadership_again)
         self._flush()
         self._world.arm(self)
@@ -312,6 +312,7 @@ class Server(Actor):
     def stop(self) -> None:
         """The process died: its connections close."""
         self._caller.close()
+        self._links.close()
 
     def leave(self) -> None:
         """Leave both pools for good; the process ends when the WAN pool knows."""
@@ -321,6 +322,10 @@ class Server(Actor):
         self._leaving = True
         self.lan.leave()
         self.wan.leave()
+
+    def _sweep(self) -> None:
+        self._links.sweep(now=self._world.now)
+        self.alarm(SWEEP_INTERVAL, self._sweep)
 
     def _retry(self, *, gated: bool) -> JoinRetry:
         return JoinRetry(
@@ -431,7 +436,7 @@ class Server(Actor):
 
     def lan_event(self, event: object) -> None:
         """Our member of the datacenter's pool tells something."""
-        self._take(self.lan, event, wan=False)
+        self._take(event, wan=False)
         if isinstance(event, MemberJoined) and server_of(event.member) is not None:
             self.post(self._flood_now)
         if isinstance(event, MemberFailed | MemberLeft | MemberJoined):
@@ -439,14 +444,22 @@ class Server(Actor):
 
     def wan_event(self, event: object) -> None:
         """Our member of the WAN pool tells something."""
-        self._take(self.wan, event, wan=True)
+        self._take(event, wan=True)
 
-    def _take(self, pool: GossipMember, event: object, *, wan: bool) -> None:
-        if isinstance(event, JoinFinished):
-            done = self._joins.pop((pool, event.id), None)
-            if done is not None:
-                self.post(partial(done, event))
-            return
+    def join_finished(self, pool: PoolMember, finished: JoinFinished) -> None:
+        """A join of ours ended."""
+        done = self._joins.pop((pool, finished.id), None)
+        if done is not None:
+            self.post(partial(done, finished))
+
+    def wan_path(self, target: PoolMember) -> tuple[Machine, ...] | None:
+        """Machines on the way to another member of the WAN pool; None: there is no way now."""
+        machine = self.process.machine
+        if target.machine.group == machine.group:
+            return machine, target.machine
+        return self._links.path(target.name, now=self._world.now)
+
+    def _take(self, event: object, *, wan: bool) -> None:
         self._around.monitor.member_event(self, event, wan=wan)
         member = getattr(event, "member", None)
         if member is None:
@@ -509,18 +522,33 @@ class Server(Actor):
 
     def _join(
         self,
-        pool: GossipMember,
+        pool: PoolMember,
         targets: Sequence[JoinTarget],
-        done: Callable[[JoinFinished], None],
+        done: Callable[[JoinFinished], None] = lambda finished: None,
     ) -> None:
-        number = pool.join(targets)
+        number = pool.serf.join(targets, ignore_old=True, now=self.now)
         self._joins[pool, number] = done
+        pool.touched()
+
+    def _join_any(self, dc: str, done: Callable[[JoinFinished], None]) -> None:
+        """Join through whichever server of a datacenter its gateways pick."""
+        way = self.dial(dc, ANY_SERVER)
+        target = None if isinstance(way, NoWay) else self._around.server_on(way.path[-1])
+        if target is not None:
+            member = target.wan
+            self._join(self.wan, [JoinTarget(member.name, member.address)], done)
+            return
+        text = way.text if isinstance(way, NoWay) else "the connection was reset"
+        seconds = self.wan.serf.config.stream_timeout
+        if isinstance(way, NoWay) and not way.hangs:
+            seconds = way.seconds
+        self.alarm(seconds, partial(done, JoinFinished(0, 0, (text,))))
 
     def _join_datacenter(self, dc: str) -> None:
         def done(finished: JoinFinished) -> None:
             self._rejoining.tried(dc, now=self.now)
 
-        self._join(self.wan, [_any_server_of(dc)], done)
+        self._join_any(dc, done)
 
     def _carry_out_join(self, retry: JoinRetry, output: JoinOutput) -> None:
         match output:
@@ -530,9 +558,11 @@ class Server(Actor):
                 self.alarm(timeout, partial(self._not_ready, retry, self._awaiting))
                 self._check_ready()
             case TryJoin():
-                wan = retry is self._wan_join
-                targets = [_any_server_of(self.primary)] if wan else self._lan_targets
-                self._join(self.wan if wan else self.lan, targets, partial(self._joined, retry))
+                done = partial(self._joined, retry)
+                if retry is self._wan_join:
+                    self._join_any(self.primary, done)
+                else:
+                    self._join(self.lan, self._lan_targets, done)
             case _:
                 pass  # For the log.
 
@@ -563,7 +593,7 @@ class Server(Actor):
             lan, self._own_in_wan(), own_name=self.host.node, dc=self.host.dc
         ):
             name, _, place = address.partition("/")
-            self.wan.join([JoinTarget(name, split_host_port(place))])
+            self._join(self.wan, [JoinTarget(name, split_host_port(place))])
 
     def _own_in_wan(self) -> list[Member]:
         """WAN members of our own datacenter: all that flooding looks at."""
@@ -596,7 +626,8 @@ class Server(Actor):
         events = self.locator.take_outputs()
         for event in events:
             if isinstance(event, LocatorPopulated):
-                self.wan.release()
+                self.wan.serf.release(now=self.now)
+                self.wan.touched()
         if events:
             self._changed()
             self._check_ready()
@@ -620,11 +651,6 @@ class Server(Actor):
     def connect(self, way: Way, lost: Callable[[], None]) -> Connection | None:
         """Open a connection on a way."""
         return self._around.connect(self, way, lambda delay: self.post(lost, delay=delay))
-
-    def member_on(self, machine: Machine) -> GossipMember | None:
-        """The WAN member of the server on a machine."""
-        server = self._around.server_on(machine)
-        return None if server is None else server.wan
 
     def actor(self, machine: Machine) -> Actor | None:
         """The server on a machine."""
@@ -824,10 +850,6 @@ class Server(Actor):
         """Send a message along a path."""
         self._around.monitor.crossing(path)
         self._world.send(path, actor, message)
-
-
-def _any_server_of(dc: str) -> JoinTarget:
-    return JoinTarget(wan_name(ANY_SERVER, dc), (WAN_JOIN_PLACEHOLDER, SERF_WAN_PORT))
 
 
 def _list_request(dc: str, min_index: int) -> DatacenterRequest:
