@@ -8,16 +8,10 @@ Source: protocol/gossip.md §13.5, §14.6.
 
 from typing import Final
 
-import re2
+from isthmus.model.pattern import compile_pattern
 
 PATTERN_SIZE_MAX: Final = 256
 """Characters; a longer expression matches nothing."""
-PATTERN_MEMORY_MAX: Final = 1 << 20
-"""Bytes that one compiled expression may take; a larger one matches nothing."""
-
-_OPTIONS: Final = re2.Options()
-_OPTIONS.max_mem = PATTERN_MEMORY_MAX
-_OPTIONS.log_errors = False
 
 
 def is_found(expression: str, value: str) -> bool:
@@ -28,6 +22,6 @@ def is_found(expression: str, value: str) -> bool:
     if len(expression) > PATTERN_SIZE_MAX:
         return False
     try:
-        return re2.compile(expression, options=_OPTIONS).search(value) is not None
-    except (re2.error, UnicodeEncodeError):
+        return compile_pattern(expression)(value)
+    except ValueError:
         return False

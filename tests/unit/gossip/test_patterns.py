@@ -30,8 +30,9 @@ def test_expression_that_is_malformed_or_too_large_matches_nothing(expression: s
     assert is_found(expression, "aaa") is False
 
 
-def test_value_that_is_no_text_is_not_found() -> None:
-    assert is_found("a", "a\udcff") is False
+def test_value_that_is_no_text_is_searched_for_what_is_text() -> None:
+    assert is_found("^a", "a\udcff") is True
+    assert is_found("b", "a\udcff") is False
 
 
 @pytest.mark.timeout(10)
