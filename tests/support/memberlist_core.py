@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from isthmus.gossip.broadcast import Broadcast
+from isthmus.gossip.broadcast import Broadcast, Tally
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.memberlist import (
@@ -30,9 +30,7 @@ class Above:
 
     def __init__(self) -> None:
         self.refusal: str | None = None
-
-    def has_broadcasts(self) -> bool:
-        return False
+        self.tally = Tally()
 
     def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
         return []

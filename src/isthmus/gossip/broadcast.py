@@ -45,24 +45,33 @@ class Broadcast:
         self._home.restore(self)
 
 
+class Tally:
+    """How many rumours wait in all queues of a member."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
 class BroadcastQueue:
     """Rumours that still have to be sent.
 
     Args:
         retransmit_mult: As in GossipConfig.
+        tally: Counts those of this queue, too.
     """
 
-    def __init__(self, retransmit_mult: int) -> None:
+    def __init__(self, retransmit_mult: int, tally: Tally | None = None) -> None:
+        self._tally = tally or Tally()
         self._retransmit_mult = retransmit_mult
         self._waiting: SortedKeyList = SortedKeyList(key=lambda broadcast: broadcast.rank)
         self._by_name: dict[str, Broadcast] = {}
         self._number = 0
         self.finished: list[int] = []
-        self.size = 0
-        """How many rumours wait."""
 
     def __len__(self) -> int:
-        return self.size
+        return len(self._waiting)
 
     def queue(self, data: bytes, *, name: str = "", token: int = 0) -> None:
         """Add a rumour; one of the same name that still waits is replaced."""
@@ -122,7 +131,7 @@ class BroadcastQueue:
         dropped = 0
         while len(self._waiting) > depth:
             broadcast = self._waiting.pop()
-            self.size -= 1
+            self._tally.size -= 1
             broadcast.replaced = True
             self._finish(broadcast)
             dropped += 1
@@ -135,11 +144,11 @@ class BroadcastQueue:
 
     def _add(self, broadcast: Broadcast) -> None:
         self._waiting.add(broadcast)
-        self.size += 1
+        self._tally.size += 1
 
     def _remove(self, broadcast: Broadcast) -> None:
         self._waiting.remove(broadcast)
-        self.size -= 1
+        self._tally.size -= 1
 
     def _finish(self, broadcast: Broadcast) -> None:
         if broadcast.name and self._by_name.get(broadcast.name) is broadcast:

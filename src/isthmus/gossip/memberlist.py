@@ -112,7 +112,8 @@ class Memberlist:
         self.acked_at: dict[str, float] = {}
         """When members answered a probe of ours last."""
         self.awareness = Awareness(config.awareness_max)
-        self.rumours = BroadcastQueue(config.retransmit_mult)
+        self._tally = upper.tally
+        self.rumours = BroadcastQueue(config.retransmit_mult, self._tally)
         me = wire.Alive(
             incarnation=1,
             node=name,
@@ -253,7 +254,7 @@ class Memberlist:
         """The ack of a ping that `carry_ping` took over arrives; it carries nothing else."""
         result = self._prober.receive_ack(sequence, b"", now=now)
         if result is not None:
-            self._carry_out(result, now=now)
+            self._note_ack(result.target, now=now)
 
     def recall_ping(self, node: str, sequence: int) -> SendPacket:
         """The packet of a ping that `carry_ping` took over and that is to be sent after all."""
@@ -383,7 +384,7 @@ class Memberlist:
             due = self._prober.next_tick if answered else self._prober.next_timer()
             if self._push_pull_at < due:
                 due = self._push_pull_at
-            if self.has_rumours() and self._gossip_at < due:
+            if self._tally.size and self._gossip_at < due:
                 due = self._gossip_at
         if self._waits():
             parts = (self.table.next_timer(), self.streams.next_timer(), self._leave_deadline)
@@ -411,7 +412,7 @@ class Memberlist:
             self._probe(now=now)
             if now >= self._push_pull_at:
                 self._push_pull(now=now)
-            if now >= self._gossip_at and self.has_rumours():
+            if now >= self._gossip_at and self._tally.size:
                 self._gossip(now=now)
         if self._leave_deadline is not None:
             self._watch_leave(now=now)
@@ -431,10 +432,6 @@ class Memberlist:
         if sent or now >= self._leave_deadline:
             self._leave_deadline = None
             self._outputs.append(LeaveSent())
-
-    def has_rumours(self) -> bool:
-        """Whether there is anything to tell on packets that travel anyway."""
-        return self.rumours.size > 0 or self._upper.has_broadcasts()
 
     def _gossip(self, *, now: float) -> None:
         """Tell a few members, the lately dead among them, what is new."""
@@ -477,7 +474,13 @@ class Memberlist:
         A tick gives up after as many steps as the ring is long, as the reference does; the
         minimum lets a pool of two probe at every tick, where the reference loses every other one.
         """
-        for _ in range(max(3, len(self.table.ring))):
+        ring, place = self.table.ring, self._ring_place
+        if place < len(ring):  # Mostly, the next in turn is one.
+            self._ring_place = place + 1
+            node = self.table.nodes[ring[place]]
+            if not node.gone and node is not self.table.me:
+                return node
+        for _ in range(max(3, len(ring)) - 1):
             if self._ring_place >= len(self.table.ring):
                 self.table.reset_ring(now=now)
                 self._ring_place = 0
@@ -495,7 +498,7 @@ class Memberlist:
             self.carry_ping is not None
             and node.status is wire.NodeStatus.ALIVE
             and not self._outputs
-            and not self.has_rumours()
+            and not self._tally.size
             and self.carry_ping(node, sequence)
         ):
             return
@@ -620,7 +623,7 @@ class Memberlist:
     ) -> None:
         """Send messages as one packet, with rumours if there is room for them."""
         broadcasts: list[Broadcast] = []
-        if piggyback and self.has_rumours() and (node or not self._route_by_name):
+        if piggyback and self._tally.size and (node or not self._route_by_name):
             budget = self._envelope.budget - sum(map(len, messages))
             broadcasts = self._take_broadcasts(budget)
         self._send_packet(node, address, messages, broadcasts, sequence, checksum=checksum)

@@ -192,6 +192,7 @@ class Prober:
         )
 
     def _succeed(self, now: float, payload: bytes, *, by_stream: bool) -> ProbeSucceeded:
-        self._awareness.apply(-1)
+        if self._awareness.score:
+            self._awareness.apply(-1)
         target, self.target = self.target, ""
         return ProbeSucceeded(target, now - self._started_at, payload, by_stream)

@@ -13,7 +13,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from isthmus.errors import InvalidRequest, ProtocolError, Unavailable
-from isthmus.gossip.broadcast import Broadcast, BroadcastQueue
+from isthmus.gossip.broadcast import Broadcast, BroadcastQueue, Tally
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.conflict import CONFLICT_QUERY, ConflictLost, conflict_answer, count_votes
 from isthmus.gossip.coordinate import PoolCoordinates
@@ -192,9 +192,11 @@ class Serf:
             LamportClock(),
             LamportClock(),
         )
-        self._intent_queue = BroadcastQueue(config.retransmit_mult)
-        self._query_queue = BroadcastQueue(config.retransmit_mult)
-        self._event_queue = BroadcastQueue(config.retransmit_mult)
+        self.tally = Tally()
+        """Counts the rumours of all queues, memberlist's as well."""
+        self._intent_queue = BroadcastQueue(config.retransmit_mult, self.tally)
+        self._query_queue = BroadcastQueue(config.retransmit_mult, self.tally)
+        self._event_queue = BroadcastQueue(config.retransmit_mult, self.tally)
         self._recent_events = RecentEvents(config.event_buffer)
         self._user_state = UserState()
         self._roster = Roster(config, emit=self._tell_member)
@@ -492,6 +494,8 @@ class Serf:
         """Do all that is due by `now`; may be called early or late."""
         self.memberlist.handle_timer(now=now)
         self._absorb(now=now)
+        if now < self._chores_at and not self._waits():
+            return
         if self._waits():
             self._roster.prune(now=now)
             self._queries.handle_timer(now=now)
@@ -746,10 +750,6 @@ class Serf:
                 self._receive_event(event)
 
     # --- For memberlist (Upper) -----------------------------------------------------------------
-
-    def has_broadcasts(self) -> bool:
-        """Whether intents, queries or events wait."""
-        return bool(self._intent_queue.size or self._query_queue.size or self._event_queue.size)
 
     def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
         """Intents, queries, events, in this order, for one packet."""

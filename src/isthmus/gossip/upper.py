@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from isthmus.gossip.broadcast import Broadcast
+from isthmus.gossip.broadcast import Broadcast, Tally
 from isthmus.wire.memberlist import NodeState
 
 
 class Upper(Protocol):
     """The layer above (serf), as memberlist sees it; plain functions of its state."""
 
-    def has_broadcasts(self) -> bool:
-        """Whether it has rumours of its own."""
+    @property
+    def tally(self) -> Tally:
+        """Counts its rumours, and is to count memberlist's as well."""
 
     def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
         """Its rumours for one packet."""

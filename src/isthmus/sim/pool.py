@@ -51,9 +51,13 @@ _ACK: Final = int(wire.MessageType.ACK)
 _PING: Final = int(wire.MessageType.PING)
 _REFUSED: Final = "connection refused"
 _RESET: Final = "connection reset by peer"
+_RUNNING: Final = ProcessState.RUNNING
 _NO_WAY: Final = "no way to that member"
 _NEVER: Final = math.inf
 
+_Answer: TypeAlias = tuple[float, int]
+"""How the ack of a ping travels, drawn when the ping was sent: its seconds (below 0: it is lost),
+and the state of the network's rules for which that holds."""
 Path: TypeAlias = Sequence[Machine]
 Route: TypeAlias = Callable[["Member", "Member"], Path | None]
 """The machines from one member to another, both ends included; None: there is no way now."""
@@ -73,25 +77,11 @@ class Packet(Message):
     __slots__ = ("answer", "id", "parcel", "path", "source")
 
     def __init__(
-        self, source: "Member", number: int, parcel: Parcel, path: Path, answer: "_Answer | None"
+        self, source: "Member", number: int, parcel: Parcel, path: Path, answer: _Answer | None
     ) -> None:
         super().__init__(parcel.size, reliable=len(path) > 2)
         self.source, self.id, self.parcel, self.path = source, number, parcel, path
         self.answer = answer
-
-
-class _Answer:
-    """How the ack of a ping travels, drawn when the ping was sent.
-
-    Attributes:
-        delay: Seconds; below 0: it is lost.
-        rules: State of the network's rules for which that holds.
-    """
-
-    __slots__ = ("delay", "rules")
-
-    def __init__(self, delay: float, rules: int) -> None:
-        self.delay, self.rules = delay, rules
 
 
 class _PacketLost(Message):
@@ -186,6 +176,7 @@ class Member(Actor):
         name: In the pool.
         number: From 0, in the order of their making.
         machine: Where it runs.
+        address: Where the others reach it.
         serf: The production core. After calling it, call `touched`.
         packets_sent: Packets.
         packet_bytes_sent: Bytes in them, before compression and without UDP's and IP's headers.
@@ -204,6 +195,7 @@ class Member(Actor):
         "_pinged_by",
         "_streams",
         "_target",
+        "address",
         "joins",
         "machine",
         "name",
@@ -225,11 +217,12 @@ class Member(Actor):
         super().__init__(process)
         self.pool, self.name, self.number = pool, name, number
         self.machine = process.machine
+        self.address: Address = (self.machine.address, pool.port)
         world = pool.world
         own_group = self.machine.group
         self.serf = Serf(
             name=name,
-            address=(self.machine.address, pool.port),
+            address=self.address,
             tags=tags,
             config=pool.config,
             keyring=Keyring(pool.keys),
@@ -268,11 +261,6 @@ class Member(Actor):
 
     # --- Our side -------------------------------------------------------------------------------
 
-    @property
-    def address(self) -> Address:
-        """Where the others reach it."""
-        return self.machine.address, self.pool.port
-
     def clock(self) -> float:
         """What its clock shows now: the `now` of its core."""
         return self.process.clock(self.pool.world.now)
@@ -304,13 +292,15 @@ class Member(Actor):
     def next_timer(self) -> float:
         """Moment at which `handle_timer` is due, in the world's time."""
         due = self.serf.next_timer(answered=self._target is not None)
-        return self.process.moment(due)
+        process = self.process
+        return due if process.punctual else process.moment(due)
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due."""
         if self._ack_at <= now:
             self._take_ack()
-        self.serf.handle_timer(now=self.process.clock(now))
+        process = self.process
+        self.serf.handle_timer(now=now if process.punctual else process.clock(now))
         self._flush()
 
     def receive(self, message: Message, *, now: float) -> None:
@@ -400,7 +390,7 @@ class Member(Actor):
                 else:
                     self._carry_out(output)
             outputs = self.serf.take_outputs()
-        if self._pinged_by and self.serf.memberlist.has_rumours():
+        if self._pinged_by and self.serf.tally.size:
             self._forewarn()
 
     def _carry_out(self, output: SerfOutput) -> None:
@@ -457,12 +447,12 @@ class Member(Actor):
                 return
         message = Packet(self, packet.id, parcel, path, None)
         if kind == _ACK and self._answering is not None and self._answering[0] is target:
-            answer = self._answering[1]
+            delay, rules = self._answering[1]
             self._answering = None
-            if answer.rules == world.network.rules:
-                if answer.delay >= 0:
+            if rules == world.network.rules:
+                if delay >= 0:
                     _count_forwarded(path, parcel.size)
-                    world.deliver(world.now + answer.delay, target, message)
+                    world.deliver(world.now + delay, target, message)
                 return
         if world.send(path, target, message):
             _count_forwarded(path, parcel.size)
@@ -510,14 +500,13 @@ class Member(Actor):
             forward, backward = network.link(here, there), network.link(there, here)
             if not (forward.plain and backward.plain):
                 return None
-            chance = network.chance
-            delay = forward.latency(chance())
-            return path, delay, _Answer(backward.latency(chance()), network.rules)
+            delay = forward.latency(network.chance())
+            return path, delay, (backward.latency(network.chance()), network.rules)
         back = self.pool.path(target, self)
         if back is None or not (network.plain(path) and network.plain(back)):
             return None
         delay = network.travel(path)
-        return path, delay, _Answer(network.travel(back), network.rules)
+        return path, delay, (network.travel(back), network.rules)
 
     def _carry_ping(self, node: Node, sequence: int) -> bool:
         """Note a ping to a member that is well, if it is sure to be answered in time."""
@@ -528,22 +517,24 @@ class Member(Actor):
         path = pool.path(self, target)
         if path is None:
             return False
-        drawn = self._drawn = self._draw(target, path)
+        drawn = self._draw(target, path)
         if drawn is None:
             return False
         world = pool.world
+        now = world.now
         _, delay, answer = drawn
-        pinged_at = world.now + delay
-        ack_at = pinged_at + answer.delay
+        back = answer[0]
+        pinged_at = now + delay
+        ack_at = pinged_at + back
         if (
             delay < 0
-            or answer.delay < 0
-            or (ack_at - world.now) * self.process.rate >= pool.config.probe_timeout
-            or target.process.state is not ProcessState.RUNNING
-            or target.serf.memberlist.has_rumours()
+            or back < 0
+            or (ack_at - now) * self.process.rate >= pool.config.probe_timeout
+            or target.serf.tally.size
+            or target.process.state is not _RUNNING
         ):
+            self._drawn = drawn
             return False
-        self._drawn = None
         size = 1 if sequence < 0x80 else 2 if sequence < 0x100 else 3 if sequence < 0x10000 else 5
         bytes_sent = self.ping_size + target.name_size + size
         self.packets_sent += 1
@@ -553,16 +544,17 @@ class Member(Actor):
         self._target, self._answer = target, answer
         self._pinged_at, self._ack_at = pinged_at, ack_at
         self._ack_number, self._ack_size = sequence, pool.ack_size + size
-        if len(target._pinged_by) > PINGED_BY_MAX:
+        pinged_by = target._pinged_by
+        if len(pinged_by) > PINGED_BY_MAX:
             target._forget_pings()
-        target._pinged_by.append(self)
+        pinged_by.append(self)
         return True
 
     def _forget_pings(self) -> None:
         """Keep only the pings that have not arrived."""
         now = self.pool.world.now
         waiting = [m for m in self._pinged_by if m._target is self and m._pinged_at > now]
-        self._pinged_by = waiting
+        self._pinged_by[:] = waiting
 
     def _take_ack(self) -> None:
         """The ack of the idle probe has arrived."""

@@ -110,6 +110,7 @@ class Process:
         "actors",
         "machine",
         "name",
+        "punctual",
         "rate",
         "state",
         "waiting",
@@ -122,6 +123,8 @@ class Process:
         self.actors: list[Actor] = []
         self.rate = 1.0
         """Seconds of its clock in a second of the world's."""
+        self.punctual = True
+        """Whether its clock is the world's."""
         self._base = self._local_base = 0.0
         self.waiting: deque[tuple[Actor, Message]] = deque()
         self.waiting_size = 0
@@ -138,22 +141,19 @@ class Process:
 
     def clock(self, now: float) -> float:
         """Its monotonic clock at the world's time `now`."""
-        return now if self.rate == 1.0 and not self._base else self._clock(now)
+        return now if self.punctual else self._local_base + (now - self._base) * self.rate
 
     def moment(self, local: float) -> float:
         """The world's time at which its clock shows `local`."""
-        if self.rate == 1.0 and not self._base:
+        if self.punctual:
             return local
         return self._base + (local - self._local_base) / self.rate
 
     def drift(self, rate: float, *, now: float) -> None:
         """Let its clock run at `rate` from now on."""
         assert rate > 0
-        self._local_base, self._base = self._clock(now), now
-        self.rate = rate
-
-    def _clock(self, now: float) -> float:
-        return self._local_base + (now - self._base) * self.rate
+        self._local_base, self._base = self.clock(now), now
+        self.rate, self.punctual = rate, False
 
 
 class _Call(Event):
