@@ -664,14 +664,22 @@ class PoolDriver:
         self._core.packet_failed(packet.id, now=self._loop.time())
 
     async def _carry(self, carrier: WanCarrier, packet: SendPacket) -> None:
+        """Send into another datacenter; whatever keeps it from going out makes its ping a lost one.
+
+        Otherwise a member behind a gateway that ends connections oddly would never be suspected
+        (protocol/gossip.md §16).
+        """
+        sent = False
         try:
             await carrier.send_packet(packet.node, packet.data)
-        except (Unavailable, InvalidNodeName, OSError) as error:
+            sent = True
+        except (Unavailable, InvalidNodeName, ProtocolError, OSError, EOFError) as error:
             _logger.debug("packet to %s not sent: %s", packet.node, error)
-            self._fail_packet(packet, "packets_not_carried")
-            self.flush()
         finally:
             self._carried -= 1
+            if not sent and not self._closed:
+                self._fail_packet(packet, "packets_not_carried")
+                self.flush()
 
     def accept_packets(self, inbound: Inbound) -> None:
         """See `Pool.accept_packets`."""
