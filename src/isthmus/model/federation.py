@@ -43,7 +43,10 @@ class FederationState(Record, frozen=True, kw_only=True):
         return (
             self.datacenter == other.datacenter
             and len(ours) == len(theirs)
-            and all(_same_instance(a, b) for a, b in zip(ours, theirs, strict=True))
+            and (
+                ours is theirs
+                or all(_same_instance(a, b) for a, b in zip(ours, theirs, strict=True))
+            )
         )
 
 

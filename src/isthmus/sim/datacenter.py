@@ -4,13 +4,20 @@ Consensus is not simulated: it is etcd's, and has its own proofs. A write by the
 and durable, and every server of the datacenter reads it; so is the lease that says who leads.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from isthmus.errors import NoLeader
 from isthmus.mesh.gateways import remote_gateways
-from isthmus.mesh.routes import GatewayFacts, LocalServer, Route, route_table
+from isthmus.mesh.routes import (
+    Endpoint,
+    GatewayFacts,
+    LocalServer,
+    Route,
+    RouteTable,
+    route_table,
+)
 from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.federation import FederationState, FederationStateRequest
 from isthmus.names import SERVER_PORT, server_name
@@ -111,7 +118,8 @@ class Datacenter:
         self.gateways: dict[str, Gateway] = {}
         self._gateways_changed = gateways_changed
         self._servers: dict[str, LocalServer] = {}
-        self._routes: dict[str, tuple[object, Route | None]] = {}
+        self._own: RouteTable | None = None
+        self._routes: dict[str, tuple[FederationState | None, Route | None]] = {}
 
     # Writes ---------------------------------------------------------------------------------------
 
@@ -128,12 +136,12 @@ class Datacenter:
     def add_server(self, node: str, machine: Machine) -> None:
         """A server is in the catalog: gateways let its name be dialled."""
         self._servers[node] = LocalServer(node, machine.address, SERVER_PORT)
-        self._routes.clear()
+        self._own = None
 
     def remove_server(self, node: str) -> None:
         """A server left for good."""
         self._servers.pop(node, None)
-        self._routes.clear()
+        self._own = None
 
     def register(self, gateway: Gateway) -> None:
         """A gateway says where it is, or what its check found, in the catalog."""
@@ -158,22 +166,38 @@ class Datacenter:
 
         Looked up in the production route table, of which only the part about `dc` is made.
         """
-        sni = server_name(dc, DOMAIN, node)
-        state = None if dc == self.name else self.tables.state(dc)
-        source: object = self._servers if dc == self.name else state
-        known = self._routes.get(sni)
-        if known is not None and known[0] is source:
-            return known[1]
-        facts = GatewayFacts(
+        if dc == self.name:
+            if self._own is None:
+                facts = self._facts(servers=tuple(self._servers.values()))
+                self._own = route_table(facts)
+            return _found(self._own, dc, node)
+        state = self.tables.state(dc)
+        known = self._routes.get(dc)
+        if known is None or known[0] is not state:
+            gateways = {}
+            if state is not None:
+                found = remote_gateways((), state.mesh_gateways or (), exposing_only=True)
+                gateways[dc] = found
+            # One pattern matches every server of another datacenter.
+            route = _found(route_table(self._facts(gateways=gateways)), dc, node)
+            known = self._routes[dc] = state, route
+        return known[1]
+
+    def _facts(
+        self,
+        *,
+        servers: tuple[LocalServer, ...] = (),
+        gateways: Mapping[str, tuple[Endpoint, ...]] | None = None,
+    ) -> GatewayFacts:
+        return GatewayFacts(
             dc=self.name,
             domain=DOMAIN,
             exposes_servers=True,
-            servers=tuple(self._servers.values()),
-            server_gateways={}
-            if state is None
-            else {dc: remote_gateways((), state.mesh_gateways or (), exposing_only=True)},
+            servers=servers,
+            server_gateways=gateways or {},
         )
-        found = route_table(facts).lookup(sni)
-        route = None if found is None else found[1]
-        self._routes[sni] = source, route
-        return route
+
+
+def _found(table: RouteTable, dc: str, node: str) -> Route | None:
+    found = table.lookup(server_name(dc, DOMAIN, node))
+    return None if found is None else found[1]

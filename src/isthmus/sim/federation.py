@@ -1,6 +1,7 @@
 """A whole federation in the simulator's first gear: production cores on a heap of virtual time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Final
@@ -12,6 +13,7 @@ from isthmus.agent.members import (
     wan_member_problem,
 )
 from isthmus.agent.membership import server_of
+from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.outputs import JoinFinished
 from isthmus.gossip.roster import Member
 from isthmus.gossip.serf import LeaveFinished, MergeCheck
@@ -29,6 +31,9 @@ from isthmus.sim.topology import Host, Role
 from isthmus.sim.ways import NoWay, Way, Ways
 from isthmus.sim.world import Process, ProcessState, World
 
+COORDINATES_MAX: Final = 100
+"""Hosts above which acks carry no network coordinates; nothing that is measured follows them,
+but that some 100 bytes are missing in each ack."""
 REGISTER_DELAY: Final = 0.05
 """Seconds from the start of a gateway until the catalog has it."""
 
@@ -59,6 +64,7 @@ class Federation:
         for (source, target), link in topology.pairs.items():
             self.world.network.set_link(source, target, link)
         self.primary = topology.primary
+        self.server_count = topology.datacenters * topology.servers
         self.datacenters = {
             name: Datacenter(
                 name, committed=self._committed, gateways_changed=self._gateways_changed
@@ -76,7 +82,7 @@ class Federation:
         self._lan_pools = {
             name: Pool(
                 self.world,
-                config=scenario.lan,
+                config=self._gossip(scenario.lan),
                 port=SERF_LAN_PORT,
                 merge_check=_lan_check(name),
                 on_event=self._lan_event,
@@ -86,7 +92,7 @@ class Federation:
         }
         self._wan_pool = Pool(
             self.world,
-            config=scenario.wan,
+            config=self._gossip(scenario.wan),
             port=SERF_WAN_PORT,
             route=lambda source, target: self._server_of(source).wan_path(target),
             merge_check=_check_wan,
@@ -96,7 +102,6 @@ class Federation:
         self._telling: set[str] = set()
         self._ways = Ways(self.world.network, self.datacenters, self._processes.get)
         self._configured: tuple[str, ...] = ()
-        self.server_count = topology.datacenters * topology.servers
         for role in Role:
             for host in topology.hosts(role):
                 self._machines[host] = self.world.machine(host.name, host.dc)
@@ -153,6 +158,12 @@ class Federation:
         """Every pool is joined, and nobody has anything to tell."""
         for pool in (*self._lan_pools.values(), self._wan_pool):
             pool.converge()
+
+    def _gossip(self, config: GossipConfig) -> GossipConfig:
+        """A pool's settings; in a large federation without network coordinates, which cost most."""
+        if self.scenario.topology.host_count <= COORDINATES_MAX:
+            return config
+        return replace(config, coordinates=False)
 
     def _seed(self, host: Host, what: str) -> int:
         """Chance of one part of one start of one host, whatever else happens."""
