@@ -52,6 +52,10 @@ def make_process(
     return EtcdProcess(config, removed=removed.set if removed else lambda: None)
 
 
+def pid_of(process: EtcdProcess) -> int:
+    return process.pid or 0
+
+
 async def until_led(client: EtcdClient) -> int:
     """Wait for a leader; its member id."""
     async with asyncio.timeout(30):
@@ -73,15 +77,15 @@ async def test_member_comes_back_after_it_was_killed_and_ends_with_us(tmp_path: 
     client = EtcdClient(process.config.access)
     try:
         await until_led(client)
-        first = process.pid or 0
+        first = pid_of(process)
         assert process.has_data
         os.kill(first, signal.SIGKILL)
         async with asyncio.timeout(30):
-            while (process.pid or first) == first:  # noqa: ASYNC110 (a process of its own)
+            while pid_of(process) in {0, first}:  # noqa: ASYNC110 (a process of its own)
                 await asyncio.sleep(0.02)
         await until_led(client)
     finally:
-        second = process.pid or 0
+        second = pid_of(process)
         await client.close()
         await process.stop()
     assert second

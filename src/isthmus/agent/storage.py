@@ -1,0 +1,708 @@
+"""Forms the storage cluster of a datacenter, joins it, and keeps our member of it.
+
+A server without data asks the others how far they are (`server.formation` decides what follows),
+then either forms a cluster with them or joins theirs. What it learns is on disk before it counts:
+
+``promise.json``   the attempt that we promised to start in
+``plan.json``      coordinator only, until everyone has started: the cluster, its certificates, and
+                   the authority that signed them
+``cluster.json``   the cluster that our member is in
+
+Source: design of storage, §10.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from isthmus.engine.etcd_api import (
+    MESSAGES,
+    CallFailed,
+    EtcdClient,
+    compare_revision,
+    get,
+    put,
+)
+from isthmus.engine.etcd_certificates import (
+    Authority,
+    make_authority,
+    make_request,
+    needs_renewal,
+    sign,
+)
+from isthmus.engine.etcd_process import EtcdProcess, Formation
+from isthmus.errors import (
+    PERMISSION_DENIED,
+    InvalidRequest,
+    IsthmusError,
+    PermissionDenied,
+    RequestError,
+    Unavailable,
+)
+from isthmus.model.storage import (
+    CANCEL,
+    JOIN,
+    MEMBER,
+    MOVE,
+    NO_STORAGE,
+    PROMISE,
+    PROMISED,
+    SIGN,
+    START,
+    STATUS,
+    StorageMember,
+    StorageReply,
+    StorageRequest,
+)
+from isthmus.net.client import ServerTarget
+from isthmus.net.files import Files
+from isthmus.net.tasks import TaskScope
+from isthmus.server.formation import Coordinate, Join, Promise, Wait, decide
+from isthmus.server.forward import RemoteCaller
+
+logger = logging.getLogger(__name__)
+
+METHOD: Final = "Isthmus.Storage"
+STEP_INTERVAL: Final = 0.5
+"""Seconds between two looks at the other servers while there is no cluster."""
+CALL_TIMEOUT: Final = 5.0
+START_TIMEOUT: Final = 60.0
+"""Seconds for our member to be part of a cluster that works; a warning follows, then again."""
+RENEWAL_INTERVAL: Final = 6 * 3600.0
+_WARNING_INTERVAL: Final = 15.0
+_AUTHORITY_KEY: Final = b"m/storage-ca"
+_FILE_SIZE_MAX: Final = 1024 * 1024
+_MEMBERS_MAX: Final = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageKeeperConfig:
+    """Who we are.
+
+    Attributes:
+        datacenter: Our datacenter.
+        member: Us, as a member of the cluster.
+        peer_host: IP address in `member.peer_url`.
+        expect: How many servers make up a new datacenter; 0: we only join.
+        directory: Where the keeper's files are.
+    """
+
+    datacenter: str
+    member: StorageMember
+    peer_host: str
+    expect: int
+    directory: Path
+
+
+class StorageKeeper:
+    """Keeps this server's member of the storage cluster.
+
+    Args:
+        config: Who we are.
+        process: Our member.
+        servers: The other living servers of our datacenter by server id.
+        caller: Calls them.
+        files: Reads and writes the keeper's files.
+        wall: Reads the calendar clock.
+        entropy: Makes that many random bytes.
+    """
+
+    def __init__(
+        self,
+        config: StorageKeeperConfig,
+        process: EtcdProcess,
+        *,
+        servers: Callable[[], Mapping[str, ServerTarget]],
+        caller: RemoteCaller,
+        files: Files,
+        wall: Callable[[], datetime],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._config, self._process = config, process
+        self._servers, self._caller = servers, caller
+        self._files, self._wall, self._entropy = files, wall, entropy
+        self._client = EtcdClient(process.config.access)
+        self._promise = Promise()
+        self._cluster: _Cluster | None = None
+        self._step = asyncio.Event()
+        self._warned: dict[str, float] = {}
+        self._scope = TaskScope()
+
+    # Life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Read what we know from earlier; then `answer` may be called.
+
+        Raises:
+            Unavailable: A file cannot be read; the text names it.
+        """
+        promise = await self._read("promise.json")
+        if promise is not None:
+            self._promise = Promise(promise["token"], promise["coordinator"], promise["made_at"])
+        cluster = await self._read("cluster.json")
+        if cluster is not None:
+            self._cluster = _Cluster.of(cluster)
+
+    async def run(self) -> None:
+        """Return once our member is part of a cluster that works.
+
+        Raises:
+            EngineUnavailable: There is no fit etcd to run.
+        """
+        await self._process.check()
+        plan = await self._read("plan.json")
+        if plan is not None:
+            await self._carry_out(plan)
+        while self._cluster is None:
+            await self._form_or_join()
+            if self._cluster is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STEP_INTERVAL):
+                        await self._step.wait()
+                self._step.clear()
+        await self._start_member()
+        if plan is not None or await self._read("plan.json") is not None:
+            await self._keep_authority()
+        self._scope.spawn(self._renew())
+
+    async def close(self) -> None:
+        """Stop our member and everything else."""
+        await self._scope.close()
+        await self._client.close()
+        await self._process.stop()
+
+    def wake(self) -> None:
+        """A server came or went: look again soon."""
+        self._step.set()
+
+    @property
+    def is_member(self) -> bool:
+        """Whether we know a cluster that we are part of."""
+        return self._cluster is not None
+
+    # Forming and joining ----------------------------------------------------------------------
+
+    async def _form_or_join(self) -> None:
+        servers = dict(self._servers())
+        answers = dict(
+            zip(
+                servers,
+                await asyncio.gather(*(self._ask(target) for target in servers.values())),
+                strict=True,
+            )
+        )
+        decision = decide(
+            own_id=self._config.member.server_id, expect=self._config.expect, answers=answers
+        )
+        match decision:
+            case Wait(reason):
+                self._warn(f"waiting for the storage of this datacenter: {reason}")
+            case Join(candidates):
+                for server in candidates:
+                    if await self._join(servers[server]):
+                        return
+            case Coordinate(others):
+                await self._form({server: servers[server] for server in others})
+
+    async def _ask(self, target: ServerTarget) -> StorageReply | None:
+        """What a server says of itself; None when it does not answer."""
+        try:
+            return await self._call(target, StorageRequest(operation=STATUS))
+        except IsthmusError as error:
+            logger.debug("server %s does not say whether it has data: %s", target.node, error)
+            return None
+
+    async def _form(self, others: Mapping[str, ServerTarget]) -> None:
+        """Form the cluster, if all of them promise."""
+        config = self._config
+        token = uuid.UUID(bytes=self._entropy(16), version=4).hex
+        if not self._may_promise(token, config.member.server_id):
+            self._warn("waiting: this server has promised itself to another's attempt")
+            return
+        await self._keep_promise(token, config.member.server_id)
+        members, requests = [config.member], {config.member.server_id: self._own_request()}
+        try:
+            for server, target in others.items():
+                reply = await self._call(
+                    target,
+                    StorageRequest(
+                        operation=PROMISE, token=token, coordinator=config.member.server_id
+                    ),
+                )
+                if reply.member.server_id != server or not reply.request:
+                    raise InvalidRequest(f"server {target.node} answered for another one")
+                members.append(reply.member)
+                requests[server] = reply.request
+        except IsthmusError as error:
+            self._warn(f"could not form the storage cluster: {error}")
+            await self._release(token, others)
+            return
+        authority = make_authority(f"Storage of {config.datacenter}", wall=self._wall())
+        plan = {
+            "token": token,
+            "members": [_as_dict(member) for member in members],
+            "certificates": {
+                server: _text(sign(authority, request, name=server, wall=self._wall()))
+                for server, request in requests.items()
+            },
+            "ca": _text(authority.certificate),
+            "ca_key": _text(authority.key),
+        }
+        await self._write("plan.json", plan)
+        logger.info(
+            "forming the storage cluster with %s",
+            ", ".join(member.node for member in members[1:]) or "nobody else",
+        )
+        await self._carry_out(plan)
+
+    async def _release(self, token: str, others: Mapping[str, ServerTarget]) -> None:
+        for target in others.values():
+            with contextlib.suppress(IsthmusError):
+                await self._call(target, StorageRequest(operation=CANCEL, token=token))
+        await self._keep_promise("", "")
+
+    async def _carry_out(self, plan: dict[str, Any]) -> None:
+        """Start our own member of a planned cluster, and go on telling the others to."""
+        own = self._config.member.server_id
+        members = tuple(StorageMember(**member) for member in plan["members"])
+        if self._cluster is None:
+            await self._enter(
+                _Cluster(plan["token"], members, new=True),
+                ca=_data(plan["ca"]),
+                certificate=_data(plan["certificates"][own]),
+            )
+        for member in members:
+            if member.server_id != own:
+                request = StorageRequest(
+                    operation=START,
+                    token=plan["token"],
+                    coordinator=own,
+                    members=members,
+                    certificate=_data(plan["certificates"][member.server_id]),
+                    ca=_data(plan["ca"]),
+                )
+                self._scope.spawn(self._tell_to_start(member, request))
+
+    async def _tell_to_start(self, member: StorageMember, request: StorageRequest) -> None:
+        """Until it has heard."""
+        while True:
+            target = self._servers().get(member.server_id)
+            if target is not None:
+                try:
+                    await self._call(target, request)
+                except RequestError as error:
+                    self._warn(f"server {member.node} does not start its storage: {error}")
+                except IsthmusError as error:
+                    logger.debug("could not tell %s to start: %s", member.node, error)
+                else:
+                    return
+            await asyncio.sleep(STEP_INTERVAL)
+
+    async def _join(self, target: ServerTarget) -> bool:
+        """Ask a member to add us; whether it did."""
+        try:
+            reply = await self._call(
+                target,
+                StorageRequest(
+                    operation=JOIN, sender=self._config.member, request=self._own_request()
+                ),
+            )
+        except IsthmusError as error:
+            self._warn(f"could not join the storage cluster through {target.node}: {error}")
+            return False
+        if not reply.members or not reply.certificate or not reply.ca:
+            self._warn(f"server {target.node} could not let us join its storage cluster")
+            return False
+        logger.info("joining the storage cluster through %s", target.node)
+        await self._enter(
+            _Cluster(reply.token, reply.members, new=False),
+            ca=reply.ca,
+            certificate=reply.certificate,
+        )
+        return True
+
+    async def _enter(self, cluster: "_Cluster", *, ca: bytes, certificate: bytes) -> None:
+        """Be part of a cluster from now on."""
+        self._process.config.files.write(ca=ca, certificate=certificate)
+        await self._write("cluster.json", cluster.as_dict())
+        self._cluster = cluster
+        await self._keep_promise("", "")
+        self._step.set()
+
+    # Our member -------------------------------------------------------------------------------
+
+    async def _start_member(self) -> None:
+        cluster = self._cluster
+        assert cluster is not None
+        own = self._config.member
+        known = next((m for m in cluster.members if m.server_id == own.server_id), None)
+        if self._process.has_data and known is not None and known.peer_url != own.peer_url:
+            await self._tell_new_address(cluster)
+        await self._process.start(
+            Formation(
+                members={m.server_id: m.peer_url for m in cluster.members},
+                token=cluster.token,
+                new=cluster.new,
+            )
+        )
+        await self._until_ready()
+
+    async def _tell_new_address(self, cluster: "_Cluster") -> None:
+        """Have another member say where we are now, before ours starts."""
+        request = StorageRequest(operation=MOVE, sender=self._config.member)
+        while True:
+            for target in self._servers().values():
+                try:
+                    await self._call(target, request)
+                except IsthmusError as error:
+                    logger.debug("could not tell %s our new address: %s", target.node, error)
+                else:
+                    members = tuple(
+                        self._config.member
+                        if member.server_id == self._config.member.server_id
+                        else member
+                        for member in cluster.members
+                    )
+                    self._cluster = _Cluster(cluster.token, members, cluster.new)
+                    await self._write("cluster.json", self._cluster.as_dict())
+                    return
+            if not self._servers() and len(cluster.members) == 1:
+                return
+            self._warn(
+                "this server has another address than before; waiting for another server to tell "
+                "the storage cluster"
+            )
+            await asyncio.sleep(STEP_INTERVAL)
+
+    async def _until_ready(self) -> None:
+        """Wait until our member has a leader, and says how long it has been."""
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        while True:
+            try:
+                status = await self._client.call("Status", MESSAGES["StatusRequest"]())
+            except CallFailed:
+                status = None
+            if status is not None and status.leader:
+                return
+            if clock.time() - started > START_TIMEOUT:
+                self._warn(
+                    f"the storage cluster has had no leader for {clock.time() - started:.0f} s; "
+                    "it needs a majority of its servers: check that they run and reach each "
+                    f"other on their peer ports ({', '.join(self._peers())})"
+                )
+            await asyncio.sleep(0.1)
+
+    def _peers(self) -> list[str]:
+        return [member.peer_url for member in self._cluster.members] if self._cluster else []
+
+    async def _keep_authority(self) -> None:
+        """Keep the authority in the storage itself, then forget the plan."""
+        plan = await self._read("plan.json")
+        if plan is None:
+            return
+        value = msgpack.packb([_data(plan["ca"]), _data(plan["ca_key"])])
+        request = MESSAGES["TxnRequest"](
+            compare=[compare_revision(_AUTHORITY_KEY, 0)], success=[put(_AUTHORITY_KEY, value)]
+        )
+        while True:
+            try:
+                await self._client.call("Txn", request)
+            except CallFailed as error:
+                logger.debug("could not keep the storage's authority yet: %s", error)
+                await asyncio.sleep(STEP_INTERVAL)
+            else:
+                break
+        self._scope.spawn(self._forget_plan())
+
+    async def _forget_plan(self) -> None:
+        """Once every member has started."""
+        while True:
+            try:
+                listed = await self._client.call("MemberList", MESSAGES["MemberListRequest"]())
+            except CallFailed:
+                listed = None
+            if listed is not None and all(member.name for member in listed.members):
+                await self._write("plan.json", {})  # It holds the authority's key no more.
+                return
+            await asyncio.sleep(STEP_INTERVAL)
+
+    async def _renew(self) -> None:
+        """Have our certificate signed again before it runs out."""
+        while True:
+            files = self._process.config.files
+            held = files.certificate.read_bytes()
+            if needs_renewal(held, addresses=[self._config.peer_host], wall=self._wall()):
+                try:
+                    authority = await self._authority()
+                    certificate = sign(
+                        authority,
+                        self._own_request(),
+                        name=self._config.member.server_id,
+                        wall=self._wall(),
+                    )
+                    files.write(ca=authority.certificate, certificate=certificate)
+                    logger.info("renewed the certificate of our storage member")
+                except IsthmusError as error:
+                    logger.warning("could not renew our storage certificate: %s", error)
+            await asyncio.sleep(RENEWAL_INTERVAL)
+
+    # What others ask --------------------------------------------------------------------------
+
+    async def answer(self, request: StorageRequest) -> StorageReply:
+        """Answer a step of another server.
+
+        Raises:
+            RequestError: It cannot be done; the text says why. Nothing changed.
+            Unavailable: Our storage does not answer now; ask again or another server.
+        """
+        steps = {
+            STATUS: self._answer_status,
+            PROMISE: self._answer_promise,
+            CANCEL: self._answer_cancel,
+            START: self._answer_start,
+            JOIN: self._answer_join,
+            SIGN: self._answer_sign,
+            MOVE: self._answer_move,
+        }
+        step = steps.get(request.operation)
+        if step is None:
+            raise InvalidRequest(f"unknown storage operation: {request.operation}")
+        return await step(request)
+
+    async def _answer_status(self, request: StorageRequest) -> StorageReply:
+        return self._status()
+
+    async def _answer_cancel(self, request: StorageRequest) -> StorageReply:
+        if self._promise.token == request.token:
+            await self._keep_promise("", "")
+        return self._status()
+
+    def _status(self) -> StorageReply:
+        cluster = self._cluster
+        if cluster is not None:
+            state, token = MEMBER, cluster.token
+        else:
+            state, token = (PROMISED if self._promise.token else NO_STORAGE), self._promise.token
+        return StorageReply(
+            member=self._config.member, state=state, expect=self._config.expect, token=token
+        )
+
+    def _may_promise(self, token: str, coordinator: str) -> bool:
+        wall = self._wall().timestamp()
+        return self._cluster is None and self._promise.allows(token, coordinator, wall=wall)
+
+    async def _answer_promise(self, request: StorageRequest) -> StorageReply:
+        if self._cluster is not None:
+            raise InvalidRequest(f"{self._config.member.node} is in a storage cluster already")
+        if not self._may_promise(request.token, request.coordinator):
+            raise InvalidRequest(
+                f"{self._config.member.node} has promised itself to another attempt"
+            )
+        await self._keep_promise(request.token, request.coordinator)
+        return StorageReply(
+            member=self._config.member,
+            state=PROMISED,
+            expect=self._config.expect,
+            token=request.token,
+            request=self._own_request(),
+        )
+
+    async def _answer_start(self, request: StorageRequest) -> StorageReply:
+        if self._cluster is not None:
+            if self._cluster.token != request.token:
+                raise InvalidRequest(f"{self._config.member.node} is in another storage cluster")
+            return self._status()
+        if self._promise.token != request.token:
+            raise InvalidRequest(f"{self._config.member.node} has not promised itself to this")
+        if not request.members or not request.certificate or not request.ca:
+            raise InvalidRequest("incomplete description of a storage cluster")
+        await self._enter(
+            _Cluster(request.token, request.members, new=True),
+            ca=request.ca,
+            certificate=request.certificate,
+        )
+        return self._status()
+
+    async def _answer_join(self, request: StorageRequest) -> StorageReply:
+        """Add a server as a learner; it is promoted when it has caught up."""
+        cluster, sender = self._cluster, request.sender
+        if cluster is None:
+            raise InvalidRequest(f"{self._config.member.node} is in no storage cluster yet")
+        if not sender.server_id or not sender.peer_url or not request.request:
+            raise InvalidRequest("incomplete request to join a storage cluster")
+        authority = await self._authority()
+        certificate = sign(authority, request.request, name=sender.server_id, wall=self._wall())
+        listed = (await self._etcd("MemberList", MESSAGES["MemberListRequest"]())).members
+        for member in listed:
+            if sender.peer_url in member.peerURLs or member.name == sender.server_id:
+                # It has no data, so this is what it was before it lost its disk, or an attempt
+                # that came to nothing.
+                logger.info("replacing storage member %s", sender.node)
+                await self._etcd("MemberRemove", MESSAGES["MemberRemoveRequest"](ID=member.ID))
+        if len(listed) >= _MEMBERS_MAX:
+            raise InvalidRequest(f"a datacenter has at most {_MEMBERS_MAX} servers")
+        added = await self._etcd(
+            "MemberAdd",
+            MESSAGES["MemberAddRequest"](peerURLs=[sender.peer_url], isLearner=True),
+        )
+        members = [
+            StorageMember(server_id=member.name, peer_url=member.peerURLs[0])
+            for member in added.members
+            if member.ID != added.member.ID and member.name
+        ]
+        return StorageReply(
+            member=self._config.member,
+            state=MEMBER,
+            token=cluster.token,
+            members=(*members, sender),
+            certificate=certificate,
+            ca=authority.certificate,
+        )
+
+    async def _answer_sign(self, request: StorageRequest) -> StorageReply:
+        authority = await self._authority()
+        if not request.request:
+            raise InvalidRequest("there is no request to sign")
+        certificate = sign(
+            authority, request.request, name=request.sender.server_id, wall=self._wall()
+        )
+        return StorageReply(
+            member=self._config.member, certificate=certificate, ca=authority.certificate
+        )
+
+    async def _answer_move(self, request: StorageRequest) -> StorageReply:
+        listed = await self._etcd("MemberList", MESSAGES["MemberListRequest"]())
+        for member in listed.members:
+            if member.name == request.sender.server_id:
+                await self._etcd(
+                    "MemberUpdate",
+                    MESSAGES["MemberUpdateRequest"](
+                        ID=member.ID, peerURLs=[request.sender.peer_url]
+                    ),
+                )
+                return self._status()
+        raise InvalidRequest(f"{request.sender.node} is no member of our storage cluster")
+
+    # Small steps ------------------------------------------------------------------------------
+
+    async def _authority(self) -> Authority:
+        """Who signs our members' certificates.
+
+        Raises:
+            Unavailable: It is not in the storage yet, or the storage is away.
+        """
+        answer = await self._etcd("Txn", MESSAGES["TxnRequest"](success=[get(_AUTHORITY_KEY)]))
+        found = answer.responses[0].response_range.kvs
+        if not found:
+            raise Unavailable("the storage cluster is being formed, ask again")
+        certificate, key = msgpack.unpackb(found[0].value)
+        return Authority(certificate, key)
+
+    async def _etcd(self, method: str, request: Any) -> Any:
+        try:
+            return await self._client.call(method, request)
+        except CallFailed as error:
+            raise Unavailable(str(error)) from error
+
+    async def _call(self, target: ServerTarget, request: StorageRequest) -> StorageReply:
+        reply: StorageReply = await self._caller.call(
+            target, METHOD, request, StorageReply, timeout=CALL_TIMEOUT
+        )
+        return reply
+
+    def _own_request(self) -> bytes:
+        files = self._process.config.files
+        return make_request(
+            files.own_key(),
+            name=self._config.member.server_id,
+            addresses=[self._config.peer_host],
+        )
+
+    async def _keep_promise(self, token: str, coordinator: str) -> None:
+        promise = Promise(token, coordinator, self._wall().timestamp())
+        if promise.token or self._promise.token:
+            await self._write(
+                "promise.json",
+                {"token": token, "coordinator": coordinator, "made_at": promise.made_at},
+            )
+        self._promise = promise
+
+    async def _read(self, name: str) -> dict[str, Any] | None:
+        path = self._config.directory / name
+        data = await self._files.read(path, size_max=_FILE_SIZE_MAX)
+        if data is None:
+            return None
+        try:
+            found = json.loads(data)
+        except ValueError as error:
+            raise Unavailable(
+                f"{path} is damaged ({error}): restore it, or remove the folder to have this "
+                "server join the other ones anew"
+            ) from error
+        assert isinstance(found, dict)
+        return found or None
+
+    async def _write(self, name: str, value: dict[str, Any]) -> None:
+        path = self._config.directory / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._files.replace(path, json.dumps(value, indent=1).encode())
+
+    def _warn(self, text: str) -> None:
+        """Log once in a while."""
+        now = asyncio.get_running_loop().time()
+        if now - self._warned.get(text, -_WARNING_INTERVAL) >= _WARNING_INTERVAL:
+            self._warned = {text: now}
+            logger.warning("%s", text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """The cluster that our member is in, as it was when it entered."""
+
+    token: str
+    members: tuple[StorageMember, ...]
+    new: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """As its file has it."""
+        members = [_as_dict(member) for member in self.members]
+        return {"token": self.token, "members": members, "new": self.new}
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> "_Cluster":
+        """From its file."""
+        members = tuple(StorageMember(**member) for member in found["members"])
+        return cls(found["token"], members, found["new"])
+
+
+def check_storage_caller(peer: object) -> None:
+    """Refuse a caller whose certificate says that it is no server of ours.
+
+    Raises:
+        PermissionDenied: It is a client's.
+    """
+    if getattr(peer, "is_client", False):
+        raise PermissionDenied(f"{PERMISSION_DENIED}: only servers form a datacenter's storage")
+
+
+def _as_dict(member: StorageMember) -> dict[str, str]:
+    return {"server_id": member.server_id, "node": member.node, "peer_url": member.peer_url}
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _data(text: str) -> bytes:
+    return base64.b64decode(text)

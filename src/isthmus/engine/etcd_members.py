@@ -1,0 +1,350 @@
+"""A managed cluster of etcd, seen from one of its members: who leads, who belongs, its upkeep.
+
+Source: design of storage, §7 "managed etcd", §10 "Later" and "Upkeep".
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from isthmus.engine.etcd import EtcdEngine
+from isthmus.engine.etcd_api import (
+    ALARM_DISARM,
+    ALARM_NOSPACE,
+    MESSAGES,
+    CallFailed,
+    EtcdAccess,
+    EtcdClient,
+)
+from isthmus.store.engine import Lead, LeaderInfo
+
+logger = logging.getLogger(__name__)
+
+STATUS_INTERVAL: Final = 0.05
+"""Seconds between two looks at our member: what a new leader takes to notice that it is one."""
+STATUS_TIMEOUT: Final = 1.0
+BACKSTOP_MIN: Final = 1.0
+BACKSTOP_MAX: Final = 2.0
+"""A leadership that is free for so many seconds may be claimed by any voter."""
+DEFRAGMENT_SIZE_MIN: Final = 512 * 1024 * 1024
+DEFRAGMENT_RATIO: Final = 2.0
+DEFRAGMENT_TIMEOUT: Final = 120.0
+QUIET_AFTER_JOIN: Final = 600.0
+"""Seconds after a member joined in which nothing is defragmented: old releases then corrupt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of the cluster.
+
+    Attributes:
+        number: etcd's own id.
+        name: The server's id; empty while it was never started.
+    """
+
+    number: int
+    name: str
+    peer_url: str
+    is_learner: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberStatus:
+    """What our member says of itself.
+
+    Attributes:
+        leads: Whether it is the cluster's leader.
+        leader: Number of the leader; 0 without one.
+        term, applied: Of etcd's log.
+        size, size_in_use: Bytes of its database.
+        alarms: What it complains of.
+    """
+
+    version: str
+    number: int
+    leader: int
+    is_learner: bool
+    term: int
+    applied: int
+    size: int
+    size_in_use: int
+    alarms: tuple[str, ...]
+
+    @property
+    def leads(self) -> bool:
+        """Whether our member is the leader."""
+        return self.leader == self.number
+
+
+class EtcdCluster:
+    """Calls about the cluster, through our member."""
+
+    def __init__(self, access: EtcdAccess) -> None:
+        self._client = EtcdClient(access)
+
+    async def status(self) -> MemberStatus:
+        """How our member is.
+
+        Raises:
+            CallFailed: It does not answer.
+        """
+        found = await self._client.call(
+            "Status", MESSAGES["StatusRequest"](), timeout=STATUS_TIMEOUT
+        )
+        return MemberStatus(
+            version=found.version,
+            number=found.header.member_id,
+            leader=found.leader,
+            is_learner=found.isLearner,
+            term=found.raftTerm,
+            applied=found.raftAppliedIndex,
+            size=found.dbSize,
+            size_in_use=found.dbSizeInUse,
+            alarms=tuple(found.errors),
+        )
+
+    async def members(self) -> tuple[Member, ...]:
+        """Everyone. Raises as `status`."""
+        found = await self._client.call("MemberList", MESSAGES["MemberListRequest"]())
+        return tuple(
+            Member(
+                number=member.ID,
+                name=member.name,
+                peer_url=member.peerURLs[0] if member.peerURLs else "",
+                is_learner=member.isLearner,
+            )
+            for member in found.members
+        )
+
+    async def promote(self, number: int) -> None:
+        """Let a learner vote. Raises as `status`, also while it has not caught up."""
+        await self._client.call("MemberPromote", MESSAGES["MemberPromoteRequest"](ID=number))
+
+    async def remove(self, number: int) -> None:
+        """Remove a member. Raises as `status`, also where the majority would be in danger."""
+        await self._client.call("MemberRemove", MESSAGES["MemberRemoveRequest"](ID=number))
+
+    async def move_leader(self, number: int) -> None:
+        """Hand etcd's own leadership over; only its leader can. Raises as `status`."""
+        await self._client.call("MoveLeader", MESSAGES["MoveLeaderRequest"](targetID=number))
+
+    async def defragment(self) -> None:
+        """Give the space of our member's database back; it does nothing else meanwhile."""
+        await self._client.call(
+            "Defragment", MESSAGES["DefragmentRequest"](), timeout=DEFRAGMENT_TIMEOUT
+        )
+
+    async def compact(self) -> None:
+        """Forget all history up to now."""
+        status = await self._client.call("Status", MESSAGES["StatusRequest"]())
+        await self._client.call(
+            "Compact",
+            MESSAGES["CompactionRequest"](revision=status.header.revision, physical=True),
+            timeout=DEFRAGMENT_TIMEOUT,
+        )
+
+    async def disarm(self) -> None:
+        """Take back the alarms that space had run out."""
+        await self._client.call(
+            "Alarm", MESSAGES["AlarmRequest"](action=ALARM_DISARM, alarm=ALARM_NOSPACE)
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+
+class MemberElection:
+    """Who leads is who etcd's leader belongs to. Implements `server.replica.Election`.
+
+    Writes are then one network trip shorter, and etcd's election is the only one there is.
+
+    Args:
+        cluster: Our member.
+        rng: Source of jitter for the case that nobody claims.
+    """
+
+    def __init__(self, cluster: EtcdCluster, *, rng: Random) -> None:
+        self._cluster, self._rng = cluster, rng
+        self._free_at: float | None = None
+        self.status: MemberStatus | None = None
+        """Our member's last answer; None while it gives none."""
+
+    def may_claim(self, leader: LeaderInfo | None, *, now: float) -> bool:
+        """Whether our member leads, or nobody has claimed for long."""
+        if leader is not None:
+            self._free_at = None
+            return False
+        status = self.status
+        if status is None or status.is_learner:
+            return False
+        if status.leads:
+            return True
+        if self._free_at is None:
+            self._free_at = now + self._rng.uniform(BACKSTOP_MIN, BACKSTOP_MAX)
+        return now >= self._free_at
+
+    def may_preempt(self, leader: LeaderInfo) -> bool:
+        """Whether our member leads: then who holds the key is late."""
+        return self.status is not None and self.status.leads and not self.status.is_learner
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Look at our member again and again, until cancelled.
+
+        Args:
+            changed: Called when our member began or ceased to lead, or has another leader.
+        """
+        while True:
+            before = self.status
+            try:
+                self.status = await self._cluster.status()
+            except CallFailed:
+                self.status = None
+            if (before and before.leader) != (self.status and self.status.leader):
+                changed()
+            await asyncio.sleep(STATUS_INTERVAL)
+
+
+class ManagedEtcdEngine(EtcdEngine):
+    """The engine on a cluster of our own: leadership is handed over with etcd's.
+
+    Args:
+        cluster: Our member.
+        options: As for `EtcdEngine`.
+    """
+
+    def __init__(self, cluster: EtcdCluster, access: EtcdAccess, **options: Any) -> None:
+        super().__init__(access, **options)
+        self._cluster = cluster
+
+    async def resign(self, lead: Lead, to: str = "") -> None:
+        """Hand over to a server, or to any other voter; best effort."""
+        try:
+            status = await self._cluster.status()
+            voters = [
+                member
+                for member in await self._cluster.members()
+                if member.number != status.number and not member.is_learner and member.name
+            ]
+            wanted = [member for member in voters if member.name == to] if to else voters
+            if status.leads and wanted:
+                await self._move(wanted)
+        except CallFailed as error:
+            logger.debug("could not hand etcd's leadership over: %s", error)
+        await super().resign(lead, to)
+
+    async def _move(self, candidates: list[Member]) -> None:
+        """To the first of them that takes it."""
+        for member in candidates:
+            try:
+                await self._cluster.move_leader(member.number)
+            except CallFailed as error:
+                logger.debug("%s does not take etcd's leadership: %s", member.name, error)
+            else:
+                return
+
+
+class ClusterKeeper:
+    """The leader's care for the members: promote, remove, make room.
+
+    Args:
+        cluster: Our member, which must lead.
+        presence: Which servers of the datacenter the LAN pool knows, by server id: True alive,
+            False failed. One that is missing has left.
+        dead_after: Seconds that a failed server stays a member.
+        cleanup: Whether dead servers are removed at all.
+    """
+
+    def __init__(
+        self,
+        cluster: EtcdCluster,
+        *,
+        presence: Callable[[], Mapping[str, bool]],
+        dead_after: Callable[[], float],
+        cleanup: Callable[[], bool],
+    ) -> None:
+        self._cluster, self._presence = cluster, presence
+        self._dead_after, self._cleanup = dead_after, cleanup
+        self._dead_since: dict[str, float] = {}
+        self._joined_at = 0.0
+        self._count = 0
+
+    async def look(self, *, now: float) -> None:
+        """One round of care; errors are for the next round.
+
+        Raises:
+            CallFailed: Our member does not answer.
+        """
+        members = await self._cluster.members()
+        if len(members) != self._count:
+            self._count, self._joined_at = len(members), now
+        for member in members:
+            if member.is_learner and member.name:
+                await self._promote(member)
+        await self._remove_dead(members, now=now)
+        status = await self._cluster.status()
+        if any("NOSPACE" in alarm for alarm in status.alarms):
+            await self._make_room()
+        elif (
+            status.size > DEFRAGMENT_SIZE_MIN
+            and status.size > DEFRAGMENT_RATIO * status.size_in_use
+            and now - self._joined_at > QUIET_AFTER_JOIN
+        ):
+            logger.info(
+                "defragmenting the storage: %d of %d bytes are in use",
+                status.size_in_use,
+                status.size,
+            )
+            await self._cluster.defragment()
+
+    async def _promote(self, member: Member) -> None:
+        try:
+            await self._cluster.promote(member.number)
+        except CallFailed as error:
+            logger.debug("storage member %s cannot vote yet: %s", member.name, error)
+        else:
+            logger.info("storage member %s votes from now on", member.name)
+
+    async def _remove_dead(self, members: tuple[Member, ...], *, now: float) -> None:
+        """Remove one server that is gone, if those that remain keep their majority."""
+        presence = self._presence()
+        alive = {name for name, is_alive in presence.items() if is_alive}
+        self._dead_since = {
+            member.name: self._dead_since.get(member.name, now)
+            for member in members
+            if member.name and member.name not in alive
+        }
+        voters = [member for member in members if not member.is_learner]
+        living = [member for member in voters if member.name in alive]
+        for member in members:
+            since = self._dead_since.get(member.name)
+            if since is None:
+                continue
+            has_left = member.name not in presence
+            waited = now - since > (_LEFT_TIME if has_left else self._dead_after())
+            if not waited or not (has_left or self._cleanup()):
+                continue
+            if 2 * len(living) <= len(voters) or len(living) < 1:
+                logger.debug("storage member %s stays: the majority would be lost", member.name)
+                continue
+            logger.warning(
+                "removing storage member %s: its server %s",
+                member.name,
+                "left" if has_left else f"has failed for {now - since:.0f} s",
+            )
+            await self._cluster.remove(member.number)
+            return
+
+    async def _make_room(self) -> None:
+        """The database had reached its quota: nothing can be written until this is done."""
+        logger.error("the storage has reached its quota (storage.quota_bytes): making room")
+        await self._cluster.compact()
+        await self._cluster.defragment()
+        await self._cluster.disarm()
+
+
+_LEFT_TIME: Final = 3.0
+"""Seconds that a server must be missing in the LAN pool: we may know nobody yet ourselves."""

@@ -1,0 +1,120 @@
+"""How the servers of a new datacenter agree, once, on who makes up their storage cluster.
+
+etcd wants one list of members, the same for all, before any of them starts: lists that differ make
+clusters that differ, and nobody would notice. So one server coordinates, with the lowest id of all,
+and each of the others promises itself to one attempt only, and keeps that promise over a restart.
+Two clusters would need twice the servers that were expected.
+
+This is the decision alone; who asks and who writes files is `agent.storage`.
+Source: design of storage, §10 "First start".
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from isthmus.model.storage import MEMBER, NO_STORAGE, PROMISED, StorageReply
+
+PROMISE_TIME: Final = 60.0
+"""Seconds after which a promise that nothing came of is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done yet."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """There is a cluster: ask one of these to let us in."""
+
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinate:
+    """It is for us to form the cluster, together with these."""
+
+    others: tuple[str, ...]
+
+
+Decision: TypeAlias = Wait | Join | Coordinate
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What this server has promised: to start in the cluster of one attempt, or none.
+
+    Attributes:
+        token: The attempt; empty: nothing is promised.
+        coordinator: Server id of who forms it.
+        made_at: When, in seconds since the epoch: it outlives a restart.
+    """
+
+    token: str = ""
+    coordinator: str = ""
+    made_at: float = 0.0
+
+    def allows(self, token: str, coordinator: str, *, wall: float) -> bool:
+        """Whether another attempt may have our promise now.
+
+        The same coordinator may begin anew: it knows that it gave its earlier attempt up.
+        """
+        if not self.token or self.token == token or self.coordinator == coordinator:
+            return True
+        return not 0 <= wall - self.made_at < PROMISE_TIME
+
+
+def decide(
+    *,
+    own_id: str,
+    expect: int,
+    answers: Mapping[str, StorageReply | None],
+) -> Decision:
+    """What a server without data does now.
+
+    Args:
+        own_id: Its server id.
+        expect: How many servers make up a new datacenter; 0: it only joins.
+        answers: What each other living server of the datacenter said of itself, by server id;
+            None: it did not answer.
+    """
+    members = [server for server, answer in answers.items() if _state(answer) == MEMBER]
+    if members:
+        return Join(tuple(sorted(members)))
+    if not expect:
+        return Wait("no server of this datacenter has data, and bootstrap_expect is not set here")
+    silent = sorted(server for server, answer in answers.items() if answer is None)
+    ready = [
+        server
+        for server, answer in answers.items()
+        if answer is not None and answer.expect == expect and answer.state in {NO_STORAGE, PROMISED}
+    ]
+    found = sorted([own_id, *ready])
+    if len(found) < expect:
+        differing = _differing(expect, answers)
+        return Wait(
+            f"{len(found)} of {expect} servers (bootstrap_expect) are there"
+            + (f"; do not answer yet: {', '.join(silent)}" if silent else "")
+            + (f"; expect another number: {differing}" if differing else "")
+        )
+    if silent and min(silent) < found[0]:
+        return Wait(f"server {min(silent)} has yet to say whether it has data")
+    if found[0] != own_id:
+        return Wait(f"server {found[0]} forms the storage cluster")
+    return Coordinate(tuple(found[1:expect]))
+
+
+def _state(answer: StorageReply | None) -> str:
+    return answer.state if answer is not None else NO_STORAGE
+
+
+def _differing(expect: int, answers: Mapping[str, StorageReply | None]) -> str:
+    found: Sequence[str] = [
+        f"{answer.member.node} ({answer.expect})"
+        for answer in answers.values()
+        if answer is not None and answer.expect != expect
+    ]
+    return ", ".join(sorted(found))
