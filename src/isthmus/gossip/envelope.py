@@ -115,7 +115,9 @@ class Envelope:
     def packet(self, messages: Sequence[bytes], *, checksum: bool) -> bytes:
         """One datagram of these messages."""
         data = wire.join_compound(messages)
-        if self._config.compress and len(data) >= COMPRESS_SIZE_MIN:
+        # An ack alone is a coordinate: digits as good as random, which never get shorter.
+        promising = len(data) >= COMPRESS_SIZE_MIN and data[0] != wire.MessageType.ACK
+        if self._config.compress and promising:
             compressed = wire.compress(data)
             if len(compressed) < len(data):
                 data = compressed

@@ -51,6 +51,12 @@ def test_only_what_gets_shorter_is_compressed() -> None:
     assert make(replace(LAN, compress=False)).packet([LONG], checksum=False) == LONG
 
 
+def test_ack_alone_is_sent_as_it_is_but_with_rumours_it_is_compressed() -> None:
+    ack = wire.encode_message(wire.Ack(seq_no=7, payload=bytes(200)))
+    assert make().packet([ack], checksum=False) == ack
+    assert len(make().packet([ack, LONG], checksum=False)) < len(LONG)
+
+
 def test_budget_leaves_room_for_the_layers() -> None:
     """protocol/gossip.md §1.7: 1400 - 2 - label - encryption."""
     labelled = replace(LAN, label=b"dc1")
