@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from support.agent_process import AgentProcess
+from support.federation import Federation
+from support.netns import Sites
 from support.processes import ISTHMUS, eventually, shown_on_failure
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
@@ -231,3 +233,45 @@ def test_encryption_is_switched_on_in_a_running_federation(tmp_path: Path) -> No
             eventually(lambda: text in left_out.output(), timeout=10, what="join is refused")
         members = pair.agents["dc2"].get("/v1/agent/members?wan=1")
         assert [one["Name"] for one in members if one["Status"] == 1] == ["dc2s.dc2"]
+
+
+@pytest.mark.namespaces
+def test_keys_are_rotated_through_gateways_and_who_is_cut_off_catches_up(
+    sites: Sites, tmp_path: Path
+) -> None:
+    federation = Federation(sites, tmp_path)
+    try:
+        for site in sites.sites:
+            federation.start_server(site, encrypt=FIRST)
+            federation.start_gateway(site)
+        federation.wait_until_formed()
+        _, second, third = sites.sites
+        expected = {"WAN": [f"{SECOND} [3/3]"]}
+        expected |= {f"{site.name} (LAN)": [f"{SECOND} [1/1]"] for site in sites.sites}
+
+        def keyring(*args: str) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                second.command(*ISTHMUS, "keyring", f"-http-addr={second.server}:8500", *args),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+
+        with shown_on_failure(*federation.processes()):
+            sites.cut(third)
+            failed = keyring(f"-install={SECOND}")
+            assert failed.returncode == 1
+            assert f"* {third.name} (LAN) error: " in failed.stderr
+            assert f"* {third.name}: " in failed.stderr
+            done = failed.stderr.partition("done in: ")[2]
+            assert f"{second.name} (LAN) (1 member), {sites.sites[0].name} (LAN) (1 member)" in done
+            sites.heal(third)
+            eventually(lambda: keyring(f"-install={SECOND}").returncode == 0, timeout=40)
+            for step in ("use", "remove"):
+                changed = keyring(f"-{step}={SECOND if step == 'use' else FIRST}")
+                assert (changed.returncode, changed.stderr) == (0, "")
+            assert listed(keyring("-list").stdout) == expected
+        assert sites.dropped("servers") == 0
+    finally:
+        federation.stop()
