@@ -239,17 +239,23 @@ class End(asyncio.Transport):
         self._keepalive = None
         if self._finished:
             return
-        answered = self.flow.is_stalled or (
-            self._carrier.carry(self.host, self.far.host, HEADER_SIZE) is not None
-            and self._carrier.carry(self.far.host, self.host, HEADER_SIZE) is not None
-        )
-        self._probes_lost = 0 if answered else self._probes_lost + 1
-        if self._probes_lost >= KEEPALIVE_PROBES:
-            self.flow.stop()
-            self.fail(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
-        elif answered and self.far._finished and self.far.flow.is_done:
-            self.deliver(Signal.RESET)
+        if self.flow.is_stalled:
+            self._probes_lost = 0  # What is sent again is a probe, too.
+        elif self._is_answered():
+            self._probes_lost = 0
+            if self.far._finished and self.far.flow.is_done:
+                self.deliver(Signal.RESET)
+        else:
+            self._probes_lost += 1
+            if self._probes_lost >= KEEPALIVE_PROBES:
+                self.flow.stop()
+                self.fail(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
         self._keepalive = self._carrier.timeline.call_later(KEEPALIVE_INTERVAL, self._probe)
+
+    def _is_answered(self) -> bool:
+        there = self._carrier.carry(self.host, self.far.host, HEADER_SIZE)
+        back = self._carrier.carry(self.far.host, self.host, HEADER_SIZE)
+        return there is not None and back is not None
 
     def _wake(self) -> None:
         if self._protocol is not None:
