@@ -474,20 +474,17 @@ class Memberlist:
         A tick gives up after as many steps as the ring is long, as the reference does; the
         minimum lets a pool of two probe at every tick, where the reference loses every other one.
         """
-        ring, place = self.table.ring, self._ring_place
-        if place < len(ring):  # Mostly, the next in turn is one.
-            self._ring_place = place + 1
-            node = self.table.nodes[ring[place]]
-            if not node.gone and node is not self.table.me:
-                return node
-        for _ in range(max(3, len(ring)) - 1):
-            if self._ring_place >= len(self.table.ring):
-                self.table.reset_ring(now=now)
+        table = self.table
+        steps = max(3, len(table.ring))
+        while steps:
+            steps -= 1
+            if self._ring_place >= len(table.ring):
+                table.reset_ring(now=now)
                 self._ring_place = 0
                 continue
-            node = self.table.nodes[self.table.ring[self._ring_place]]
+            node = table.nodes[table.ring[self._ring_place]]
             self._ring_place += 1
-            if not node.gone and node is not self.table.me:
+            if not node.gone and node is not table.me:
                 return node
         return None
 
