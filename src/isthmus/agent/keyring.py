@@ -3,7 +3,6 @@
 Source: protocol/gossip.md §14.6, §14.7.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,6 +19,7 @@ from isthmus.model.keyring import (
     decode_key,
 )
 from isthmus.net.gossip import KeyOperation, KeyResult
+from isthmus.net.keyring_file import KEYRING_SIZE_MAX, parse_keyring
 
 _FOLDER: Final = "serf"
 _FILES: Final = {False: "local", True: "remote"}
@@ -29,7 +29,6 @@ _OPERATIONS: Final = {
     USE: KeyOperation.USE,
     REMOVE: KeyOperation.REMOVE,
 }
-_FILE_SIZE_MAX: Final = 64 * 1024  # Far more than all keys that a keyring holds.
 
 
 class Pool(Protocol):
@@ -126,11 +125,11 @@ def keyring_warnings(config: AgentConfig) -> Iterator[str]:
         if path is None or not config.gossip.encrypt:
             continue
         try:
-            with path.open(encoding="utf-8") as file:
-                keys = json.loads(file.read(_FILE_SIZE_MAX))
+            with path.open("rb") as file:
+                keys = parse_keyring(file.read(KEYRING_SIZE_MAX))
         except (OSError, ValueError):
             continue
-        if isinstance(keys, list) and config.gossip.encrypt not in keys:
+        if decode_key(config.gossip.encrypt) not in keys:
             yield (
                 f"encrypt names a key that the {pool} keyring lacks, and the keyring counts: "
                 f"{path}; install the key with: isthmus keyring -install"
