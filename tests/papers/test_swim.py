@@ -5,9 +5,12 @@ from collections import Counter
 
 import pytest
 
+from isthmus.gossip.broadcast import BroadcastQueue
+from isthmus.gossip.members import OUR_VSN
 from isthmus.gossip.roster import MemberFailed, MemberJoined, MemberStatus
 from isthmus.wire import memberlist as wire
 from support.gossip_world import World
+from support.memberlist_core import QUIET, X_ADDR, Core, X
 
 
 def messages(world: World) -> list[tuple[float, str, str, wire.PacketMessage]]:
@@ -216,3 +219,235 @@ def test_all_members_learn_of_a_join_through_one_contact() -> None:
     world.join("late", names[5])
     world.run(until=world.now + 3)
     assert all((m := world.events(name, MemberJoined)) and m[-1][1] == "late" for name in names)
+
+
+def test_an_ack_counts_only_with_the_number_of_the_running_probe() -> None:
+    """§3.1: pings and acks carry the number of the initiator's protocol period."""
+    core = Core()
+    core.add("x")
+    now, ping = core.run_until_probe()
+    core.receive(wire.Ack(seq_no=ping.seq_no + 1), now=now)
+    core.core.handle_timer(now=now + QUIET.probe_timeout)
+    core.core.handle_timer(now=now + QUIET.probe_interval)
+    assert core.core.table.nodes["x"].status is wire.NodeStatus.SUSPECT
+
+
+def test_verdict_falls_at_the_end_of_the_period() -> None:
+    """§3.1: at the end of the period it checks whether any ack came, directly or through others."""
+    for answered in (False, True):
+        core = Core()
+        core.add("x")
+        core.add("y", b"\x0a\x00\x00\x03")
+        now, ping = core.run_until_probe()
+        core.core.handle_timer(now=now + QUIET.probe_timeout)
+        core.core.handle_timer(now=now + QUIET.probe_interval - 0.001)
+        nodes = core.core.table.nodes
+        assert nodes[ping.node].status is wire.NodeStatus.ALIVE
+        if answered:
+            core.receive(wire.Ack(seq_no=ping.seq_no), now=now + QUIET.probe_interval - 0.001)
+        core.core.handle_timer(now=now + QUIET.probe_interval)
+        expected = wire.NodeStatus.ALIVE if answered else wire.NodeStatus.SUSPECT
+        assert nodes[ping.node].status is expected
+
+
+def test_helper_forwards_the_ack_under_the_askers_number() -> None:
+    """§3.1: each helper pings the target and forwards its ack to the asker."""
+    core = Core()
+    core.receive(
+        wire.IndirectPing(
+            seq_no=99, target=b"\x0a\x00\x00\x03", port=7946, node="y",
+            source_addr=X_ADDR, source_port=7946, source_node="x",
+        )
+    )  # fmt: skip
+    ((target, _, (ping,)),) = core.sent()
+    assert isinstance(ping, wire.Ping)
+    assert target == ping.node == "y"
+    core.receive(wire.Ack(seq_no=ping.seq_no), now=0.1)
+    assert core.sent() == [("x", X, [wire.Ack(seq_no=99)])]
+
+
+def test_every_crash_is_found_by_every_member_that_lives() -> None:
+    """§2, §3.1: strong completeness, also when several members fail at once."""
+    world = World(seed=3)
+    names = world.add_pool(12)
+    for name in names[:5]:
+        world.crash(name)
+    world.run(until=world.now + 60)
+    for name in names[5:]:
+        assert {member for _, member in world.events(name, MemberFailed)} == set(names[:5])
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.05, 0.1])
+def test_lost_packets_are_made_up_for_by_helpers(loss: float) -> None:
+    """§3.1: an ack on any of the k paths is enough, so false detections are rare."""
+    world = World(seed=2, loss=loss)
+    names = world.add_pool(10)
+    world.run(until=120)
+    assert [world.events(name, MemberFailed) for name in names] == [[]] * 10
+
+
+def test_news_travel_on_requests_to_helpers_too() -> None:
+    """§4.1: updates are piggybacked on ping, ping-req and ack alike."""
+    core = Core()
+    for number, name in enumerate(("x", "y", "z"), 2):
+        core.add(name, bytes((10, 0, 0, number)))
+    now, _ = core.run_until_probe()
+    core.receive(
+        wire.Alive(incarnation=1, node="new", addr=b"\x0a\x00\x00\x09", port=1, vsn=OUR_VSN),
+        now=now,
+    )
+    core.core.handle_timer(now=now + 0.01)  # Gossip's own rounds are not what is looked at.
+    core.sent()
+    core.core.handle_timer(now=now + QUIET.probe_timeout)
+    asked = [messages for *_, messages in core.sent() if isinstance(messages[0], wire.IndirectPing)]
+    assert any(isinstance(message, wire.Alive) for messages in asked for message in messages)
+
+
+@pytest.mark.parametrize(("members", "times"), [(3, 4), (9, 4), (10, 8), (99, 8), (100, 12)])
+def test_an_update_is_sent_lambda_log_n_times(members: int, times: int) -> None:
+    """§4.1: each is piggybacked at most λ log n times (memberlist: λ = 4, ⌈log10(n + 1)⌉)."""
+    queue = BroadcastQueue(4)
+    queue.queue(b"news")
+    sent = 0
+    while queue.take(1000, overhead=2, member_count=members):
+        sent += 1
+    assert sent == times
+
+
+def test_updates_sent_fewer_times_go_first() -> None:
+    """§4.1: when not all fit, those gossiped fewer times so far are preferred."""
+    queue = BroadcastQueue(4)
+    queue.queue(b"old")
+    assert [each.data for each in queue.take(5, overhead=2, member_count=9)] == [b"old"]
+    queue.queue(b"new")
+    assert [each.data for each in queue.take(5, overhead=2, member_count=9)] == [b"new"]
+    assert len(queue.take(5, overhead=2, member_count=9)) == 1
+
+
+def test_member_without_an_ack_is_suspected_and_the_others_are_told() -> None:
+    """§4.2: it is not declared failed; it is marked suspected, and that is disseminated."""
+    world = World()
+    names = world.add_pool(6)
+    world.crash(names[5])
+    world.record_packets = True
+    world.run(until=world.now + 4)
+    assert any(isinstance(m, wire.Suspect) and m.node == names[5] for *_, m in messages(world))
+    for name in names[:5]:
+        node = world.sites[name].serf.memberlist.table.nodes[names[5]]
+        assert node.status is wire.NodeStatus.SUSPECT
+        assert world.events(name, MemberFailed) == []
+
+
+def test_suspected_members_are_probed_like_all_others() -> None:
+    """§4.2: for the choice of ping targets a suspected member is as good as one that is not."""
+    core = Core()
+    for number, name in enumerate(("x", "y", "z"), 2):
+        core.add(name, bytes((10, 0, 0, number)))
+    core.receive(wire.Suspect(incarnation=1, node="y", from_="elsewhere"))
+    asked = []
+    for _ in range(3):
+        now, ping = core.run_until_probe()
+        core.receive(wire.Ack(seq_no=ping.seq_no), now=now)
+        asked.append(ping.node)
+    assert sorted(asked) == ["x", "y", "z"]
+
+
+def test_suspicion_that_is_not_refuted_in_time_is_confirmed_to_all() -> None:
+    """§4.2: after a time-out the suspected is declared faulty, and that is disseminated."""
+    core = Core()
+    for number, name in enumerate(("x", "y", "z"), 2):
+        core.add(name, bytes((10, 0, 0, number)))
+    core.core.hold()
+    core.receive(wire.Suspect(incarnation=1, node="y", from_="x"), now=1.0)
+    core.receive(wire.Suspect(incarnation=1, node="y", from_="z"), now=1.0)
+    deadline = core.core.next_timer()
+    core.core.handle_timer(now=deadline)
+    assert core.core.table.nodes["y"].status is wire.NodeStatus.DEAD
+    core.core.release(now=deadline)
+    core.core.handle_timer(now=deadline)
+    told = [message for *_, messages in core.sent() for message in messages]
+    assert wire.Dead(incarnation=1, node="y", from_="me") in told
+
+
+@pytest.mark.parametrize(
+    ("held", "claim", "incarnation", "wins"),
+    [
+        ("alive", "alive", 6, True),
+        ("alive", "alive", 5, False),
+        ("alive", "suspect", 5, True),
+        ("alive", "suspect", 6, True),
+        ("alive", "suspect", 4, False),
+        ("suspect", "alive", 6, True),
+        ("suspect", "alive", 5, False),
+        ("suspect", "suspect", 4, False),
+        ("alive", "dead", 5, True),
+        ("suspect", "dead", 5, True),
+        ("suspect", "dead", 6, True),
+        ("dead", "suspect", 9, False),
+        ("dead", "dead", 9, False),
+        ("dead", "alive", 5, False),
+        # SWIM's Confirm is final, whatever the incarnations. In memberlist a member may come back,
+        # and an old claim of its death is void.
+        ("dead", "alive", 6, True),
+        ("alive", "dead", 4, False),
+    ],
+)
+def test_claims_override_each_other_by_incarnation(
+    held: str, claim: str, incarnation: int, wins: bool
+) -> None:
+    """§4.2: alive > suspect or alive of less; suspect > suspect of less, alive of no more; confirm.
+
+    What is held has incarnation 5.
+    """
+    core = Core()
+    tell(core, "alive", 5)
+    if held != "alive":
+        tell(core, held, 5)
+    before = core.core.table.nodes["x"]
+    was = (before.status, before.incarnation)
+    core.core.rumours.forget("x")
+    tell(core, claim, incarnation)
+    node = core.core.table.nodes["x"]
+    expected = (wire.NodeStatus[claim.upper()], incarnation) if wins else was
+    assert (node.status, node.incarnation) == expected
+    assert (len(core.core.rumours) > 0) == wins
+
+
+def tell(core: Core, claim: str, incarnation: int) -> None:
+    """Say this about x."""
+    match claim:
+        case "alive":
+            core.receive(
+                wire.Alive(incarnation=incarnation, node="x", addr=X_ADDR, port=7946, vsn=OUR_VSN)
+            )
+        case "suspect":
+            core.receive(wire.Suspect(incarnation=incarnation, node="x", from_="z"))
+        case _:
+            core.receive(wire.Dead(incarnation=incarnation, node="x", from_="z"))
+
+
+def test_accusation_of_an_earlier_incarnation_is_not_refuted_again() -> None:
+    """§4.2: the number goes up when it is suspected in its current incarnation, only then."""
+    core = Core()
+    core.receive(wire.Suspect(incarnation=1, node="me", from_="x"))
+    assert core.core.table.me.incarnation == 2
+    core.receive(wire.Suspect(incarnation=1, node="me", from_="y"))
+    assert core.core.table.me.incarnation == 2
+
+
+def test_each_round_probes_every_member_once_in_a_new_order() -> None:
+    """§4.3: the list is traversed in order, then brought into a new random order."""
+    core = Core()
+    names = [f"n{number}" for number in range(8)]
+    for number, name in enumerate(names):
+        core.add(name, bytes((10, 0, 0, number)))
+    rounds = []
+    for _ in range(6):
+        asked = []
+        while len(asked) < len(names):
+            now, ping = core.run_until_probe()
+            core.receive(wire.Ack(seq_no=ping.seq_no), now=now)
+            asked.append(ping.node)
+        rounds.append(tuple(asked))
+    assert all(sorted(asked) == names for asked in rounds)
+    assert len(set(rounds)) == len(rounds)
