@@ -6,16 +6,24 @@ of the answers gives the name up.
 Source: protocol/gossip.md §13.7.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from isthmus.errors import ProtocolError
-from isthmus.gossip.members import normalise_addr, pack_addr
+from isthmus.gossip.members import addr_text, normalise_addr, pack_addr
+from isthmus.gossip.outputs import Warned
 from isthmus.gossip.queries import INTERNAL_QUERY_PREFIX, QueryResult
 from isthmus.gossip.roster import Member
 from isthmus.wire import serf as wire
+from isthmus.wire.memberlist import NodeState
 
 CONFLICT_QUERY: Final = INTERNAL_QUERY_PREFIX + "conflict"
+CONFLICT_VOTE_INTERVAL: Final = 30.0
+"""Between two votes about our name, however often the other claims it."""
+CONFLICTS_MAX: Final = 64
+"""Names claimed by two members that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,56 @@ class ConflictLost:
     name: str
     matching: int
     answers: int
+
+
+class Conflicts:
+    """Notes which names two members claim, and puts ours to the vote.
+
+    Args:
+        name: Ours.
+        vote: Asks the others where they know it; `finish_vote` follows. May do nothing.
+        emit: Receives warnings and, after a lost vote, ConflictLost.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        vote: Callable[[float], None],
+        emit: Callable[[Warned | ConflictLost], None],
+    ) -> None:
+        self._name, self._vote, self._emit = name, vote, emit
+        self._vote_at = -inf
+        self.claims: dict[str, tuple[str, float]] = {}
+        """Names that another member claims too: its address, and when it did so last."""
+
+    def note(self, known: NodeState, claimed: NodeState, *, now: float) -> None:
+        """Two members claim one name: warn once, however often both say so."""
+        name = known.name
+        ours, theirs = (f"{addr_text(node.addr)}:{node.port}" for node in (known, claimed))
+        address, _ = self.claims.get(name, ("", 0.0))
+        if address != theirs:
+            text = (
+                f"Name conflict for '{name}' both {ours} and {theirs} are claiming:"
+                " give every datacenter, and every server in it, a name of its own"
+            )
+            self._emit(Warned(text))
+        if name in self.claims or len(self.claims) < CONFLICTS_MAX:
+            self.claims[name] = (theirs, now)
+        if name == self._name and now >= self._vote_at:
+            self._vote_at = now + CONFLICT_VOTE_INTERVAL
+            self._vote(now)
+
+    def finish_vote(self, result: QueryResult, me: Member) -> bool:
+        """Find out from the answers whether we keep our name; return whether we lost it."""
+        vote = count_votes(result, me)
+        figures = f"[{vote.matching} / {vote.answers}]"
+        if not vote.lost:
+            self._emit(Warned(f"name conflict resolution: we keep our name {figures}"))
+            return False
+        self._emit(Warned(f"minority in name conflict resolution, quitting {figures}"))
+        self._emit(ConflictLost(self._name, vote.matching, vote.answers))
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ Source: protocol/gossip.md §13.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from random import Random
 from typing import Final, TypeAlias
 
 from isthmus.errors import InvalidRequest, ProtocolError, Unavailable
 from isthmus.gossip.broadcast import Broadcast, BroadcastQueue, Tally
 from isthmus.gossip.config import GossipConfig
-from isthmus.gossip.conflict import CONFLICT_QUERY, ConflictLost, conflict_answer, count_votes
+from isthmus.gossip.conflict import CONFLICT_QUERY, ConflictLost, Conflicts, conflict_answer
 from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.envelope import Codec
 from isthmus.gossip.keyring import Keyring
@@ -28,8 +27,8 @@ from isthmus.gossip.keys import (
     key_request,
 )
 from isthmus.gossip.lamport import LamportClock
+from isthmus.gossip.leaving import Leaving, Stage
 from isthmus.gossip.memberlist import Memberlist
-from isthmus.gossip.members import addr_text
 from isthmus.gossip.outputs import (
     Address,
     CloseStream,
@@ -56,7 +55,6 @@ from isthmus.gossip.queries import (
     QueryResult,
     Question,
 )
-from isthmus.gossip.recent import RecentEvents
 from isthmus.gossip.roster import (
     Member,
     MemberEvent,
@@ -68,6 +66,7 @@ from isthmus.gossip.roster import (
     member_of,
 )
 from isthmus.gossip.streams import JoinTarget
+from isthmus.gossip.user_events import UserEvents
 from isthmus.gossip.userstate import UserState
 from isthmus.wire import memberlist as packets
 from isthmus.wire import serf as wire
@@ -76,10 +75,6 @@ MergeCheck: TypeAlias = Callable[[Sequence[Member]], str | None]
 """Says why these members must not be let in, or None; a pure function."""
 
 QUEUE_CHECK_INTERVAL: Final = 30.0
-CONFLICT_VOTE_INTERVAL: Final = 30.0
-"""Between two votes about our name, however often the other claims it."""
-CONFLICTS_MAX: Final = 64
-"""Names claimed by two members that are remembered."""
 TAGS_TOO_LONG: Final = f"Encoded length of tags exceeds limit of {wire.TAGS_SIZE_MAX} bytes"
 
 _LEAVE_INTENT_TOKEN: Final = 1
@@ -130,19 +125,6 @@ SerfOutput: TypeAlias = (
 )
 
 
-class _Stage(Enum):
-    """How far our own leaving is."""
-
-    MEMBER = auto()
-    INTENT = auto()
-    """The intent is being sent."""
-    DEPARTURE = auto()
-    """Memberlist says goodbye."""
-    LINGER = auto()
-    """Everything is said; we answer probes for a moment."""
-    LEFT = auto()
-
-
 class Serf:
     """One pool, complete.
 
@@ -184,7 +166,6 @@ class Serf:
     ) -> None:
         self.name, self.config, self._rng = name, config, rng
         self._resolve_conflicts = resolve_conflicts
-        self._vote_at = now
         self._merge_check = merge_check
         self._outputs: list[SerfOutput] = []
         self.clock, self.event_clock, self.query_clock = (
@@ -197,7 +178,9 @@ class Serf:
         self._intent_queue = BroadcastQueue(config.retransmit_mult, self.tally)
         self._query_queue = BroadcastQueue(config.retransmit_mult, self.tally)
         self._event_queue = BroadcastQueue(config.retransmit_mult, self.tally)
-        self._recent_events = RecentEvents(config.event_buffer)
+        self._user_events = UserEvents(
+            config, clock=self.event_clock, spread=self._spread_event, tell=self._tell_event
+        )
         self._user_state = UserState()
         self._roster = Roster(config, emit=self._tell_member)
         self._queries = Queries(
@@ -221,8 +204,8 @@ class Serf:
             name, enabled=config.coordinates, rng=Random(f"coordinate of {name}")
         )
         """Where we and the members lie."""
-        self._stage = _Stage.MEMBER
-        self._stage_at: float | None = None
+        self._conflicts = Conflicts(name, vote=self._vote, emit=self._outputs.append)
+        self._leaving = Leaving(config)
         self._reap_at = now + config.reap_interval
         self._reconnect_at = now + config.reconnect_interval
         self._queue_check_at = now + QUEUE_CHECK_INTERVAL
@@ -241,8 +224,6 @@ class Serf:
             is_remote=is_remote,
             codec=codec,
         )
-        self.conflicts: dict[str, tuple[str, float]] = {}
-        """Names that another member claims too: its address, and when it did so last."""
         self._roster.node_joined(self.memberlist.table.me.record())
         self._absorb(now=now)
 
@@ -255,6 +236,11 @@ class Serf:
     def member(self, name: str) -> Member | None:
         """One of them; None when it is not known."""
         return self._roster.get(name)
+
+    @property
+    def conflicts(self) -> Mapping[str, tuple[str, float]]:
+        """Names that another member claims too: its address, and when it did so last."""
+        return self._conflicts.claims
 
     def local_member(self) -> Member:
         """Ourselves."""
@@ -270,17 +256,15 @@ class Serf:
 
     def leave(self, *, now: float) -> None:
         """Leave the pool for good; LeaveFinished follows."""
-        if self._stage is not _Stage.MEMBER:
+        if not self._leaving.is_member:
             return
-        self._stage = _Stage.INTENT
+        alone = not self.memberlist.has_live_peers()
+        self._leaving.begin(alone=alone, now=now)
         leave = wire.Leave(ltime=self.clock.time, node=self.name)
         self.clock.increment()
         self._roster.receive_leave(leave, now=now)
-        if self.memberlist.has_live_peers():
+        if not alone:
             self._intent_queue.queue(_user(leave), token=_LEAVE_INTENT_TOKEN)
-            self._stage_at = now + self.config.broadcast_timeout
-        else:
-            self._stage_at = now
 
     def force_leave(self, name: str, *, prune: bool, now: float) -> None:
         """Declare that a failed member left; with `prune` it is forgotten at once."""
@@ -305,19 +289,7 @@ class Serf:
         Raises:
             InvalidRequest: It is too long; nothing was sent.
         """
-        ltime = self.event_clock.time
-        event = wire.UserEvent(ltime=ltime, name=name, payload=payload, cc=coalesce)
-        limit = self.config.user_event_size_max
-        data = wire.encode_message(event)
-        for size, when in ((len(name) + len(payload), "before"), (len(data), "after")):
-            if size > limit:
-                raise InvalidRequest(
-                    f"user event exceeds configured limit of {limit} bytes {when} encoding"
-                )
-        self.event_clock.increment()
-        self._receive_event(event)
-        self._event_queue.queue(_wrap(data))
-        return ltime
+        return self._user_events.fire(name, payload, coalesce=coalesce)
 
     def query(self, question: Question, *, now: float) -> int:
         """Ask all members; return the query's number. QueryFinished follows.
@@ -371,7 +343,7 @@ class Serf:
         self.clock.witness(clock)
         self.event_clock.witness(event_clock)
         self.query_clock.witness(query_clock)
-        self._recent_events.ltime_min = event_clock + 1
+        self._user_events.recent.ltime_min = event_clock + 1
         self._queries.recent.ltime_min = query_clock + 1
 
     def hold(self) -> None:
@@ -482,21 +454,22 @@ class Serf:
         if self._chores_at < due:
             due = self._chores_at
         if self._waits():
-            parts = (self._roster.next_prune(), self._queries.next_timer(), self._stage_at)
+            parts = (self._roster.next_prune(), self._queries.next_timer(), self._leaving.due)
             due = min([due, *(moment for moment in parts if moment is not None)])
         return due
 
     def _waits(self) -> bool:
         """Whether anything but our regular rounds may be due; seldom so."""
-        return bool(self._roster.prune_at or self._queries.open) or self._stage_at is not None
+        return bool(self._roster.prune_at or self._queries.open) or self._leaving.due is not None
 
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`; may be called early or late."""
         self.memberlist.handle_timer(now=now)
         self._absorb(now=now)
-        if now < self._chores_at and not self._waits():
+        waits = self._waits()
+        if not waits and now < self._chores_at:
             return
-        if self._waits():
+        if waits:
             self._roster.prune(now=now)
             self._queries.handle_timer(now=now)
             self._go_on_leaving(now=now)
@@ -518,7 +491,7 @@ class Serf:
         self._chores_at = min(self._reap_at, self._reconnect_at, self._queue_check_at)
 
     def _reconnect(self, *, now: float) -> None:
-        if self._stage is _Stage.MEMBER and not self.memberlist.held:
+        if self._leaving.is_member and not self.memberlist.held:
             member = self._roster.pick_failed(self._rng)
             if member is not None:
                 target = JoinTarget(member.name, (member.address, member.port))
@@ -533,16 +506,12 @@ class Serf:
 
     def _go_on_leaving(self, *, now: float) -> None:
         """Say what we intend, then goodbye, then linger."""
-        if self._stage is _Stage.INTENT and self._intent_queue.take_finished():
-            self._stage_at = now
-        if self._stage_at is None or now < self._stage_at:
+        sent = bool(self._intent_queue.take_finished())
+        if not self._leaving.go_on(intent_sent=sent, now=now):
             return
-        self._stage_at = None
-        if self._stage is _Stage.INTENT:
-            self._stage = _Stage.DEPARTURE
+        if self._leaving.stage is Stage.DEPARTURE:
             self.memberlist.leave(timeout=self.config.broadcast_timeout, now=now)
-        elif self._stage is _Stage.LINGER:
-            self._stage = _Stage.LEFT
+        else:
             self._outputs.append(LeaveFinished())
 
     # --- From memberlist ------------------------------------------------------------------------
@@ -567,12 +536,7 @@ class Serf:
             case NodeLeft(node):
                 self._roster.node_left(node, now=now)
             case NodeConflict(known, claimed):
-                self._note_conflict(
-                    known.name,
-                    f"{addr_text(known.addr)}:{known.port}",
-                    f"{addr_text(claimed.addr)}:{claimed.port}",
-                    now=now,
-                )
+                self._conflicts.note(known, claimed, now=now)
             case UserMessageReceived(payload):
                 self._receive_user_message(payload, now=now)
             case StateReceived():
@@ -584,9 +548,7 @@ class Serf:
                     self._broadcast_join(now=now)
                 self._outputs.append(output)
             case LeaveSent():
-                self._stage = _Stage.LINGER
-                alone = not self.memberlist.has_live_peers()
-                self._stage_at = now + (0 if alone else self.config.leave_propagate_delay)
+                self._leaving.departed(alone=not self.memberlist.has_live_peers(), now=now)
             case SendPacket() | OpenStream() | SendStream() | CloseStream() | Warned():
                 self._outputs.append(output)
 
@@ -597,23 +559,14 @@ class Serf:
         if isinstance(event, (MemberFailed, MemberLeft, MemberReaped)):
             self._queries.forget_member(event.member.name)
 
-    def _note_conflict(self, name: str, known: str, claimed: str, *, now: float) -> None:
-        """Two members claim one name: warn once, however often both say so."""
-        address, _ = self.conflicts.get(name, ("", 0.0))
-        if address != claimed:
-            text = (
-                f"Name conflict for '{name}' both {known} and {claimed} are claiming:"
-                " give every datacenter, and every server in it, a name of its own"
-            )
-            self._outputs.append(Warned(text))
-        if name in self.conflicts or len(self.conflicts) < CONFLICTS_MAX:
-            self.conflicts[name] = (claimed, now)
-        mine = name == self.name and self._stage is _Stage.MEMBER
-        if mine and self._resolve_conflicts and now >= self._vote_at:
-            self._vote_at = now + CONFLICT_VOTE_INTERVAL
-            with suppress(InvalidRequest, Unavailable):  # At the next claim, then.
-                question = Question(name=CONFLICT_QUERY, payload=name.encode(), patient=True)
-                self._queries.ask(question, now=now)
+    def _vote(self, now: float) -> None:
+        """Ask where the others know our name."""
+        if self._resolve_conflicts and self._leaving.is_member:
+            with suppress(InvalidRequest, Unavailable):  # At a later claim, then.
+                payload = self.name.encode()
+                self._queries.ask(
+                    Question(name=CONFLICT_QUERY, payload=payload, patient=True), now=now
+                )
 
     def _receive_user_message(self, payload: bytes, *, now: float) -> None:
         try:
@@ -630,7 +583,7 @@ class Serf:
                 if self._roster.receive_join(message, now=now):
                     self._intent_queue.queue(_wrap(payload))
             case wire.UserEvent():
-                if self._receive_event(message):
+                if self._user_events.receive(message):
                     self._event_queue.queue(_wrap(payload))
             case wire.Query():
                 if self._queries.receive(message, now=now):
@@ -647,8 +600,7 @@ class Serf:
     def _receive_leave(self, leave: wire.Leave, *, now: float) -> bool:
         self.clock.witness(leave.ltime)
         if leave.node == self.name:
-            here = self._stage is _Stage.MEMBER
-            if here and leave.ltime > self.local_member().status_ltime:
+            if self._leaving.is_member and leave.ltime > self.local_member().status_ltime:
                 self._broadcast_join(now=now)  # We mean to stay.
             return False
         news = self._roster.receive_leave(leave, now=now)
@@ -661,15 +613,12 @@ class Serf:
         self._roster.receive_join(join, now=now)
         self._intent_queue.queue(_user(join))
 
-    def _receive_event(self, event: wire.UserEvent) -> bool:
-        """Take in a user event; return whether it was news."""
-        self.event_clock.witness(event.ltime)
-        body = wire.UserEventBody(name=event.name, payload=event.payload)
-        if not self._recent_events.add(event.ltime, body, clock=self.event_clock.time):
-            return False
+    def _spread_event(self, data: bytes) -> None:
+        self._event_queue.queue(_wrap(data))
+
+    def _tell_event(self, event: wire.UserEvent) -> None:
         received = UserEventReceived(event.ltime, event.name, event.payload, event.cc)
         self._outputs.append(received)
-        return True
 
     def _spread_query(self, data: bytes) -> None:
         if self.memberlist.has_live_peers():
@@ -694,21 +643,10 @@ class Serf:
             counted = count_answers(result, member_count=finished.member_count)
             self._outputs.append(KeysAnswered(finished.id, counted))
         elif name == CONFLICT_QUERY:
-            self._count_votes(result)
+            if self._conflicts.finish_vote(result, self.local_member()):
+                self.memberlist.hold()
         else:
             self._outputs.append(QueryFinished(finished.id, result))
-
-    def _count_votes(self, result: QueryResult) -> None:
-        """Find out whether we keep our name, and stop if not."""
-        vote = count_votes(result, self.local_member())
-        figures = f"[{vote.matching} / {vote.answers}]"
-        if not vote.lost:
-            self._outputs.append(Warned(f"name conflict resolution: we keep our name {figures}"))
-            return
-        text = f"minority in name conflict resolution, quitting {figures}"
-        self._outputs.append(Warned(text))
-        self._outputs.append(ConflictLost(self.name, vote.matching, vote.answers))
-        self.memberlist.hold()
 
     def _receive_state(self, received: StateReceived, *, now: float) -> None:
         """Take in the serf half of a push/pull."""
@@ -740,14 +678,7 @@ class Serf:
             if name not in left:
                 self.clock.witness(ltime)
                 self._roster.receive_join(wire.Join(ltime=ltime, node=name), now=now, implied=True)
-        if received.join and received.ignore_old:
-            self._recent_events.ltime_min = max(self._recent_events.ltime_min, state.event_ltime)
-        for slot in state.events:
-            if slot is None:
-                continue
-            for body in slot.events:
-                event = wire.UserEvent(ltime=slot.ltime, name=body.name, payload=body.payload)
-                self._receive_event(event)
+        self._user_events.replay(state, ignore_old=received.join and received.ignore_old)
 
     # --- For memberlist (Upper) -----------------------------------------------------------------
 
@@ -765,7 +696,7 @@ class Serf:
         """Clocks, everyone's status, the remembered events."""
         return self._user_state.encode(
             self.members(),
-            self._recent_events,
+            self._user_events.recent,
             ltime=self.clock.time,
             event_ltime=self.event_clock.time,
             query_ltime=self.query_clock.time,
