@@ -316,6 +316,14 @@ class Network:
         model = self.link(source, target).model
         return model.median + model.extra
 
+    def uniform(self, group: str) -> Link | None:
+        """The link between any two machines of a group, if there is one and it is plain."""
+        if self._named:
+            return None
+        machine = next(known for known in self.machines.values() if known.group == group)
+        link = self.link(machine, machine)
+        return link if link.plain else None
+
     def plain(self, path: Sequence[Machine]) -> bool:
         """Whether no link of a path has a memory: what is drawn for it now holds later, too."""
         return all(self.link(source, target).plain for source, target in pairwise(path))

@@ -36,7 +36,7 @@ from isthmus.gossip.outputs import (
 from isthmus.gossip.roster import MemberStatus
 from isthmus.gossip.serf import MergeCheck, Serf, SerfEvent, SerfOutput
 from isthmus.gossip.streams import JoinTarget
-from isthmus.sim.network import Machine
+from isthmus.sim.network import Link, Machine
 from isthmus.sim.parcel import Parcel, ParcelCodec
 from isthmus.sim.world import Actor, Event, Message, Process, ProcessState, World
 from isthmus.wire import memberlist as wire
@@ -514,15 +514,23 @@ class Member(Actor):
         target = pool.members.get(node.name)
         if target is None or target.address != node.address:
             return False
-        path = pool.path(self, target)
-        if path is None:
-            return False
-        drawn = self._draw(target, path)
-        if drawn is None:
-            return False
         world = pool.world
+        network = world.network
+        if pool.direct_rules != network.rules:
+            pool.find_direct()
+        path: Path | None
+        if pool.direct is not None:  # The same as below, for most.
+            latency = pool.direct.latency
+            path = None
+            delay = latency(network.chance())
+            answer = latency(network.chance()), network.rules
+        else:
+            path = pool.path(self, target)
+            drawn = None if path is None else self._draw(target, path)
+            if drawn is None:
+                return False
+            path, delay, answer = drawn
         now = world.now
-        _, delay, answer = drawn
         back = answer[0]
         pinged_at = now + delay
         ack_at = pinged_at + back
@@ -533,7 +541,7 @@ class Member(Actor):
             or target.serf.tally.size
             or target.process.state is not _RUNNING
         ):
-            self._drawn = drawn
+            self._drawn = path or (self.machine, target.machine), delay, answer
             return False
         size = 1 if sequence < 0x80 else 2 if sequence < 0x100 else 3 if sequence < 0x10000 else 5
         bytes_sent = self.ping_size + target.name_size + size
@@ -653,11 +661,16 @@ class Pool:
         self.members: dict[str, Member] = {}
         """By name: the one that runs, or ran last."""
         self.by_address: dict[Address, Member] = {}
+        self.direct: Link | None = None
+        """The link between any two members, if it is the same for all and has no memory."""
+        self.direct_rules = -1
+        """State of the network's rules for which that holds."""
 
     def add(self, name: str, process: Process, *, tags: Mapping[str, str] | None = None) -> Member:
         """Start a member that knows nobody; of a known name: anew, with an empty memory."""
         member = Member(self, process, name, len(self.members), tags or {})
         self.members[name] = self.by_address[member.address] = member
+        self.direct_rules = -1
         member.touched()
         return member
 
@@ -685,6 +698,14 @@ class Pool:
     def find(self, name: str, address: Address) -> Member | None:
         """Whom a packet or stream for `name` at `address` reaches."""
         return self.by_address.get(address) if self.route is None else self.members.get(name)
+
+    def find_direct(self) -> None:
+        """Find `direct` anew."""
+        network = self.world.network
+        self.direct_rules, self.direct = network.rules, None
+        groups = {member.machine.group for member in self.members.values()}
+        if self.route is None and len(groups) == 1:
+            self.direct = network.uniform(groups.pop())
 
     def path(self, source: Member, target: Member) -> Path | None:
         """The machines from one member to another; None: there is no way now."""
