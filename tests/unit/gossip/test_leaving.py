@@ -6,11 +6,7 @@ from isthmus.gossip.leaving import Leaving, Stage
 
 def stages(leaving: Leaving, *moments: float) -> list[Stage]:
     """Stages that are entered at these moments, with nothing but time passing."""
-    found = []
-    for now in moments:
-        if leaving.go_on(intent_sent=False, now=now):
-            found.append(leaving.stage)
-    return found
+    return [leaving.stage for now in moments if leaving.go_on(intent_sent=False, now=now)]
 
 
 def test_member_that_stays_never_goes_on() -> None:
