@@ -443,7 +443,7 @@ def test_each_round_probes_every_member_once_in_a_new_order() -> None:
         core.add(name, bytes((10, 0, 0, number)))
     rounds = []
     for _ in range(6):
-        asked = []
+        asked: list[str] = []
         while len(asked) < len(names):
             now, ping = core.run_until_probe()
             core.receive(wire.Ack(seq_no=ping.seq_no), now=now)

@@ -5,6 +5,7 @@ Source: SWIM §4.2 (suspicion, incarnation numbers); protocol/gossip.md §4.
 
 import ipaddress
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ OUR_VSN: Final = bytes((1, 5, 2, 2, 5, 4))
 MEMBER_COUNT_MAX: Final = 1 << 16
 """Most members remembered; claims about further ones are ignored."""
 INCARNATION_MAX: Final = 2**32 - 1
+ADDRESSES_REMEMBERED_MAX: Final = 4096
+"""Texts of addresses that are kept: every ping brings its sender's."""
 
 _MAPPED_PREFIX: Final = bytes(10) + b"\xff\xff"
 _SAMPLE_ALL_MAX: Final = 64
@@ -53,6 +56,7 @@ def normalise_addr(addr: bytes) -> bytes:
     return addr[12:] if len(addr) == 16 and addr.startswith(_MAPPED_PREFIX) else addr
 
 
+@lru_cache(maxsize=ADDRESSES_REMEMBERED_MAX)
 def addr_text(addr: bytes) -> str:
     """Text of a 4-byte or 16-byte address."""
     return str(ipaddress.ip_address(addr))
