@@ -149,6 +149,25 @@ _FEDERATION: Final = (
     _key("leave_on_terminate", BOOL, "leave.on_terminate", "SIGTERM leaves the pools. Default: true on clients."),
     _key("skip_leave_on_interrupt", BOOL, "leave.skip_on_interrupt", "SIGINT does not leave the pools. Default: true on servers."),
 )
+_STORAGE: Final = (
+    _key("storage.engine", TEXT, "storage.engine", "Where data is kept: sqlite (one server), etcd (several), memory; auto: sqlite with bootstrap, etcd otherwise."),
+    _key("storage.endpoints", TEXTS, "storage.endpoints", "An etcd of your own, host:port each; empty: the servers run one themselves."),
+    _key("storage.ca_file", TEXT, "storage.ca_file", "Certificates that your etcd must have been issued by; empty: clear text."),
+    _key("storage.cert_file", TEXT, "storage.cert_file", "Our certificate for your etcd."),
+    _key("storage.key_file", TEXT, "storage.key_file", "Its key."),
+    _key("storage.username", TEXT, "storage.username", "Of your etcd's access control."),
+    _key("storage.password", SECRET, "storage.password", "Its password."),
+    _key("storage.prefix", TEXT, "storage.prefix", "What our keys in your etcd start with. Default: /isthmus/DATACENTER/."),
+    _key("storage.lease_ttl", DURATION, "storage.lease_ttl", "With your etcd: a leader that is gone is replaced after this.", positive=True),
+    _key("storage.max_txn_ops", INT, "storage.max_txn_ops", "What your etcd allows in one transaction (its --max-txn-ops).", positive=True),
+    _key("storage.max_request_bytes", INT, "storage.max_request_bytes", "What your etcd allows in one request (its --max-request-bytes).", positive=True),
+    _key("storage.etcd.binary", TEXT, "storage.etcd_binary", "The etcd that the servers run: a name in PATH, or a path."),
+    _key("storage.etcd.peer_port", PORT, "storage.peer_port", "Where it listens for the other servers, on advertise_addr."),
+    _key("storage.etcd.client_port", PORT, "storage.client_port", "Where it listens for us, on 127.0.0.1."),
+    _key("storage.etcd.heartbeat_interval", DURATION, "storage.heartbeat_interval", "Between two signs of life of its leader; one round trip between the servers is right.", positive=True),
+    _key("storage.etcd.election_timeout", DURATION, "storage.election_timeout", "Without a sign of life for so long another leads; at least 5 heartbeats.", positive=True),
+    _key("storage.etcd.quota_bytes", INT, "storage.quota_bytes", "How large its database may get.", positive=True),
+)
 _GOSSIP: Final = (
     _key("encrypt", SECRET, "gossip.encrypt", "Gossip key for the first start: 16, 24 or 32 bytes in base64 (isthmus keygen). Once there is a keyring file, that counts.", "encrypt"),
     _key("encrypt_verify_incoming", BOOL, "gossip.encrypt_verify_incoming", "Plain gossip is refused."),
@@ -370,7 +389,7 @@ IGNORED_PREFIXES: Final = ("telemetry.circonus_",)
 
 
 def _all() -> Iterator[Key]:
-    for section in (_IDENTITY, _ADDRESSES, _FEDERATION, _GOSSIP, _TLS, _DOORS, _LOCAL):
+    for section in (_IDENTITY, _ADDRESSES, _FEDERATION, _STORAGE, _GOSSIP, _TLS, _DOORS, _LOCAL):
         yield from section
     for name, (kind, about) in _LATER_NAMES.items():
         yield _later(name, kind, "", about)

@@ -126,6 +126,43 @@ class GossipTimers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageConfig:
+    """Where the datacenter's data is kept. Times in seconds, sizes in bytes.
+
+    Attributes:
+        engine: ``auto``, ``sqlite``, ``etcd`` or ``memory``.
+        endpoints: An etcd that somebody else runs; empty: the servers run one.
+        ca_file, cert_file, key_file, username, password: How to reach that one.
+        prefix: What our keys there start with; empty: ``/isthmus/DATACENTER/``.
+        lease_ttl: How long the leadership of a server that is gone lasts there.
+        max_txn_ops, max_request_bytes: What it allows.
+        etcd_binary: Program of the etcd that the servers run.
+        peer_port: Its port for the other servers.
+        client_port: Its port for us.
+        heartbeat_interval, election_timeout: Its pace.
+        quota_bytes: How large its database may get.
+    """
+
+    engine: str = "auto"
+    endpoints: tuple[str, ...] = ()
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    prefix: str = ""
+    lease_ttl: float = 10.0
+    max_txn_ops: int = 128  # etcd's default.
+    max_request_bytes: int = 1_572_864  # etcd's default.
+    etcd_binary: str = "etcd"
+    peer_port: int = 8304
+    client_port: int = 8305
+    heartbeat_interval: float = 0.1
+    election_timeout: float = 1.0
+    quota_bytes: int = 8 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GossipConfig:
     """Both pools.
 
@@ -376,6 +413,7 @@ class AgentConfig:
     ports: PortConfig = field(default_factory=PortConfig)
     connect: ConnectConfig = field(default_factory=ConnectConfig)
     join: JoinConfig = field(default_factory=JoinConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     gossip: GossipConfig = field(default_factory=GossipConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
@@ -394,6 +432,16 @@ class AgentConfig:
     checks: tuple[Definition, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def storage_engine(self) -> str:
+        """Which engine keeps the data: ``memory``, ``sqlite`` or ``etcd``."""
+        if self.storage.engine != "auto":
+            return self.storage.engine
+        if self.dev:
+            return "memory"
+        alone = self.bootstrap or self.bootstrap_expect == 1
+        return "sqlite" if alone and not self.storage.endpoints else "etcd"
 
     @property
     def primary(self) -> bool:

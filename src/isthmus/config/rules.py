@@ -37,8 +37,8 @@ _UNIX: Final = "unix://"
 def broken_rules(config: AgentConfig) -> Iterator[Mistake]:
     """Find every rule that `config` breaks."""
     for rule in (
-        _identity, _node_meta, _bootstrap, _federation, _primary_gateways, _addresses, _ports,
-        _gossip, _tls, _doors, _acl,
+        _identity, _node_meta, _bootstrap, _storage, _federation, _primary_gateways, _addresses,
+        _ports, _gossip, _tls, _doors, _acl,
     ):  # fmt: skip
         for key, text, remedy in rule(config):
             yield Mistake(config.origins.get(key, ""), key, text, remedy)
@@ -133,6 +133,10 @@ def _node_meta(config: AgentConfig) -> _Rule:
             yield "node_meta", f'Couldn\'t load metadata pair ("{key}"): {problem}', ""
 
 
+_ENGINES: Final = ("auto", "sqlite", "etcd", "memory")
+_LEASE_MIN: Final = 2.0  # What etcd grants at least.
+
+
 def _bootstrap(config: AgentConfig) -> _Rule:
     if config.bootstrap and not config.server:
         yield "bootstrap", "'bootstrap = true' requires 'server = true'", "set server = true"
@@ -151,6 +155,35 @@ def _bootstrap(config: AgentConfig) -> _Rule:
             yield key, text, "keep one of them"
         if config.dev:
             yield key, "'bootstrap_expect > 0' not allowed in dev mode", "leave one of them out"
+
+
+def _storage(config: AgentConfig) -> _Rule:
+    storage = config.storage
+    if storage.engine not in _ENGINES:
+        yield "storage.engine", f"unknown engine {storage.engine!r}", f"use {' or '.join(_ENGINES)}"
+    if storage.engine == "sqlite" and config.bootstrap_expect > 1:
+        text = "sqlite keeps the data of one server only"
+        yield "storage.engine", text, 'use engine = "etcd", or set bootstrap = true'
+    if storage.engine in {"sqlite", "memory"} and storage.endpoints:
+        text = f"endpoints are of no use with engine = {storage.engine!r}"
+        yield "storage.endpoints", text, "leave them out, or use engine = \"etcd\""
+    for endpoint in storage.endpoints:
+        try:
+            names.split_host_port(endpoint.removeprefix("https://").removeprefix("http://"))
+        except ValueError:
+            yield "storage.endpoints", f"{endpoint!r} is not host:port", "as in 10.0.0.1:2379"
+    if bool(storage.cert_file) != bool(storage.key_file):
+        yield "storage.cert_file", "cert_file and key_file belong together", "set both"
+    if storage.cert_file and not storage.ca_file:
+        yield "storage.ca_file", "cert_file without ca_file", "set ca_file too"
+    if storage.lease_ttl < _LEASE_MIN:
+        yield "storage.lease_ttl", f"must be at least {_LEASE_MIN:g}s", ""
+    if storage.election_timeout < 5 * storage.heartbeat_interval:
+        text = "must be at least five times heartbeat_interval"
+        yield "storage.etcd.election_timeout", text, ""
+    ports = {storage.peer_port, storage.client_port}
+    if config.storage_engine == "etcd" and not storage.endpoints and len(ports) < 2:
+        yield "storage.etcd.client_port", "is the same as peer_port", "choose another"
 
 
 def _federation(config: AgentConfig) -> _Rule:

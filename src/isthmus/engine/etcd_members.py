@@ -340,7 +340,7 @@ class ClusterKeeper:
 
     async def _make_room(self) -> None:
         """The database had reached its quota: nothing can be written until this is done."""
-        logger.error("the storage has reached its quota (storage.quota_bytes): making room")
+        logger.error("the storage has reached its quota (storage.etcd.quota_bytes): making room")
         await self._cluster.compact()
         await self._cluster.defragment()
         await self._cluster.disarm()

@@ -151,7 +151,7 @@ class EtcdProcess:
             raise EngineUnavailable(
                 f"{self.config.binary!r} is not installed: a datacenter of several servers keeps "
                 "its data in etcd; install it (Debian and Ubuntu: apt-get install etcd-server), or "
-                "name the program in storage.etcd_binary, or use an etcd of your own with "
+                "name the program in storage.etcd.binary, or use an etcd of your own with "
                 "storage.endpoints",
                 operation="open",
             )

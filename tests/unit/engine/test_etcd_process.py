@@ -32,7 +32,7 @@ async def test_missing_program_says_what_to_install(tmp_path: Path) -> None:
         name="a",
         peer_host="127.0.0.1",
     )
-    with pytest.raises(EngineUnavailable, match=r"(?s)not installed.*etcd-server.*etcd_binary"):
+    with pytest.raises(EngineUnavailable, match=r"(?s)not installed.*etcd-server.*etcd\.binary"):
         await EtcdProcess(config, removed=lambda: None).check()
 
 
