@@ -1,10 +1,9 @@
 """Network coordinates: what an ack costs more because of them, and sorting by distance."""
 
-import time
-from collections.abc import Callable
 from random import Random
 
-from bench.figures import repeat, show
+from bench.figures import measure, microseconds, show
+from bench.gossip_codec import PING
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.coordinate import PoolCoordinates, Vivaldi
 from isthmus.gossip.keyring import Keyring
@@ -15,9 +14,6 @@ from isthmus.wire.coordinate import decode_ack, encode_ack
 
 ROUNDS = 5
 NODES = 1000
-PING = wire.Ping(
-    seq_no=7, node="alpha.dc1", source_addr=bytes(4), source_port=8302, source_node="beta.dc2"
-)
 
 
 def _coord(rng: Random) -> Coord:
@@ -29,27 +25,16 @@ def _coord(rng: Random) -> Coord:
     )
 
 
-def _microseconds(action: Callable[[], object], count: int) -> float:
-    started = time.perf_counter()
-    for _ in range(count):
-        action()
-    return (time.perf_counter() - started) / count * 1e6
-
-
-def _measure(what: str, action: Callable[[], object], count: int) -> None:
-    show(what, repeat(ROUNDS, lambda: _microseconds(action, count)), "us")
-
-
 def _updates() -> None:
     rng = Random(1)
     others = [_coord(rng) for _ in range(100)]
     vivaldi = Vivaldi(rng=rng)
     payload = encode_ack(others[0])
     pool = PoolCoordinates("me", enabled=True, rng=rng)
-    _measure("coordinate: one update", lambda: vivaldi.update("x", rng.choice(others), 0.03), 5000)
-    _measure("ack payload: encode, each time we moved", lambda: encode_ack(others[0]), 5000)
-    _measure("ack payload: decode", lambda: decode_ack(payload), 5000)
-    _measure("ack received: payload to new coordinate", lambda: _receive(pool, payload), 5000)
+    measure("coordinate: one update", lambda: vivaldi.update("x", rng.choice(others), 0.03), 5000)
+    measure("ack payload: encode, each time we moved", lambda: encode_ack(others[0]), 5000)
+    measure("ack payload: decode", lambda: decode_ack(payload), 5000)
+    measure("ack received: payload to new coordinate", lambda: _receive(pool, payload), 5000)
 
 
 def _receive(pool: PoolCoordinates, payload: bytes) -> None:
@@ -79,7 +64,7 @@ def _answers() -> None:
             assert serf.take_outputs()
             serf.next_timer()
 
-        rates = [1e6 / _microseconds(answer, 3000) for _ in range(ROUNDS)]
+        rates = [1e6 / microseconds(answer, 3000) for _ in range(ROUNDS)]
         show(f"core: pings answered per second, {what} coordinates", rates, "1/s", "15 000")
 
 
@@ -91,7 +76,7 @@ def _sorting() -> None:
     def nearest() -> None:
         sorted(nodes, key=lambda node: distance(origin, node))
 
-    _measure(f"near: sort {NODES} nodes by distance", nearest, 20)
+    measure(f"near: sort {NODES} nodes by distance", nearest, 20)
 
 
 def main() -> None:

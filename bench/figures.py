@@ -2,6 +2,7 @@
 
 import resource
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +26,19 @@ def percentile(samples: Sequence[float], share: float) -> float:
 def repeat(times: int, measure: Callable[[], float]) -> list[float]:
     """Samples of a measurement."""
     return [measure() for _ in range(times)]
+
+
+def microseconds(action: Callable[[], object], count: int) -> float:
+    """What one run of something takes, of `count` in a row."""
+    started = time.perf_counter()
+    for _ in range(count):
+        action()
+    return (time.perf_counter() - started) / count * 1e6
+
+
+def measure(what: str, action: Callable[[], object], count: int, target: str = "") -> None:
+    """Print what one run of something takes, five times `count` runs."""
+    show(what, repeat(5, lambda: microseconds(action, count)), "us", target)
 
 
 def resident(pid: int) -> float:

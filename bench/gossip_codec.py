@@ -1,13 +1,11 @@
 """Gossip without a network: codecs, one core's packets, whole pools in virtual time."""
 
 import os
-import time
-from collections.abc import Callable
 from random import Random
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bench.figures import repeat, show
+from bench.figures import measure, microseconds, show
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.members import OUR_VSN
@@ -38,41 +36,30 @@ def _alive(number: int) -> wire.Alive:
     )
 
 
-def _microseconds(action: Callable[[], object], count: int) -> float:
-    started = time.perf_counter()
-    for _ in range(count):
-        action()
-    return (time.perf_counter() - started) / count * 1e6
-
-
-def _measure(what: str, action: Callable[[], object], count: int, target: str = "") -> None:
-    show(what, repeat(ROUNDS, lambda: _microseconds(action, count)), "us", target)
-
-
 def _codecs() -> None:
     data = wire.encode_message(PING)
-    _measure("ping: encode", lambda: wire.encode_message(PING), 5000)
-    _measure("ping: decode", lambda: wire.decode_message(data), 5000)
+    measure("ping: encode", lambda: wire.encode_message(PING), 5000)
+    measure("ping: decode", lambda: wire.decode_message(data), 5000)
     key = AESGCM(bytes(32))
     nonce = bytes(12)
     sealed = wire.seal(data, key, nonce=nonce, associated=b"")
-    _measure("ping: seal", lambda: wire.seal(data, key, nonce=nonce, associated=b""), 5000)
-    _measure("ping: unseal", lambda: wire.open_packet(sealed, ciphers=(key,)), 5000)
+    measure("ping: seal", lambda: wire.seal(data, key, nonce=nonce, associated=b""), 5000)
+    measure("ping: unseal", lambda: wire.open_packet(sealed, ciphers=(key,)), 5000)
     parts = [wire.encode_message(_alive(1)), wire.encode_message(_alive(2))]
     packet = wire.add_checksum(wire.compress(wire.join_compound(parts)))
-    _measure(
+    measure(
         "two alives: compound, compress, checksum",
         lambda: wire.add_checksum(wire.compress(wire.join_compound(parts))),
         300,
     )
-    _measure("two alives: open and decode", lambda: _decode(packet), 300)
+    measure("two alives: open and decode", lambda: _decode(packet), 300)
     text = b"".join(wire.encode_message(_alive(number)) for number in range(200))
     packed = lzw.compress(text)
     for what, action in (
         ("LZW: compress", lambda: lzw.compress(text)),
         ("LZW: decompress", lambda: lzw.decompress(packed)),
     ):
-        speeds = [len(text) / _microseconds(action, 1) for _ in range(ROUNDS)]
+        speeds = [len(text) / microseconds(action, 1) for _ in range(ROUNDS)]
         show(what, speeds, "MB/s")
 
 
@@ -101,8 +88,8 @@ def _push_pull() -> None:
         reader.receive_data(data)
         assert reader.message is not None
 
-    build = [_microseconds(lambda: wire.encode_stream(message), 1) / 1000 for _ in range(ROUNDS)]
-    parsed = [_microseconds(parse, 1) / 1000 for _ in range(ROUNDS)]
+    build = [microseconds(lambda: wire.encode_stream(message), 1) / 1000 for _ in range(ROUNDS)]
+    parsed = [microseconds(parse, 1) / 1000 for _ in range(ROUNDS)]
     show("push/pull of 1 000 members: build", build, "ms", "15")
     show("push/pull of 1 000 members: parse", parsed, "ms", "10")
 
@@ -131,7 +118,7 @@ def _core() -> None:
             assert serf.take_outputs()
             serf.next_timer()
 
-        rates = [1e6 / _microseconds(answer, 3000) for _ in range(ROUNDS)]
+        rates = [1e6 / microseconds(answer, 3000) for _ in range(ROUNDS)]
         show(f"core: pings answered per second, {what}", rates, "1/s", "15 000")
 
 
