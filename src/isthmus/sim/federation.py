@@ -19,7 +19,7 @@ from isthmus.gossip.roster import Member
 from isthmus.gossip.serf import LeaveFinished, MergeCheck
 from isthmus.model.federation import FederationState
 from isthmus.model.timestamp import Timestamp
-from isthmus.names import SERF_LAN_PORT, SERF_WAN_PORT, SERVER_PORT
+from isthmus.names import GATEWAY_PORT, SERF_LAN_PORT, SERF_WAN_PORT, SERVER_PORT
 from isthmus.sim.datacenter import Datacenter
 from isthmus.sim.gateways import CHECK_INTERVAL, Connection, Gateway
 from isthmus.sim.network import Machine
@@ -34,6 +34,8 @@ from isthmus.sim.world import Process, ProcessState, World
 COORDINATES_MAX: Final = 100
 """Hosts above which acks carry no network coordinates; nothing that is measured follows them,
 but that some 100 bytes are missing in each ack."""
+PRIMARY_GATEWAYS: Final = f"gateways.primary.example:{GATEWAY_PORT}"
+"""What secondaries have in `primary_gateways`."""
 REGISTER_DELAY: Final = 0.05
 """Seconds from the start of a gateway until the catalog has it."""
 
@@ -100,8 +102,8 @@ class Federation:
             on_join=self._join_finished,
         )
         self._telling: set[str] = set()
-        self._ways = Ways(self.world.network, self.datacenters, self._processes.get)
-        self._configured: tuple[str, ...] = ()
+        self._moves = 0
+        self._ways = Ways(self.world.network, self.datacenters, self._processes.get, self._resolve)
         for role in Role:
             for host in topology.hosts(role):
                 self._machines[host] = self.world.machine(host.name, host.dc)
@@ -115,11 +117,6 @@ class Federation:
             process = self.world.process(host.name, self._machines[host])
             gateway = self.gateways[host] = Gateway(host, process)
             self._ways.place(gateway)
-        self._configured = tuple(
-            gateway.addresses[1]
-            for host, gateway in self.gateways.items()
-            if host.dc == self.primary
-        )
         for host in topology.hosts(Role.SERVER):
             self.datacenters[host.dc].add_server(host.node, self._machines[host])
         for gateway in self.gateways.values():
@@ -232,8 +229,15 @@ class Federation:
         return self._machines[host]
 
     def primary_gateways(self) -> Sequence[str]:
-        """What `primary_gateways` is configured to: where they were at the start."""
-        return self._configured
+        """What `primary_gateways` is configured to: a host name, as it is advised."""
+        return (PRIMARY_GATEWAYS,)
+
+    def _resolve(self, address: str) -> Sequence[str]:
+        """The name in the configuration stands for the gateways that the primary's catalog has."""
+        if address != PRIMARY_GATEWAYS:
+            return ()
+        registered = self.datacenters[self.primary].gateways
+        return [registered[node].addresses[1] for node in sorted(registered)]
 
     def find(self, server: Server, candidates: Sequence[str], dc: str, node: str) -> Way | NoWay:
         """Dial over gateways."""
@@ -293,7 +297,7 @@ class Federation:
             case Role.GATEWAY:
                 gateway = self.gateways[host]
                 if not gateway.process.alive:
-                    gateway.start(self.world.process(host.name, gateway.machine))
+                    gateway.start(self.world.process(host.name, self._machines[host]))
                     self._register_soon(gateway)
 
     def pause(self, host: Host) -> None:
@@ -311,20 +315,32 @@ class Federation:
             self.world.resume(process)
 
     def move(self, host: Host) -> None:
-        """A gateway's address changes: it goes on elsewhere, the old address is dead."""
-        assert host.role is Role.GATEWAY
+        """Its address changes: it goes on elsewhere, the old address is dead."""
+        if host.role is not Role.GATEWAY:
+            running = self.process_of(host).alive
+            self.crash(host)
+            self._processes.pop(self._machines[host].address, None)
+            self._settle_elsewhere(host)
+            if running:
+                self.start(host)
+            return
         gateway = self.gateways[host]
+        old, running = gateway.machine, gateway.process.alive
         self._ways.remove(gateway)
-        old = gateway.machine
-        if gateway.process.alive:
+        if running:
             self.world.crash(gateway.process)
-        self._starts[host] = self._starts.get(host, 0) + 1
-        name = f"{host.name}#{self._starts[host]}"
-        machine = self._machines[host] = self.world.machine(name, host.dc)
         self._break(gateway.connections, old)
-        gateway.start(self.world.process(host.name, machine))
+        self._settle_elsewhere(host)
+        gateway.start(self.world.process(host.name, self._machines[host]))
         self._ways.place(gateway)
-        self._register_soon(gateway)
+        if running:
+            self._register_soon(gateway)
+        else:
+            self.world.crash(gateway.process)
+
+    def _settle_elsewhere(self, host: Host) -> None:
+        self._moves += 1
+        self._machines[host] = self.world.machine(f"{host.name}#{self._moves}", host.dc)
 
     def leave(self, host: Host) -> None:
         """It says good-bye and stops."""

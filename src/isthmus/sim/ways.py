@@ -82,6 +82,7 @@ class Ways:
         network: Says which links are cut, and how long they are.
         datacenters: All of them, by name.
         server_at: Process of the server on a machine's address; None: there is none.
+        resolve: Addresses that a ``host:port`` with a host name stands for now; none for others.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class Ways:
         network: Network,
         datacenters: dict[str, Datacenter],
         server_at: Callable[[str], Process | None],
+        resolve: Callable[[str], Sequence[str]],
     ) -> None:
         self._network, self._datacenters, self._server_at = network, datacenters, server_at
+        self._resolve = resolve
         self._inside: dict[str, Gateway] = {}
         self._outside: dict[str, Gateway] = {}
 
@@ -120,8 +123,13 @@ class Ways:
             now: World's time.
         """
         waited, tried, texts, hangs = 0.0, list[str](), list[str](), False
-        for address in candidates[:CANDIDATES_MAX]:
-            found = self._through(source, address, dc, node, now=now, hops=1)
+        places = [
+            (address, place)
+            for address in candidates
+            for place in self._resolve(address) or (address,)
+        ]
+        for address, place in places[:CANDIDATES_MAX]:
+            found = self._through(source, place, dc, node, now=now, hops=1)
             if isinstance(found, _Leg):
                 return Way(
                     (source, *found.path),
@@ -131,7 +139,7 @@ class Ways:
                     waited + found.seconds,
                 )
             tried.append(address)
-            texts.append(f"{address}: {found.text}")
+            texts.append(f"{place}: {found.text}")
             hangs |= found.hangs
             waited += min(found.seconds, STAGGER)
         return NoWay(tuple(tried), waited, "; ".join(texts) or "no gateway is known", hangs)
