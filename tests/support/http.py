@@ -73,6 +73,7 @@ class FakeLocal:
         self.doctor = DoctorReport()
         self.figures = Metrics(datetime(2026, 11, 23, 12, tzinfo=UTC), seconds=10.0)
         self.prometheus_enabled = True
+        self.coordinates_enabled = True
 
     def _tell(self, *words: object) -> None:
         if self.fault is not None:

@@ -22,7 +22,7 @@ from isthmus.errors import WAN_JOIN_DISABLED, RequestError
 from isthmus.gossip import roster
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
-from isthmus.model.coordinate import ORIGIN
+from isthmus.model.coordinate import ORIGIN, Coord
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.event import UserEvent
 from isthmus.model.metric import Metrics
@@ -66,6 +66,11 @@ class AgentApi:
     def node_name(self) -> str:
         """Our node."""
         return self._parts.config.node_name
+
+    @property
+    def coordinates_enabled(self) -> bool:
+        """Whether round trips are estimated."""
+        return not self._parts.config.gossip.disable_coordinates
 
     async def self_info(self) -> Mapping[str, object]:
         """Body of ``/v1/agent/self``."""
@@ -113,12 +118,18 @@ class AgentApi:
                 "Version": COMPATIBLE_BUILD,
             },
             "DebugConfig": _shown_config(config),
-            "Coord": parts.lan.coordinate() if parts.lan is not None else ORIGIN,
+            "Coord": self._coordinate(),
             "Member": member,
             "Stats": stats,
             "Meta": {"consul-network-segment": "", **config.node_meta},
             "xDS": {"SupportedProxies": {}},
         }
+
+    def _coordinate(self) -> Coord | None:
+        """Where our node lies in its LAN pool; None where that is not estimated."""
+        if not self.coordinates_enabled:
+            return None
+        return self._parts.lan.coordinate() if self._parts.lan is not None else ORIGIN
 
     def members(self, *, wan: bool) -> Sequence[Member] | None:
         """Members of a pool, sorted by name."""

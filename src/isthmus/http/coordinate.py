@@ -10,7 +10,7 @@ from isthmus.http.decode import decode
 from isthmus.http.options import read_options
 from isthmus.http.request import Query, Request
 from isthmus.http.response import Response, meta_headers
-from isthmus.http.routing import Route
+from isthmus.http.routing import Handler, Route
 from isthmus.model.catalog import NodeRequest
 from isthmus.model.coordinate import (
     Coordinate,
@@ -19,6 +19,19 @@ from isthmus.model.coordinate import (
     IndexedCoordinates,
 )
 from isthmus.model.query import DatacenterRequest, Empty
+
+_DISABLED: Final = "Coordinate support disabled"
+
+
+def _where_enabled(handler: Handler) -> Handler:
+    """The handler; where no round trips are estimated, Consul's refusal."""
+
+    async def handle(context: Context, request: Request) -> Response:
+        if not context.local.coordinates_enabled:
+            return Response.text(401, _DISABLED)
+        return await handler(context, request)
+
+    return handle
 
 
 async def datacenters(context: Context, request: Request) -> Response:
@@ -76,8 +89,8 @@ async def update(context: Context, request: Request) -> Response:
 
 
 ROUTES: Final = (
-    Route("/v1/coordinate/datacenters", {"GET": datacenters}),
-    Route("/v1/coordinate/nodes", {"GET": nodes}, tells_state=True),
-    Route("/v1/coordinate/node/", {"GET": node}, tells_state=True),
-    Route("/v1/coordinate/update", {"PUT": update}),
+    Route("/v1/coordinate/datacenters", {"GET": _where_enabled(datacenters)}),
+    Route("/v1/coordinate/nodes", {"GET": _where_enabled(nodes)}, tells_state=True),
+    Route("/v1/coordinate/node/", {"GET": _where_enabled(node)}, tells_state=True),
+    Route("/v1/coordinate/update", {"PUT": _where_enabled(update)}),
 )

@@ -25,6 +25,10 @@ class LocalAgent(Protocol):
     def node_name(self) -> str:
         """Our node."""
 
+    @property
+    def coordinates_enabled(self) -> bool:
+        """Whether round trips are estimated."""
+
     async def self_info(self) -> Mapping[str, object]:
         """Body of ``/v1/agent/self``: Config, DebugConfig, Coord, Member, Stats, Meta, xDS."""
 

@@ -158,9 +158,16 @@ async def test_agent_says_who_it_is() -> None:
     assert info["Meta"] == {"consul-network-segment": "", "rack": "7"}
     assert info["Member"].name == "n1"
     assert info["Coord"] == COORD
+    assert api.coordinates_enabled
     assert info["Stats"]["serf_lan"] == {"members": "1"}
     assert info["Stats"]["serf_wan"] == {"members": "2"}
     assert gojson.encode(info).startswith(b'{"Config":{')
+
+
+async def test_agent_without_coordinates_shows_none() -> None:
+    api = make_api(FakePool(member("n1")), gossip=GossipConfig(disable_coordinates=True))
+    info: Any = await api.self_info()
+    assert (info["Coord"], api.coordinates_enabled) == (None, False)
 
 
 async def test_agent_says_whether_it_leads() -> None:

@@ -124,3 +124,15 @@ async def test_failed_query_has_the_headers_of_one(path: str) -> None:
     response = await client.get(f"/v1/coordinate/{path}")
     assert (response.status, response.body) == (500, b"No cluster leader")
     assert "X-Consul-Index" in as_dict(response)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "nodes"), ("GET", "node/a"), ("GET", "datacenters"), ("PUT", "update")],
+)
+async def test_agent_without_coordinates_says_so(method: str, path: str) -> None:
+    client = make_client()
+    client.local.coordinates_enabled = False
+    response = await client.request(method, f"/v1/coordinate/{path}")
+    assert (response.status, response.body) == (401, b"Coordinate support disabled")
+    assert client.rpc.calls == []

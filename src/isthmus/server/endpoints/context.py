@@ -34,7 +34,7 @@ class Forwarder(Protocol):
         """
 
     def datacenters(self) -> tuple[str, ...]:
-        """Datacenters that have servers, nearest first."""
+        """Datacenters that have servers."""
 
 
 class GossipPools(Protocol):
