@@ -108,9 +108,11 @@ class Program:
     def _ended(self, task: "asyncio.Task[int]") -> None:
         if self.loop is None or task.cancelled():
             return
-        self.exit_code = 1 if task.exception() is not None else task.result()
-        if task.exception() is not None:
-            self.loop.defects.append(f"{self.name} ended: {task.exception()!r}")
+        error = task.exception()
+        self.exit_code = 1 if error is not None else task.result()
+        if self.exit_code:
+            why = f": {error!r}" if error is not None else ""
+            self.loop.defects.append(f"{self.name} ended with exit code {self.exit_code}{why}")
         self._federation.timeline.call_later(0.0, self.kill)
 
     def seed(self, what: str) -> str:
