@@ -7,7 +7,8 @@ from random import Random
 from typing import Any, TypeVar
 
 from isthmus.gossip.config import GossipConfig
-from isthmus.net.gossip_driver import Mailbox, PoolConfig, PoolDriver
+from isthmus.net.gossip_driver import PoolDriver
+from isthmus.net.gossip_pool import Mailbox, PoolConfig
 from isthmus.net.network import Inbound
 from support.memory_files import MemoryFiles
 from support.memory_network import MemoryNetwork

@@ -29,7 +29,8 @@ from isthmus.gossip.roster import (
 )
 from isthmus.gossip.serf import UserEventReceived
 from isthmus.model.coordinate import Coord
-from isthmus.net.gossip_driver import JoinFailed, Mailbox, PoolConfig, PoolDriver, PoolEvent
+from isthmus.net.gossip_driver import PoolDriver
+from isthmus.net.gossip_pool import JoinFailed, Mailbox, PoolConfig, PoolEvent
 from isthmus.net.network import Inbound, Network
 from isthmus.wire.serf import Query
 

@@ -12,7 +12,8 @@ from isthmus.config.model import AgentConfig
 from isthmus.engine.memory import MemoryEngine
 from isthmus.errors import Unavailable
 from isthmus.net.gossip import GossipRunner, Pool, PoolConfig, PoolEvent
-from isthmus.net.gossip_driver import Mailbox, PoolDriver
+from isthmus.net.gossip_driver import PoolDriver
+from isthmus.net.gossip_pool import Mailbox
 from isthmus.net.network import Network
 from isthmus.net.tls import TlsConfig, TlsConfigurator
 from isthmus.sim.fabric import Fabric, Host, HostNetwork
