@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -239,6 +240,29 @@ async def test_pools_of_two_datacenters_meet_through_gateways(memory: Fixture) -
     await b.leave()
     await seen_by_a.wait_for(MemberLeft, "b.dc2")
     assert not [e for e in seen_by_a.events + seen_by_b.events if isinstance(e, MemberFailed)]
+
+
+async def test_restarted_server_finds_back_through_gateways(
+    memory: Fixture, tmp_path: Path
+) -> None:
+    """Its snapshot gives names, and names are the way into another datacenter."""
+    of_dc1, of_dc2 = Gateways("dc1"), Gateways("dc2")
+    a, seen_by_a = await memory.open("a.dc1", carrier=of_dc1, route_by_name=True)
+    options = {"carrier": of_dc2, "route_by_name": True, "snapshot_file": tmp_path / "snapshot"}
+    b, _ = await memory.open("b.dc2", **options)
+    of_dc1.pools["b.dc2"] = b
+    of_dc2.pools["a.dc1"] = a
+    await b.join([f"a.dc1/{address_of(a)}"])
+    await seen_by_a.wait_for(MemberJoined, "b.dc2")
+    await b.close()
+    await seen_by_a.wait_for(MemberFailed, "b.dc2")
+    host, port = b.address
+    of_dc2.ways.clear()
+    of_dc1.ways.clear()
+    again, seen = await memory.open("b.dc2", bind_port=port, **options)
+    of_dc1.pools["b.dc2"] = again
+    await seen.wait_for(MemberJoined, "a.dc1")
+    assert (tmp_path / "snapshot").read_text().startswith(f"alive: b.dc2 {host}:{port}\n")
 
 
 async def test_member_behind_a_lost_gateway_fails(memory: Fixture) -> None:
