@@ -106,7 +106,7 @@ HEADS = (
     "LAN detection, median / 95 %",
     "WAN detection, median / 95 %",
     "SWIM: first suspicion",
-    "Lifeguard: dead, earliest – latest",
+    "Lifeguard: dead if confirmed – if not",
     "false positives at 1 %",
     "at 5 %",
     "LAN bytes/s of a server",

@@ -13,7 +13,7 @@ class Expected:
 
     Attributes:
         suspected: Until the first other member suspects it, on average.
-        dead_min: Until it is declared dead, when enough members confirm the suspicion at once.
+        dead_min: Until it is declared dead, on average, when enough others confirm at once.
         dead_max: The same, when nobody confirms.
         spread: Until a rumour has reached every member, roughly.
     """

@@ -1,5 +1,6 @@
 """A run as one HTML page that needs nothing else: figures, plots, verdicts, how to repeat it."""
 
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import Final
@@ -24,6 +25,8 @@ from isthmus.sim.summary import PoolFigures, Summary, show_times
 
 ROWS_MAX: Final = 50
 """Rows of a table of events; the rest is counted."""
+AVERAGES_MAX: Final = 120
+"""Points of a line of averages."""
 TURNS_MAX: Final = 400
 """Turns of one fault that its row in the timeline shows apart."""
 
@@ -196,10 +199,10 @@ def _detection(summary: Summary) -> Iterator[str]:
         expected = (summary.lan if pool == LAN else summary.wan).expected
         marks = [Mark(expected.suspected, "SWIM: first suspicion")]
         if expected.dead_min == expected.dead_max:
-            marks.append(Mark(expected.dead_min, "Lifeguard: dead"))
+            marks.append(Mark(expected.dead_min, "Lifeguard: dead, mean"))
         else:
-            marks.append(Mark(expected.dead_min, "Lifeguard: dead at the earliest"))
-            marks.append(Mark(expected.dead_max, "Lifeguard: dead at the latest"))
+            marks.append(Mark(expected.dead_min, "Lifeguard: dead if confirmed, mean"))
+            marks.append(Mark(expected.dead_max, "Lifeguard: dead if not confirmed"))
         victims = len({one.victim for one in recording.detections if one.pool == pool})
         counted = f"{_plural(victims, 'lost host')}, {_plural(len(values), 'observation')}"
         plot = draw_histogram(
@@ -218,9 +221,10 @@ def _detection(summary: Summary) -> Iterator[str]:
         figures={1, 2},
     )
     yield (
-        '<p class="note">SWIM §3.1: the mean time until the first member finds out. Lifeguard: '
-        "its suspicion timer at its shortest (enough members confirm) and at its longest (nobody "
-        "does), added to that. Until the news is everywhere some rounds of gossip pass.</p>"
+        '<p class="note">SWIM §3.1: the mean time until the first member finds out, in whole '
+        "periods; a refused packet says so earlier. Lifeguard: its suspicion timer at its shortest "
+        "(enough members confirm) and at its longest (nobody does), added to that. Until the news "
+        "is everywhere some rounds of gossip pass.</p>"
     )
 
 
@@ -231,8 +235,8 @@ _DETECTION: Final[tuple[tuple[str, Callable[[PoolFigures], str]], ...]] = (
     ("95 %", lambda pool: show_times(pool.detection, pool.detection.p95)),
     ("longest", lambda pool: show_times(pool.detection, pool.detection.longest)),
     ("SWIM: first suspicion, mean", lambda pool: _seconds(pool.expected.suspected)),
-    ("Lifeguard: dead at the earliest", lambda pool: _seconds(pool.expected.dead_min)),
-    ("Lifeguard: dead at the latest", lambda pool: _seconds(pool.expected.dead_max)),
+    ("Lifeguard: dead if confirmed, mean", lambda pool: _seconds(pool.expected.dead_min)),
+    ("Lifeguard: dead if not confirmed, mean", lambda pool: _seconds(pool.expected.dead_max)),
     ("gossip to all, about", lambda pool: _seconds(pool.expected.spread)),
 )
 
@@ -261,8 +265,8 @@ def _rates(summary: Summary, spans: Sequence[Span]) -> Iterator[str]:
         yield _empty("Nothing was sampled.")
         return
     lines = [
-        _line("LAN", 1, recording.samples, lambda sample: sample.lan_rate),
-        _line("WAN", 2, recording.samples, lambda sample: sample.wan_rate),
+        _averages("LAN", 1, recording.samples, lambda sample: sample.lan_rate),
+        _averages("WAN", 2, recording.samples, lambda sample: sample.wan_rate),
     ]
     plot = draw_lines(
         "traffic-plot",
@@ -277,7 +281,9 @@ def _rates(summary: Summary, spans: Sequence[Span]) -> Iterator[str]:
     )
     yield _plot(
         plot,
-        "What a server sends: line, the median server; band, from the least to the most.",
+        f"What a server sends, {_averaged(recording.samples)}: line, the median server; band, from "
+        f"the least to the most. Between two samples: at most {_rate(summary.lan.rate_peak)} into "
+        f"the LAN pool, {_rate(summary.wan.rate_peak)} into the WAN pool.",
         legend=lines,
         shaded=bool(spans),
     )
@@ -311,12 +317,12 @@ def _gateways(summary: Summary, spans: Sequence[Span]) -> Iterator[str]:
         "forwarded-plot",
         "Bytes per second that a gateway forwards, over time",
         _range(recording.samples, lambda sample: sample.gateway_rate, _rate),
-        [_line("a gateway", 3, recording.samples, lambda sample: sample.gateway_rate)],
+        [_averages("a gateway", 3, recording.samples, lambda sample: sample.gateway_rate)],
         x_max=_end(recording),
         show=_rate,
         spans=spans,
     )
-    yield _plot(traffic, "What a gateway forwards, in the same way.")
+    yield _plot(traffic, f"What a gateway forwards, {_averaged(recording.samples)}.")
     yield _values(
         recording.samples,
         (("connections", lambda sample: sample.connections),),
@@ -431,6 +437,34 @@ def _line(
     return Line(
         label, colour, [Point(at, spread.low, spread.middle, spread.high) for at, spread in spreads]
     )
+
+
+def _averages(
+    label: str, colour: int, samples: Sequence[Sample], of: Callable[[Sample], Spread]
+) -> Line:
+    """A line of rates: of a few samples each the average, since single seconds are noise."""
+    points = list[Point]()
+    for group in _groups(samples):
+        spreads = [of(sample) for sample in group]
+        points.append(
+            Point(
+                group[-1].at,
+                statistics.fmean(spread.low for spread in spreads),
+                statistics.fmean(spread.middle for spread in spreads),
+                statistics.fmean(spread.high for spread in spreads),
+            )
+        )
+    return Line(label, colour, points)
+
+
+def _groups(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+    size = -(-len(samples) // AVERAGES_MAX)
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
+def _averaged(samples: Sequence[Sample]) -> str:
+    """Over how long the points of `_averages` are averages."""
+    return f"averaged over {format_seconds(round(_groups(samples)[0][-1].at, 1))}"
 
 
 def _values(

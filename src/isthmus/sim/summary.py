@@ -195,7 +195,7 @@ def _invariants(recording: Recording) -> Iterable[Verdict]:
     for name, about in recording.invariants.items():
         broken = [one for one in recording.violations if one.invariant == name]
         found = "held" if not broken else f"{_times(len(broken))}, first: {broken[0].text}"
-        yield Verdict(name, about, not broken, found)
+        yield Verdict(name, about.removesuffix("."), not broken, found)
 
 
 def _times(count: int) -> str:
@@ -293,11 +293,9 @@ _ROWS: tuple[tuple[str, Callable[[PoolFigures], str]], ...] = (
     ("detection: median", lambda pool: show_times(pool.detection, pool.detection.median)),
     ("detection: 95 %", lambda pool: show_times(pool.detection, pool.detection.p95)),
     ("detection: longest", lambda pool: show_times(pool.detection, pool.detection.longest)),
-    ("SWIM: first suspicion", lambda pool: f"{pool.expected.suspected:.1f} s"),
-    (
-        "Lifeguard: declared dead",
-        lambda pool: f"{pool.expected.dead_min:.1f} to {pool.expected.dead_max:.1f} s",
-    ),
+    ("SWIM: first suspicion, mean", lambda pool: f"{pool.expected.suspected:.1f} s"),
+    ("Lifeguard: dead if confirmed", lambda pool: f"{pool.expected.dead_min:.1f} s"),
+    ("Lifeguard: if not confirmed", lambda pool: f"{pool.expected.dead_max:.1f} s"),
     ("false positives", lambda pool: f"{pool.false_positives}"),
     ("bytes/s of a server", lambda pool: f"{pool.rate:,.0f}".replace(",", " ")),
     ("bytes/s of a server, peak", lambda pool: f"{pool.rate_peak:,.0f}".replace(",", " ")),
