@@ -109,7 +109,7 @@ def _plain(value: object) -> str:
 
 
 def _shape(value: object) -> Shape:
-    if value not in tuple(Shape):
+    if not isinstance(value, str) or value not in tuple(Shape):
         raise ValueError(f"{value!r} is none of {', '.join(Shape)}")
     return Shape(value)
 
@@ -295,3 +295,7 @@ def reference() -> Iterator[str]:
             shown = f"`{key.kind.show(value)}`" if value not in {None, ""} else ""
             yield f"| `{key.name}` | {key.kind.name} | {shown} | {key.about} |"
         yield ""
+
+
+if __name__ == "__main__":
+    print("\n".join(reference()))
