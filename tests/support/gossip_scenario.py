@@ -15,15 +15,23 @@ expected trace. Times are seconds since the start.
 ``force-leave A B [prune]`` A declares that B left
 ``tags A K=V...``           A changes its tags
 ``event A NAME``            A tells all an event
+``encrypt K``               members that are started from now on have this key
+``keys A WHAT K``           A lets all install, use, remove or list keys
+``ask A NAME [B...]``       A asks all, or only these
+``answer A TEXT``           A answers the last question that it was asked
 ``watch A``                 from now on show the packets that A sends
 ``run S``                   let S seconds pass
 ``members A``               show what A thinks of all
 =========================== ==================================================================
 """
 
+import base64
 from typing import Any
 
 from isthmus.gossip.config import GossipConfig
+from isthmus.gossip.keys import KeyOperation, KeysAnswered
+from isthmus.gossip.queries import QueryReceived, Question
+from isthmus.gossip.serf import QueryFinished
 from isthmus.wire import memberlist as packets
 from isthmus.wire import serf as wire
 from support.gossip_world import World
@@ -139,6 +147,26 @@ class Scenario:
         self.world.sites[name].serf.user_event(event, b"", coalesce=False)
         self.world.flush(name)
 
+    def _do_encrypt(self, key: str) -> None:
+        self.world.keys = (_key(key),)
+
+    def _do_keys(self, name: str, what: str, key: str = "") -> None:
+        operation = KeyOperation[what.upper()]
+        serf = self.world.sites[name].serf
+        serf.change_keys(operation, _key(key), relay_factor=0, now=self.world.now)
+        self.world.flush(name)
+
+    def _do_ask(self, name: str, question: str, *nodes: str) -> None:
+        asked = Question(name=question, nodes=nodes, acks=True)
+        self.world.sites[name].serf.query(asked, now=self.world.now)
+        self.world.flush(name)
+
+    def _do_answer(self, name: str, text: str) -> None:
+        site = self.world.sites[name]
+        asked = [event for _, event in site.events if isinstance(event, QueryReceived)]
+        site.serf.respond(asked[-1].query, text.encode(), now=self.world.now)
+        self.world.flush(name)
+
     def _do_watch(self, name: str) -> None:
         self.world.record_packets = True
         self._watched.add(name)
@@ -151,8 +179,30 @@ class Scenario:
         return [f"{member.name} {member.status}" for member in members]
 
 
+def _key(text: str) -> bytes:
+    """A key that is easily written."""
+    return (text * 16)[:16].encode() if text else b""
+
+
 def _event(event: Any) -> str:
     kind = type(event).__name__
+    match event:
+        case QueryReceived(query):
+            return f"{kind} {query.name} from {query.source_node}"
+        case QueryFinished(_, result):
+            answers = [f"{who}={text.decode()}" for who, text in sorted(result.responses.items())]
+            acked = f"received by {' '.join(sorted(result.acks))}"
+            end = "time is over" if result.timed_out else "all answered"
+            return f"{kind} {' '.join([*answers, acked])}, {end}"
+        case KeysAnswered(_, counted):
+            said = [f"{who}: {text}" for who, text in sorted(counted.messages.items())]
+            keys = [
+                f"{base64.b64decode(key)[:1].decode()} at {count}"
+                for key, count in counted.keys.items()
+            ]
+            return f"{kind} {'; '.join([counted.error or 'done', *keys, *said])}"
+        case _:
+            pass
     member = getattr(event, "member", None)
     if member is None:
         return f"{kind} {getattr(event, 'name', '')}".rstrip()
