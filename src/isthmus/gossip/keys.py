@@ -110,7 +110,7 @@ def count_answers(result: QueryResult, *, member_count: int) -> KeyResult:
         if answer.message or not answer.result:
             messages[member] = answer.message
         error_count += not answer.result
-        keys.update(set(answer.keys))
+        keys.update(list(dict.fromkeys(answer.keys)))  # Each once, in their order.
         if answer.primary_key:
             primary_keys[answer.primary_key] += 1
     return KeyResult(
