@@ -228,12 +228,12 @@ class LocalState:
         stored = (found.services if found is not None else None) or {}
         for service_id in sorted({*stored, *self._services} - {CONSUL_SERVICE}):
             ours, theirs = self._services.get(service_id), stored.get(service_id)
-            if ours is None or theirs is None or not _same_service(ours, theirs):
+            if ours is None or theirs is None or not same_service(ours, theirs):
                 self._pending.add((_SERVICE, service_id))
         known = {check.check_id: check for check in checks.health_checks or ()}
         for check_id in sorted({*known, *self._checks} - {SERF_HEALTH}):
             mine, other = self._checks.get(check_id), known.get(check_id)
-            if mine is None or other is None or not _same_check(mine, other):
+            if mine is None or other is None or not same_check(mine, other):
                 self._pending.add((_CHECK, check_id))
 
     async def _push(self) -> None:
@@ -315,7 +315,8 @@ class LocalState:
                 waiter.set_result(None)
 
 
-def _same_service(ours: NodeService, theirs: NodeService) -> bool:
+def same_service(ours: NodeService, theirs: NodeService) -> bool:
+    """Whether the catalog's copy of a service is up to date."""
     return _bare(ours) == _bare(theirs)
 
 
@@ -332,7 +333,8 @@ def _bare(service: NodeService) -> NodeService:
     )
 
 
-def _same_check(ours: HealthCheck, theirs: HealthCheck) -> bool:
+def same_check(ours: HealthCheck, theirs: HealthCheck) -> bool:
+    """Whether the catalog's copy of a check is up to date."""
     return (ours.status, ours.output, ours.name, ours.notes, ours.service_id) == (
         theirs.status,
         theirs.output,

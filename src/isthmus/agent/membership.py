@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from isthmus.agent.local import same_check, same_service
 from isthmus.agent.members import member_registration
 from isthmus.errors import EngineError, IsthmusError, RequestError, Unavailable
 from isthmus.federation.pacing import Backoff
@@ -25,9 +26,14 @@ from isthmus.gossip.roster import (
     MemberUpdated,
 )
 from isthmus.model.catalog import (
+    SERF_HEALTH,
+    ChecksInStateRequest,
     DeregisterRequest,
+    IndexedHealthChecks,
     IndexedNodeServices,
+    Node,
     NodeRequest,
+    NodeServices,
     RegisterRequest,
 )
 from isthmus.model.record import Record
@@ -122,6 +128,8 @@ class LanMembership:
         self._lan: Pool | None = None
         self._wan: Pool | None = None
         self._pending: dict[str, Member] = {}
+        self._unknown: set[str] = set()
+        self._round = False  # Whether a full round is to be finished.
         self._work = asyncio.Event()
         self._flood = asyncio.Event()
 
@@ -151,6 +159,7 @@ class LanMembership:
         while True:
             for member in self._lan.members():
                 self._note(member)
+            self._round = True
             deadline = asyncio.get_running_loop().time() + RECONCILE_INTERVAL
             while True:
                 try:
@@ -207,15 +216,17 @@ class LanMembership:
                 logger.warning("the catalog refuses member %s: %s", name, error)
             if self._pending.get(name) is member:
                 del self._pending[name]
+        if self._round:
+            await self._deregister_unknown()
+            self._round = False
 
     async def _write(self, member: Member) -> None:
         if member.tags.get("role") not in {"consul", "node"}:
             return  # Not an agent: a plain Serf member has no place in the catalog.
+        found = await self._found(member.name)
         if is_gone(member):
-            if member.name != self._own_name:
-                request = DeregisterRequest(datacenter=self._dc, node=member.name)
-                await self._rpc("Catalog.Deregister", request)
-                logger.info("node left, deregistered: %s", member.name)
+            if member.name != self._own_name and found.node is not None:
+                await self._deregister(member.name)
             return
         alive = member.status is not MemberStatus.FAILED
         registration = member_registration(
@@ -226,28 +237,79 @@ class LanMembership:
             alive=alive,
         )
         if alive:
-            registration = await self._moved(registration)
-        await self._rpc("Catalog.Register", registration)
+            registration = _moved(registration, found.node)
+        if not await self._is_written(registration, found):
+            await self._rpc("Catalog.Register", registration)
 
-    async def _moved(self, registration: RegisterRequest) -> RegisterRequest:
-        """The registration of a live member, with its node if that is another than we know.
-
-        A member that came back at another address, or on a new machine, is found there at once;
-        what its own agent wrote of the node stays until that writes it anew.
-        """
-        request = NodeRequest(datacenter=self._dc, node=registration.node)
+    async def _found(self, name: str) -> NodeServices:
+        """What the catalog has of a member's node."""
+        request = NodeRequest(datacenter=self._dc, node=name)
         answer = await self._rpc("Catalog.NodeServices", request)
         assert isinstance(answer, IndexedNodeServices)
-        node = answer.node_services.node if answer.node_services is not None else None
-        if node is None or (node.address, node.id) == (registration.address, registration.id):
-            return registration
-        logger.info("node %s moved: %s, was %s", node.node, registration.address, node.address)
-        return replace(
-            registration,
-            tagged_addresses=node.tagged_addresses,
-            node_meta=node.meta,
-            skip_node_update=False,
+        return answer.node_services or NodeServices()
+
+    async def _is_written(self, registration: RegisterRequest, found: NodeServices) -> bool:
+        """Whether the catalog has a registration already; each round finds nearly all."""
+        if found.node is None or not registration.skip_node_update:
+            return False
+        service = registration.service
+        if service is not None:
+            stored = (found.services or {}).get(service.id)
+            if stored is None or not same_service(service, stored):
+                return False
+        request = NodeRequest(datacenter=self._dc, node=registration.node)
+        answer = await self._rpc("Health.NodeChecks", request)
+        assert isinstance(answer, IndexedHealthChecks)
+        check = registration.check
+        assert check is not None
+        return any(
+            stored.check_id == check.check_id and same_check(check, stored)
+            for stored in answer.health_checks or ()
         )
+
+    async def _deregister_unknown(self) -> None:
+        """Remove nodes that were agents and that no member stands for, in this round and the last.
+
+        They left or were forgotten while nobody who could write was there to see it. One round of
+        patience, since a pool that we are just joining is not complete.
+        """
+        assert self._lan is not None
+        request = ChecksInStateRequest(datacenter=self._dc, state="any")
+        answer = await self._rpc("Health.ChecksInState", request)
+        assert isinstance(answer, IndexedHealthChecks)
+        known = {member.name.lower() for member in self._lan.members()} | {self._own_name.lower()}
+        unknown = {
+            check.node
+            for check in answer.health_checks or ()
+            if check.check_id == SERF_HEALTH and check.node.lower() not in known
+        }
+        for name in sorted(unknown & self._unknown):
+            try:
+                await self._deregister(name)
+            except RequestError as error:
+                logger.warning("the catalog refuses to remove node %s: %s", name, error)
+        self._unknown = unknown
+
+    async def _deregister(self, name: str) -> None:
+        await self._rpc("Catalog.Deregister", DeregisterRequest(datacenter=self._dc, node=name))
+        logger.info("node left, deregistered: %s", name)
+
+
+def _moved(registration: RegisterRequest, node: Node | None) -> RegisterRequest:
+    """The registration of a live member, with its node if that is another than we know.
+
+    A member that came back at another address, or on a new machine, is found there at once;
+    what its own agent wrote of the node stays until that writes it anew.
+    """
+    if node is None or (node.address, node.id) == (registration.address, registration.id):
+        return registration
+    logger.info("node %s moved: %s, was %s", node.node, registration.address, node.address)
+    return replace(
+        registration,
+        tagged_addresses=node.tagged_addresses,
+        node_meta=node.meta,
+        skip_node_update=False,
+    )
 
 
 def missing_in_wan(

@@ -21,11 +21,11 @@ from isthmus.gossip.roster import (
     MemberUpdated,
 )
 from isthmus.model.catalog import (
+    SERF_HEALTH,
     DeregisterRequest,
-    IndexedNodeServices,
+    HealthCheck,
     Node,
     NodeRequest,
-    NodeServices,
     RegisterRequest,
 )
 from isthmus.model.record import Record
@@ -45,8 +45,12 @@ def server(
     return Member(name=name, address=address, port=8301, tags=tags, status=status)
 
 
+def client_id(name: str) -> str:
+    return f"c0000000-0000-4000-8000-{name.encode().hex():0>12}"
+
+
 def client(name: str, *, status: MemberStatus = ALIVE) -> Member:
-    tags = {"role": "node", "dc": "dc1", "id": f"id-{name}"}
+    tags = {"role": "node", "dc": "dc1", "id": client_id(name)}
     return Member(name=name, address="10.0.0.7", port=8301, tags=tags, status=status)
 
 
@@ -55,9 +59,10 @@ class FakePool:
         self.all = list(members)
         self.joined: list[tuple[float, str]] = []
         self.bad: set[str] = set()
+        self.hidden_until = 0.0
 
     def members(self) -> tuple[Member, ...]:
-        return tuple(self.all)
+        return tuple(self.all) if now() >= self.hidden_until else ()
 
     async def join(self, addresses: Sequence[str]) -> int:
         self.joined += [(now(), address) for address in addresses]
@@ -66,44 +71,45 @@ class FakePool:
         return len(addresses)
 
 
-class FakeCatalog:
-    """Records writes; raises what is prepared for a node, once each."""
+class Catalog:
+    """A server in memory. Records writes; raises what is prepared for a node, once each."""
 
     def __init__(self) -> None:
+        self.server = make_server()
         self.writes: list[tuple[float, str]] = []
         self.registrations: list[RegisterRequest] = []
-        self.nodes: dict[str, Node] = {}
+        self.before: list[RegisterRequest] = []
         self.failures: dict[str, list[Exception]] = {}
 
+    async def start(self) -> None:
+        await self.server.start()
+        for request in self.before:
+            await self.server.call("Catalog.Register", request)
+
     async def rpc(self, method: str, request: Record) -> object:
-        if isinstance(request, NodeRequest):
-            assert method == "Catalog.NodeServices"
-            node = self.nodes.get(request.node)
-            return IndexedNodeServices(
-                node_services=None if node is None else NodeServices(node=node)
-            )
         if isinstance(request, RegisterRequest):
             self.registrations.append(request)
             assert method == "Catalog.Register"
             assert request.check is not None
             service = " consul" if request.service is not None else ""
             text = f"{request.node} {request.check.status}{service}"
-        else:
+        elif isinstance(request, DeregisterRequest):
             assert method == "Catalog.Deregister"
-            assert isinstance(request, DeregisterRequest)
             assert (request.service_id, request.check_id) == ("", "")
             text = f"{request.node} gone"
+        else:
+            return await self.server.call(method, request)
         self.writes.append((now(), text))
         if failures := self.failures.get(text.split()[0]):
             raise failures.pop(0)
-        return None
+        return await self.server.call(method, request)
 
 
 class World:
     def __init__(self, *lan: Member, wan: Sequence[Member] | None = ()) -> None:
         self.lan = FakePool(*lan)
         self.wan = FakePool(*wan) if wan is not None else None
-        self.catalog = FakeCatalog()
+        self.catalog = Catalog()
 
     def run(
         self,
@@ -114,6 +120,7 @@ class World:
         """Run a duty for some time; each event comes at its moment."""
 
         async def play() -> None:
+            await self.catalog.start()
             membership = LanMembership(dc="dc1", own_name="s1", rpc=self.catalog.rpc, rng=Random(1))
             membership.use(self.lan, self.wan)
             running = asyncio.get_running_loop().create_task(duty(membership))
@@ -126,6 +133,7 @@ class World:
                 running.result()
             running.cancel()
             await asyncio.wait({running})
+            await self.catalog.server.stop()
 
         run_virtual(play())
 
@@ -139,10 +147,72 @@ class World:
         return self.wan.joined
 
 
-def test_all_members_are_written_at_start_and_each_minute() -> None:
+def registered(node: Node, *, check_id: str = SERF_HEALTH) -> RegisterRequest:
+    check = HealthCheck(node=node.node, check_id=check_id, name="x", status="passing")
+    return RegisterRequest(
+        datacenter="dc1",
+        id=node.id,
+        node=node.node,
+        address=node.address,
+        tagged_addresses=node.tagged_addresses,
+        node_meta=node.meta,
+        check=check,
+    )
+
+
+def test_all_members_are_written_at_start_and_then_left_alone() -> None:
     world = World(server("s1"), client("c1"))
-    both = ["s1 passing consul", "c1 passing"]
-    assert world.reconcile(61) == [(at, text) for at in (0, 60) for text in both]
+    assert world.reconcile(601) == [(0, "s1 passing consul"), (0, "c1 passing")]
+
+
+def test_what_others_changed_is_repaired_within_a_minute() -> None:
+    world = World(server("s1"), client("c1"))
+
+    async def reconcile(membership: LanMembership) -> None:
+        async def change() -> None:
+            await asyncio.sleep(5)
+            for request in (
+                DeregisterRequest(datacenter="dc1", node="c1", check_id=SERF_HEALTH),
+                DeregisterRequest(datacenter="dc1", node="s1", service_id="consul"),
+            ):
+                await world.catalog.server.call("Catalog.Deregister", request)
+
+        changing = asyncio.get_running_loop().create_task(change())
+        try:
+            await membership.reconcile()
+        finally:
+            changing.cancel()
+
+    world.run(reconcile, 70)
+    assert world.catalog.writes[2:] == [(60, "s1 passing consul"), (60, "c1 passing")]
+
+
+def test_node_that_no_member_stands_for_is_removed_after_two_rounds() -> None:
+    world = World(client("c1"), client("late", status=FAILED))
+    world.catalog.before = [
+        registered(Node(node="gone", address="10.0.0.9")),
+        registered(Node(node="LATE", address="10.0.0.9")),
+        registered(Node(node="external", address="10.0.0.9"), check_id="ping"),
+        registered(Node(node="s1", address="10.0.0.1")),
+    ]
+    writes = world.reconcile(601)
+    assert [text for at, text in writes if at == 0] == ["c1 passing", "late critical"]
+    assert [(at, text) for at, text in writes if at] == [(60, "gone gone")]
+
+
+def test_refused_removal_of_a_node_stops_nothing() -> None:
+    world = World()
+    world.catalog.before = [registered(Node(node="gone", address="10.0.0.9"))]
+    world.catalog.failures["gone"] = [RequestError("not now")]
+    assert world.reconcile(130) == [(60, "gone gone"), (120, "gone gone")]
+
+
+def test_node_whose_member_came_back_in_time_stays() -> None:
+    world = World()
+    world.catalog.before = [registered(Node(node="c1", address="10.0.0.7"))]
+    world.lan.all.append(client("c1"))
+    world.lan.hidden_until = 30
+    assert ("c1 gone") not in [text for _, text in world.reconcile(601)]
 
 
 @pytest.mark.parametrize(
@@ -158,17 +228,25 @@ def test_all_members_are_written_at_start_and_each_minute() -> None:
     ],
 )
 def test_event_is_written_at_once(event: object, text: str) -> None:
-    assert World().reconcile(10, (5, event)) == [(5, text)]
+    world = World()
+    if text.endswith("gone"):
+        world.catalog.before = [registered(Node(node="c1", address="10.0.0.7"))]
+    assert world.reconcile(10, (5, event)) == [(5, text)]
+
+
+def test_departure_of_a_member_that_the_catalog_never_had_is_no_write() -> None:
+    world = World(client("c1", status=LEFT))
+    assert world.reconcile(200, (5, MemberReaped(client("c1", status=LEFT)))) == []
 
 
 @pytest.mark.parametrize(
     ("node", "status", "moved"),
     [
         (None, ALIVE, False),
-        (Node(id="id-c1", node="c1", address="10.0.0.7"), ALIVE, False),
-        (Node(id="id-c1", node="c1", address="10.0.0.6"), ALIVE, True),
-        (Node(id="id-of-before", node="c1", address="10.0.0.7"), ALIVE, True),
-        (Node(id="id-c1", node="c1", address="10.0.0.6"), FAILED, False),
+        (Node(id=client_id("c1"), node="c1", address="10.0.0.7"), ALIVE, False),
+        (Node(id=client_id("c1"), node="c1", address="10.0.0.6"), ALIVE, True),
+        (Node(node="c1", address="10.0.0.7"), ALIVE, True),
+        (Node(id=client_id("c1"), node="c1", address="10.0.0.6"), FAILED, False),
     ],
 )
 def test_member_at_another_address_moves_its_node(
@@ -177,10 +255,10 @@ def test_member_at_another_address_moves_its_node(
     world = World(client("c1", status=status))
     if node is not None:
         node = replace(node, tagged_addresses={"lan": "10.0.0.6"}, meta={"rack": "7"})
-        world.catalog.nodes["c1"] = node
+        world.catalog.before = [registered(node)]
     world.reconcile(10)
     (written,) = world.catalog.registrations
-    assert (written.address, written.id) == ("10.0.0.7", "id-c1")
+    assert (written.address, written.id) == ("10.0.0.7", client_id("c1"))
     assert written.skip_node_update is not moved
     kept = ({"lan": "10.0.0.6"}, {"rack": "7"}) if moved else (None, None)
     assert (written.tagged_addresses, written.node_meta) == kept
@@ -248,6 +326,7 @@ def test_failure_is_repeated_and_loses_nobody(error: Exception) -> None:
 
 def test_newest_news_of_a_member_win() -> None:
     world = World()
+    world.catalog.before = [registered(Node(node="c1", address="10.0.0.7"))]
     world.catalog.failures["c1"] = [Unavailable("no leader")]
     events = [(1.0, MemberJoined(client("c1"))), (1.1, MemberLeft(client("c1", status=LEFT)))]
     assert [text for _, text in world.reconcile(10, *events)] == ["c1 passing", "c1 gone"]
