@@ -12,7 +12,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from isthmus.errors import InvalidRequest, ProtocolError, Unavailable
-from isthmus.gossip.broadcast import Broadcast, BroadcastQueue, Tally
+from isthmus.gossip.broadcast import Broadcast
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.conflict import CONFLICT_QUERY, ConflictLost, Conflicts, conflict_answer
 from isthmus.gossip.coordinate import PoolCoordinates
@@ -55,6 +55,7 @@ from isthmus.gossip.queries import (
     QueryResult,
     Question,
 )
+from isthmus.gossip.queues import SerfQueues, wrap
 from isthmus.gossip.roster import (
     Member,
     MemberEvent,
@@ -173,13 +174,13 @@ class Serf:
             LamportClock(),
             LamportClock(),
         )
-        self.tally = Tally()
-        """Counts the rumours of all queues, memberlist's as well."""
-        self._intent_queue = BroadcastQueue(config.retransmit_mult, self.tally)
-        self._query_queue = BroadcastQueue(config.retransmit_mult, self.tally)
-        self._event_queue = BroadcastQueue(config.retransmit_mult, self.tally)
+        self._queues = SerfQueues(config)
+        self.tally = self._queues.tally
         self._user_events = UserEvents(
-            config, clock=self.event_clock, spread=self._spread_event, tell=self._tell_event
+            config,
+            clock=self.event_clock,
+            spread=lambda data: self._queues.events.queue(wrap(data)),
+            tell=self._tell_event,
         )
         self._user_state = UserState()
         self._roster = Roster(config, emit=self._tell_member)
@@ -264,7 +265,7 @@ class Serf:
         self.clock.increment()
         self._roster.receive_leave(leave, now=now)
         if not alone:
-            self._intent_queue.queue(_user(leave), token=_LEAVE_INTENT_TOKEN)
+            self._queues.intents.queue(wrap(leave), token=_LEAVE_INTENT_TOKEN)
 
     def force_leave(self, name: str, *, prune: bool, now: float) -> None:
         """Declare that a failed member left; with `prune` it is forgotten at once."""
@@ -272,7 +273,7 @@ class Serf:
         self.clock.increment()
         self._receive_leave(leave, now=now)
         if self.memberlist.has_live_peers():
-            self._intent_queue.queue(_user(leave))
+            self._queues.intents.queue(wrap(leave))
 
     def update_tags(self, tags: Mapping[str, str], *, now: float) -> None:
         """Change our tags; the others are told.
@@ -365,9 +366,9 @@ class Serf:
             "member_time": self.clock.time,
             "event_time": self.event_clock.time,
             "query_time": self.query_clock.time,
-            "intent_queue": len(self._intent_queue),
-            "event_queue": len(self._event_queue),
-            "query_queue": len(self._query_queue),
+            "intent_queue": len(self._queues.intents),
+            "event_queue": len(self._queues.events),
+            "query_queue": len(self._queues.queries),
             "coordinate_resets": self.coordinates.resets,
             "coordinates_refused": self.coordinates.refused,
             **dict(sorted(self.memberlist.counters.items())),
@@ -487,7 +488,8 @@ class Serf:
             self._reconnect(now=now)
         if now >= self._queue_check_at:
             self._queue_check_at = now + QUEUE_CHECK_INTERVAL
-            self._prune_queues()
+            for count in self._queues.prune(member_count=len(self._roster)):
+                self._outputs.append(Warned(f"queue was too long, dropped {count} messages"))
         self._chores_at = min(self._reap_at, self._reconnect_at, self._queue_check_at)
 
     def _reconnect(self, *, now: float) -> None:
@@ -497,16 +499,9 @@ class Serf:
                 target = JoinTarget(member.name, (member.address, member.port))
                 self.memberlist.reconnect(target, now=now)
 
-    def _prune_queues(self) -> None:
-        depth = max(self.config.queue_depth_min, 2 * len(self._roster))
-        for queue in (self._intent_queue, self._query_queue, self._event_queue):
-            dropped = queue.prune(depth)
-            if dropped:
-                self._outputs.append(Warned(f"queue was too long, dropped {dropped} messages"))
-
     def _go_on_leaving(self, *, now: float) -> None:
         """Say what we intend, then goodbye, then linger."""
-        sent = bool(self._intent_queue.take_finished())
+        sent = bool(self._queues.intents.take_finished())
         if not self._leaving.go_on(intent_sent=sent, now=now):
             return
         if self._leaving.stage is Stage.DEPARTURE:
@@ -577,17 +572,17 @@ class Serf:
         match message:
             case wire.Leave():
                 if self._receive_leave(message, now=now):
-                    self._intent_queue.queue(_wrap(payload))
+                    self._queues.intents.queue(wrap(payload))
             case wire.Join():
                 self.clock.witness(message.ltime)
                 if self._roster.receive_join(message, now=now):
-                    self._intent_queue.queue(_wrap(payload))
+                    self._queues.intents.queue(wrap(payload))
             case wire.UserEvent():
                 if self._user_events.receive(message):
-                    self._event_queue.queue(_wrap(payload))
+                    self._queues.events.queue(wrap(payload))
             case wire.Query():
                 if self._queries.receive(message, now=now):
-                    self._query_queue.queue(_wrap(payload))
+                    self._queues.queries.queue(wrap(payload))
             case wire.QueryResponse():
                 self._queries.receive_response(message)
             case wire.Relay():
@@ -611,10 +606,7 @@ class Serf:
         join = wire.Join(ltime=self.clock.time, node=self.name)
         self.clock.witness(join.ltime)
         self._roster.receive_join(join, now=now)
-        self._intent_queue.queue(_user(join))
-
-    def _spread_event(self, data: bytes) -> None:
-        self._event_queue.queue(_wrap(data))
+        self._queues.intents.queue(wrap(join))
 
     def _tell_event(self, event: wire.UserEvent) -> None:
         received = UserEventReceived(event.ltime, event.name, event.payload, event.cc)
@@ -622,7 +614,7 @@ class Serf:
 
     def _spread_query(self, data: bytes) -> None:
         if self.memberlist.has_live_peers():
-            self._query_queue.queue(_wrap(data))
+            self._queues.queries.queue(wrap(data))
 
     def _answer_query(self, query: wire.Query, now: float) -> None:
         """Answer what is between serf cores; tell the application of everything else."""
@@ -684,13 +676,7 @@ class Serf:
 
     def take_broadcasts(self, budget: int, *, overhead: int) -> list[Broadcast]:
         """Intents, queries, events, in this order, for one packet."""
-        chosen: list[Broadcast] = []
-        for queue in (self._intent_queue, self._query_queue, self._event_queue):
-            if len(queue):
-                taken = queue.take(budget, overhead=overhead, member_count=len(self._roster))
-                budget -= sum(overhead + len(broadcast.data) for broadcast in taken)
-                chosen += taken
-        return chosen
+        return self._queues.take(budget, overhead=overhead, member_count=len(self._roster))
 
     def user_state(self, *, join: bool) -> bytes:
         """Clocks, everyone's status, the remembered events."""
@@ -736,11 +722,3 @@ def _encode_tags(tags: Mapping[str, str]) -> bytes:
     if len(meta) > wire.TAGS_SIZE_MAX:
         raise InvalidRequest(TAGS_TOO_LONG)
     return meta
-
-
-def _user(message: wire.SerfMessage) -> bytes:
-    return _wrap(wire.encode_message(message))
-
-
-def _wrap(data: bytes) -> bytes:
-    return packets.encode_message(packets.UserMessage(data))
