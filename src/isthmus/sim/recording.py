@@ -1,5 +1,6 @@
 """What a run measures: samples and events at virtual times, appended as the run goes on."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -23,19 +24,21 @@ class SimulationStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Smallest, median and largest of many values of one moment."""
+    """Smallest, median, largest and mean of many values of one moment."""
 
     low: float
     middle: float
     high: float
+    mean: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         """Spread of `values`; of none: all 0."""
         if not values:
-            return cls(0.0, 0.0, 0.0)
+            return cls(0.0, 0.0, 0.0, 0.0)
         ordered = sorted(values)
-        return cls(ordered[0], ordered[len(ordered) // 2], ordered[-1])
+        mean = math.fsum(ordered) / len(ordered)
+        return cls(ordered[0], ordered[len(ordered) // 2], ordered[-1], mean)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -281,9 +281,10 @@ def _rates(summary: Summary, spans: Sequence[Span]) -> Iterator[str]:
     )
     yield _plot(
         plot,
-        f"What a server sends, {_averaged(recording.samples)}: line, the median server; band, from "
-        f"the least to the most. Between two samples: at most {_rate(summary.lan.rate_peak)} into "
-        f"the LAN pool, {_rate(summary.wan.rate_peak)} into the WAN pool.",
+        f"What a server sends, {_averaged(recording.samples)}: line, the mean of all servers; "
+        "band, from the one that sends least to the one that sends most. Between two samples: at "
+        f"most {_rate(summary.lan.rate_peak)} into the LAN pool, {_rate(summary.wan.rate_peak)} "
+        "into the WAN pool.",
         legend=lines,
         shaded=bool(spans),
     )
@@ -322,7 +323,7 @@ def _gateways(summary: Summary, spans: Sequence[Span]) -> Iterator[str]:
         show=_rate,
         spans=spans,
     )
-    yield _plot(traffic, f"What a gateway forwards, {_averaged(recording.samples)}.")
+    yield _plot(traffic, f"What a gateway forwards, {_averaged(recording.samples)}, likewise.")
     yield _values(
         recording.samples,
         (("connections", lambda sample: sample.connections),),
@@ -340,7 +341,7 @@ def _convergence(summary: Summary, spans: Sequence[Span]) -> Iterator[str]:
 
     def share(sample: Sample) -> Spread:
         value = 100 * sample.converged / count
-        return Spread(value, value, value)
+        return Spread.of([value])
 
     lowest = min(sample.converged for sample in recording.samples)
     plot = draw_lines(
@@ -450,7 +451,7 @@ def _averages(
             Point(
                 group[-1].at,
                 statistics.fmean(spread.low for spread in spreads),
-                statistics.fmean(spread.middle for spread in spreads),
+                statistics.fmean(spread.mean for spread in spreads),
                 statistics.fmean(spread.high for spread in spreads),
             )
         )

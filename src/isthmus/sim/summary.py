@@ -63,7 +63,7 @@ class PoolFigures:
         detection: From a host's end to an observer's declaration.
         expected: What the formulas say.
         false_positives: Declarations about members that were well.
-        rate: Bytes per second a server sends: mean over time of the median server.
+        rate: Bytes per second a server sends, the mean of all and over time.
         rate_peak: The most that any server sent between two samples.
     """
 
@@ -173,7 +173,7 @@ def _pool(recording: Recording, pool: str) -> PoolFigures:
 
 
 def _mean(samples: Sequence[Sample], of: Callable[[Sample], Spread]) -> float:
-    return sum(of(sample).middle for sample in samples) / len(samples) if samples else 0.0
+    return sum(of(sample).mean for sample in samples) / len(samples) if samples else 0.0
 
 
 def _peak(samples: Sequence[Sample], of: Callable[[Sample], Spread]) -> float:

@@ -26,9 +26,9 @@ def test_sample_keeps_the_spread_over_hosts() -> None:
     recording = Recording(make_scenario())
     take(recording, 1.0)
     sample = recording.samples[0]
-    assert (sample.known, sample.alive) == (Spread(1, 2, 3), 3)
-    assert (sample.lan_rate, sample.wan_rate) == (Spread(10, 10, 10), Spread(0, 0, 0))
-    assert (sample.connections, sample.converged) == (Spread(1, 3, 4), 2)
+    assert (sample.known, sample.alive) == (Spread(1, 2, 3, 2), 3)
+    assert (sample.lan_rate, sample.wan_rate) == (Spread(10, 10, 10, 10), Spread(0, 0, 0, 0))
+    assert (sample.connections, sample.converged) == (Spread(1, 3, 4, 2.5), 2)
 
 
 def test_samples_go_forward_in_time() -> None:

@@ -109,7 +109,7 @@ def test_sections_are_all_there_with_their_figures() -> None:
         "no index goes back",
         "1 lost host, 147 observations",
         "Lifeguard: dead if not confirmed, mean 5.3 s 399.6 s",
-        "averaged over 5s: line, the median server",
+        "averaged over 5s: line, the mean of all servers",
         "4m dc2 9.60 s",
         "links between latency 40ms, shape lognormal, spread 0.1",
         "WAN gossip gossip_interval 500ms",

@@ -53,7 +53,7 @@ def test_percentiles_are_in_order(values: list[float]) -> None:
     assert min(values) <= times.median <= times.p95 <= times.longest == max(values)
 
 
-def test_rates_are_means_over_time_of_the_median_server() -> None:
+def test_rates_are_means_over_time() -> None:
     recording = record()
     see(recording, 1.0, [9] * 9, rate=100.0)
     see(recording, 2.0, [9] * 9, rate=300.0)
