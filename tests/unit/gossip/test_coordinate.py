@@ -10,7 +10,7 @@ from isthmus.gossip import coordinate
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.coordinate import PoolCoordinates, Vivaldi
 from isthmus.gossip.roster import MemberStatus
-from isthmus.model.coordinate import ORIGIN
+from isthmus.model.coordinate import ORIGIN, distance
 from isthmus.wire import memberlist as wire
 from isthmus.wire.coordinate import decode_ack, encode_ack
 from support.coordinates import at, captured
@@ -181,3 +181,16 @@ def test_failed_members_coordinate_stays_until_it_is_reaped() -> None:
     world.run(until=world.now + 120)
     assert world.status(names[0], names[2]) is MemberStatus.NONE
     assert set(serf.coordinates.known) == {names[0], names[1]}
+
+
+def test_members_that_are_routed_by_name_learn_as_well() -> None:
+    world = World(config=GossipConfig.wan(), latency=(0.02, 0.02), by_name=True)
+    for name in ("a.dc1", "b.dc2", "c.dc3"):
+        world.add(name)
+    world.join("b.dc2", "a.dc1")
+    world.join("c.dc3", "a.dc1")
+    world.run(until=600)
+    coordinates = world.sites["a.dc1"].serf.coordinates
+    assert set(coordinates.known) == {"a.dc1", "b.dc2", "c.dc3"}
+    for name in ("b.dc2", "c.dc3"):
+        assert distance(coordinates.own, coordinates.known[name]) == pytest.approx(0.04, rel=0.1)
