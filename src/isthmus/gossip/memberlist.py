@@ -213,8 +213,7 @@ class Memberlist:
     def copy_from(self, other: "Memberlist", *, now: float) -> None:
         """Know whom `other` knows, and announce nobody; for a pool that starts warm."""
         self.table.copy_from(other.table)
-        for name in self.table.nodes:
-            self.rumours.forget(name)
+        self.rumours.prune(0)
         self._ring_place = 0
         interval = pushpull.scaled_interval(
             self.config.push_pull_interval, member_count=len(self.table)

@@ -139,6 +139,9 @@ class Streams:
         self._number, self._count, self._route_by_name = number, count, route_by_name
         self.open: dict[int, _Stream] = {}
         """Streams that wait for their message, by number."""
+        self._agreed: tuple[wire.NodeState, ...] = ()
+        """A peer's members, the last that were judged well and told nothing. Members of one process
+        may exchange the very same object, and need not look at it again."""
 
     # --- Our side -------------------------------------------------------------------------------
 
@@ -408,7 +411,17 @@ class Streams:
         self, remote: wire.PushPull, *, join: bool, ignore_old: bool, now: float
     ) -> str | None:
         """Judge the other's full state, then take it in whole; or say why not."""
-        nodes: Sequence[wire.NodeState] = remote.nodes
+        if remote.nodes is not self._agreed or remote.nodes is not self._table.states() or join:
+            error = self._take_in(remote.nodes, join=join, now=now)
+            if error is not None:
+                return error
+        if remote.user_state:
+            self._emit(StateReceived(remote.user_state, join, ignore_old))
+        return None
+
+    def _take_in(self, remote: tuple[wire.NodeState, ...], *, join: bool, now: float) -> str | None:
+        """Judge the members of the other's state, then take them in; or say why not."""
+        nodes: Sequence[wire.NodeState] = remote
         if any(len(node.addr) == 16 for node in nodes):
             nodes = [_normalised(node) for node in nodes]
         error = pushpull.version_conflict(self._table.states(), nodes)
@@ -417,10 +430,11 @@ class Streams:
             error = self._upper.check_merge(sound)
         if error is not None:
             return error
-        for node in self._table.news(nodes):
+        news = self._table.news(nodes)
+        for node in news:
             self._table.receive_state(node, now=now)
-        if remote.user_state:
-            self._emit(StateReceived(remote.user_state, join, ignore_old))
+        if not news:
+            self._agreed = remote
         return None
 
 
