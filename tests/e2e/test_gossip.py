@@ -16,11 +16,11 @@ from support.federation import Federation
 from support.netns import Sites
 from support.processes import ISTHMUS, eventually, shown_on_failure
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 ADDRESSES = {"dc1": "127.88.9.1", "dc2": "127.88.9.2"}
 FIRST, SECOND, THIRD = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2, 3))
-FAST = {"gossip_interval": "50ms", "probe_interval": "500ms", "probe_timeout": "200ms"}
+FAST = {"gossip_interval": "50ms", "probe_interval": "1s", "probe_timeout": "500ms"}
 
 
 class Pair:
@@ -68,7 +68,7 @@ class Pair:
     def wait_until_federated(self) -> None:
         """Wait until each sees the other alive, and calls reach it."""
         with shown_on_failure(*(agent.process for agent in self.agents.values())):
-            eventually(self.federated, timeout=20, every=0.05, what="two datacenters federated")
+            eventually(self.federated, timeout=40, every=0.05, what="two datacenters federated")
 
     def isthmus(self, dc: str, *args: str) -> "subprocess.CompletedProcess[str]":
         """Run a command against the agent of a datacenter."""
