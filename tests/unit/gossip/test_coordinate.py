@@ -194,3 +194,15 @@ def test_members_that_are_routed_by_name_learn_as_well() -> None:
     assert set(coordinates.known) == {"a.dc1", "b.dc2", "c.dc3"}
     for name in ("b.dc2", "c.dc3"):
         assert distance(coordinates.own, coordinates.known[name]) == pytest.approx(0.04, rel=0.1)
+
+
+def test_chance_without_a_direction_leaves_along_the_first_axis() -> None:
+    class Undecided(Random):
+        def random(self) -> float:
+            return 0.5
+
+    node = Vivaldi(rng=Undecided())
+    node.update("x", ORIGIN, 0.1)
+    assert node.coord.vec is not None
+    assert node.coord.vec[0] > 0
+    assert node.coord.vec[1:] == (0.0,) * 7

@@ -123,3 +123,19 @@ async def test_unsorted_answer_is_still_the_one_object(nodes: Server) -> None:
     request = ServiceRequest(service_name="web", source=QuerySource(datacenter="dc1"))
     first = await nodes.call("Health.ServiceNodes", request)
     assert (await nodes.call("Health.ServiceNodes", request)).nodes is first.nodes
+
+
+async def test_several_rows_of_a_node_stay_together_and_in_their_order(nodes: Server) -> None:
+    web = NodeService(id="web-2", service="web")
+    await nodes.call("Catalog.Register", RegisterRequest(node="a", address="10.0.0.1", service=web))
+    source = QuerySource(datacenter="dc1", node="b")
+    reply = await nodes.call(
+        "Catalog.ServiceNodes", ServiceRequest(service_name="web", source=source)
+    )
+    assert [(row.node, row.service_id) for row in reply.service_nodes] == [
+        ("b", "web"),
+        ("d", "web"),
+        ("a", "web"),
+        ("a", "web-2"),
+        ("c", "web"),
+    ]
