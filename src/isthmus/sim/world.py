@@ -147,7 +147,10 @@ class Process:
         """The world's time at which its clock shows `local`."""
         if self.punctual:
             return local
-        return self._base + (local - self._local_base) / self.rate
+        when = self._base + (local - self._local_base) / self.rate
+        while self.clock(when) < local:  # Rounded down: a timer would be due and not be due.
+            when = math.nextafter(when, math.inf)
+        return when
 
     def drift(self, rate: float, *, now: float) -> None:
         """Let its clock run at `rate` from now on."""
