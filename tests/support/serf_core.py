@@ -56,12 +56,14 @@ class Core:
             self.serf.receive_packet(data, source=X, now=now)
         return self.serf.take_outputs()
 
-    def receive_state(self, *, ignore_old: bool = False, **fields: Any) -> list[Any]:
-        """Receive the serf half of a push/pull that we dialled."""
+    def receive_state(
+        self, *, nodes: tuple[packets.NodeState, ...] = (), ignore_old: bool = False, **fields: Any
+    ) -> list[Any]:
+        """Receive the answer to a join of ours; `fields` are those of its serf half."""
         self.serf.join([JoinTarget("x", X)], ignore_old=ignore_old, now=0.0)
         (request,) = [o for o in self.serf.take_outputs() if isinstance(o, OpenStream)]
         state = wire.encode_message(wire.SerfPushPull(**fields))
-        answer = packets.PushPull(join=True, nodes=(), user_state=state)
+        answer = packets.PushPull(join=True, nodes=nodes, user_state=state)
         data = packets.wrap_stream(packets.encode_stream(answer), dialler=False)
         self.serf.receive_stream_data(request.id, data, now=0.0)
         return self.serf.take_outputs()

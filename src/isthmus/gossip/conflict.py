@@ -46,19 +46,14 @@ class Conflicts:
 
     Args:
         name: Ours.
-        vote: Asks the others where they know it; `finish_vote` follows. May do nothing.
         emit: Receives warnings and, after a lost vote, ConflictLost.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        vote: Callable[[float], None],
-        emit: Callable[[Warned | ConflictLost], None],
-    ) -> None:
-        self._name, self._vote, self._emit = name, vote, emit
+    def __init__(self, name: str, *, emit: Callable[[Warned | ConflictLost], None]) -> None:
+        self._name, self._emit = name, emit
         self._vote_at = -inf
+        self.is_vote_due = False
+        """Whether the others are to be asked; whoever asks resets it."""
         self.claims: dict[str, tuple[str, float]] = {}
         """Names that another member claims too: its address, and when it did so last."""
 
@@ -77,7 +72,7 @@ class Conflicts:
             self.claims[name] = (theirs, now)
         if name == self._name and now >= self._vote_at:
             self._vote_at = now + CONFLICT_VOTE_INTERVAL
-            self._vote(now)
+            self.is_vote_due = True
 
     def finish_vote(self, result: QueryResult, me: Member) -> bool:
         """Find out from the answers whether we keep our name; return whether we lost it."""

@@ -6,12 +6,17 @@ its input, so no filter of a peer can hold up the loop.
 Source: protocol/gossip.md §13.5, §14.6.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from isthmus.model.pattern import compile_pattern
 
 PATTERN_SIZE_MAX: Final = 256
 """Characters; a longer expression matches nothing."""
+PATTERNS_KEPT_MAX: Final = 16
+"""Compiled expressions that are kept: one is often asked of many members in a row."""
+
+_compile: Final = lru_cache(maxsize=PATTERNS_KEPT_MAX)(compile_pattern)
 
 
 def is_found(expression: str, value: str) -> bool:
@@ -22,6 +27,6 @@ def is_found(expression: str, value: str) -> bool:
     if len(expression) > PATTERN_SIZE_MAX:
         return False
     try:
-        return compile_pattern(expression)(value)
+        return _compile(expression)(value)
     except ValueError:
         return False

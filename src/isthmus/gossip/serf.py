@@ -205,7 +205,7 @@ class Serf:
             name, enabled=config.coordinates, rng=Random(f"coordinate of {name}")
         )
         """Where we and the members lie."""
-        self._conflicts = Conflicts(name, vote=self._vote, emit=self._outputs.append)
+        self._conflicts = Conflicts(name, emit=self._outputs.append)
         self._leaving = Leaving(config)
         self._reap_at = now + config.reap_interval
         self._reconnect_at = now + config.reconnect_interval
@@ -521,6 +521,8 @@ class Serf:
                 else:
                     self._receive(output, now=now)
             outputs = self.memberlist.take_outputs()
+        if self._conflicts.is_vote_due:
+            self._vote(now=now)
 
     def _receive(self, output: MemberlistOutput, *, now: float) -> None:
         match output:
@@ -554,8 +556,12 @@ class Serf:
         if isinstance(event, (MemberFailed, MemberLeft, MemberReaped)):
             self._queries.forget_member(event.member.name)
 
-    def _vote(self, now: float) -> None:
-        """Ask where the others know our name."""
+    def _vote(self, *, now: float) -> None:
+        """Ask where the others know our name.
+
+        Not before all of a push/pull was taken in: its Lamport times make our query a new one.
+        """
+        self._conflicts.is_vote_due = False
         if self._resolve_conflicts and self._leaving.is_member:
             with suppress(InvalidRequest, Unavailable):  # At a later claim, then.
                 payload = self.name.encode()

@@ -59,6 +59,8 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 RESOLVE_TIMEOUT: Final = 10.0
 LEAVE_GRACE: Final = 2.0
 """Seconds that `leave` may take beyond its own limits."""
+FILES_GRACE: Final = 5.0
+"""Seconds that a closing pool waits for the disk."""
 JOIN_ADDRESSES_MAX: Final = 1024
 BIND_ATTEMPTS: Final = 16
 """Port 0: attempts to find one that is free for both TCP and UDP."""
@@ -245,7 +247,7 @@ class PoolDriver:
         if self._snapshot_file is not None:
             self._snapshot_file.stop()
         if self._stores:
-            await asyncio.wait(self._stores)
+            await asyncio.wait(self._stores, timeout=FILES_GRACE)
         await self._scope.close()
         for stream in list(self._streams.values()):
             stream.abort()

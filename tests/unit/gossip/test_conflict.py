@@ -77,9 +77,8 @@ class Noted:
     """Conflicts and what came of them."""
 
     def __init__(self) -> None:
-        self.votes: list[float] = []
         self.told: list[Warned | ConflictLost] = []
-        self.conflicts = Conflicts("me", vote=self.votes.append, emit=self.told.append)
+        self.conflicts = Conflicts("me", emit=self.told.append)
 
     def note(self, name: str = "me", *, port: int = 7946, now: float = 0.0) -> None:
         known, claimed = (
@@ -100,7 +99,7 @@ def test_claim_is_warned_of_once_and_remembered() -> None:
     assert noted.conflicts.claims == {"x": ("10.0.0.2:7946", 5.0)}
     noted.note("x", port=7, now=6.0)
     assert len(noted.told) == 2
-    assert noted.votes == []
+    assert not noted.conflicts.is_vote_due
 
 
 def test_remembered_claims_are_bounded() -> None:
@@ -112,9 +111,13 @@ def test_remembered_claims_are_bounded() -> None:
 
 def test_our_own_name_is_put_to_the_vote_every_30_s_at_most() -> None:
     noted = Noted()
+    votes = []
     for now in (7.0, 7.1, 36.9, 37.0):
         noted.note(now=now)
-    assert noted.votes == [7.0, 37.0]
+        if noted.conflicts.is_vote_due:
+            votes.append(now)
+            noted.conflicts.is_vote_due = False
+    assert votes == [7.0, 37.0]
 
 
 def test_lost_vote_is_told_as_serf_words_it() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from isthmus.errors import InvalidRequest
 from isthmus.gossip.members import OUR_VSN
@@ -284,3 +285,15 @@ def test_any_messages_leave_us_alive(messages: list[bytes]) -> None:
         core.serf.receive_packet(b"\x08" + data, source=X, now=0.0)
         core.serf.handle_timer(now=0.0)
     assert core.serf.local_member().status is MemberStatus.ALIVE
+
+
+def test_vote_about_our_name_is_newer_than_what_the_push_pull_brings() -> None:
+    """Members that were restarted from a snapshot ignore queries of the times before it."""
+    core = Core(resolve_conflicts=True)
+    twin = packets.NodeState(
+        name="me", addr=X_ADDR, port=7946, incarnation=1, meta=wire.encode_tags({}), vsn=OUR_VSN
+    )
+    other = replace(twin, name="y", addr=b"\x0a\x00\x00\x03")
+    core.receive_state(nodes=(twin, other), query_ltime=40)
+    (asked,) = [message for message in core.rumours() if isinstance(message, wire.Query)]
+    assert (asked.name, asked.payload, asked.ltime) == ("_serf_conflict", b"me", 40)
