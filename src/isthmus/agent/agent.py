@@ -22,6 +22,7 @@ from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi
 from isthmus.agent.coordinates import CoordinateReports, WanCoordinates
 from isthmus.agent.doctor import Doctor, Surroundings
+from isthmus.agent.engines import make_storage, other_servers
 from isthmus.agent.events import UserEvents, announce_leadership
 from isthmus.agent.federation import Federation
 from isthmus.agent.identity import identity, node_facts, node_id
@@ -62,7 +63,7 @@ from isthmus.net.gossip import (
 )
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
-from isthmus.server.leader import FederationDuties
+from isthmus.server.leader import FederationDuties, feed_locator
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
 
@@ -99,6 +100,8 @@ class Agent:
         self._joining: Joining | None = None
         self._duties: FederationDuties | None = None
         self._duties_task: asyncio.Task[None] | None = None
+        self._lan_members: LanMembership | None = None
+        self._is_complete = False
         self._feature_seen = False
         self._gateways_seen: object = None
         self._gateway_hosts: set[str] = set()
@@ -145,8 +148,19 @@ class Agent:
         )
         self._calls = CrossDcCalls(self.federation.forwarder)
         self._make_doctor()
-        self.server = await self._start_server()
-        self._closers += [self.server.stop, self.federation.close]
+        self._storage = make_storage(
+            config,
+            self._platform,
+            node_id=self.node_id,
+            caller=self.federation.pool,
+            lan=self._lan_pool_members,
+            rng=self._rng,
+        )
+        await self._storage.open()
+        self.server = self._make_server()
+        self._closers += [self._storage.close, self.server.stop, self.federation.close]
+        if not self._storage.needs_others:
+            await self.server.start()
         listener = await self._start_listener()
         self._closers.append(listener.close)
         self.local = LocalState(
@@ -201,6 +215,8 @@ class Agent:
         self._closers.append(self._http.stop)
         with listening(config, "HTTP", "client_addr", *config.addresses.http, port="http"):
             await self._http.start()
+        if self._storage.needs_others:
+            self._spawn(self._storage.run(self.server))
         self._start_duties()
         self._platform.started()
 
@@ -271,9 +287,9 @@ class Agent:
     def _replication(self) -> ReplicationStatus | None:
         return None if self._duties is None else self._duties.replication
 
-    async def _start_server(self) -> Server:
+    def _make_server(self) -> Server:
         config = self.config
-        server = Server(
+        return Server(
             ServerConfig(
                 datacenter=config.datacenter,
                 primary_datacenter=config.primary_datacenter,
@@ -284,7 +300,7 @@ class Agent:
                 max_query_time=config.http.max_query_time,
             ),
             Store(),
-            self._platform.engine(config),
+            self._storage.engine,
             forward=self._calls,
             rng=self._rng,
             wall=self._wall,
@@ -292,9 +308,27 @@ class Agent:
             report=self.status.report,
             wan=WanCoordinates(self.federation.router, dc=config.datacenter, pool=lambda: self.wan),
             gossip=ServerPools(config.datacenter, lan=lambda: self.lan, wan=lambda: self.wan),
+            election=self._storage.election,
+            peers=self.federation.pool,
+            leadership_changed=self._leadership_changed,
+            servers=self._server_addresses,
+            storage=self._storage.answer,
         )
-        await server.start()
-        return server
+
+    def _lan_pool_members(self) -> tuple[Member, ...]:
+        return self.lan.members() if self.lan is not None else ()
+
+    def _server_addresses(self) -> tuple[str, ...]:
+        """``host:port`` of the RPC port of every server of our datacenter."""
+        config = self.config
+        own = host_port(config.addresses.advertise, config.ports.server)
+        found = {
+            host_port(target.host, target.port)
+            for target in other_servers(
+                self._lan_pool_members(), own_id=self.node_id, dc=config.datacenter
+            ).values()
+        }
+        return tuple(sorted(found | {own}))
 
     async def _start_listener(self) -> ServerListener:
         config = self.config
@@ -325,8 +359,12 @@ class Agent:
         self._gossip = self._platform.gossip(self._network, on_failure=died)
         self._gossip.start()
         self._closers.append(self._gossip.stop)
-        lan_members = LanMembership(
-            dc=config.datacenter, own_name=config.node_name, rpc=self.server.call, rng=self._rng
+        lan_members = self._lan_members = LanMembership(
+            dc=config.datacenter,
+            own_name=config.node_name,
+            rpc=self.server.call,
+            rng=self._rng,
+            leads=lambda: self.server.is_leader,
         )
         wan_members = WanMembership(
             federation.router, changed=self._federation_changed, departed=self._dc_departed
@@ -391,20 +429,12 @@ class Agent:
 
     def _start_duties(self) -> None:
         config = self.config
-        self._duties = FederationDuties(
-            dc=config.datacenter,
-            primary_dc=config.primary_datacenter,
-            tables=self.server,
-            remote=self._calls.fetching(config.primary_datacenter),
-            locator=self.federation.locator,
-            enabled=self._federation_states_enabled,
-            known_dcs=self.federation.router.datacenters,
-            wall=self._wall,
-            rng=self._rng,
-            token=config.acl.tokens.get("replication", ""),
-            on_locator=self.federation.locator_told,
-        )
-        self._duties_task = self._spawn(self._duties.run())
+        self._is_complete = True
+        self._leadership_changed()
+        if self.federation.locator is not None:
+            self._spawn(
+                feed_locator(self.server, self.federation.locator, self.federation.locator_told)
+            )
         self._spawn(self.clocks.run(self.server))
         self._spawn(self.doctor.watch())
         self._spawn(self.local.run())
@@ -429,21 +459,57 @@ class Agent:
         for duty in self._joining.duties():
             self._spawn(duty)
 
+    def _leadership_changed(self) -> None:
+        """Another server leads, or nobody, or we do: our duties begin and end with that."""
+        if not self._is_complete:
+            return
+        leads = self.server.is_leader
+        if leads and self._duties_task is None:
+            self._begin_duties()
+        elif not leads and self._duties_task is not None:
+            self._duties_task.cancel()
+            self._duties_task = self._duties = None
+        if self._lan_members is not None:
+            self._lan_members.leadership_changed()
+
+    def _begin_duties(self) -> None:
+        config = self.config
+        self._duties = FederationDuties(
+            dc=config.datacenter,
+            primary_dc=config.primary_datacenter,
+            tables=self.server,
+            remote=self._calls.fetching(config.primary_datacenter),
+            locator=self.federation.locator,
+            enabled=self._federation_states_enabled,
+            known_dcs=self.federation.router.datacenters,
+            wall=self._wall,
+            rng=self._rng,
+            token=config.acl.tokens.get("replication", ""),
+            on_locator=self.federation.locator_told,
+        )
+        self._duties_task = self._spawn(self._duties.run())
+
     def _known_dcs(self) -> set[str]:
         return {state.datacenter for state in self.server.store.federation.list().value}
 
     def _receive_lan_event(self, members: LanMembership, event: PoolEvent) -> None:
         members.receive(event)
         self.events.receive(event)
-        if isinstance(event, MemberJoined) and event.member.name != self.config.node_name:
+        if (
+            isinstance(event, MemberJoined)
+            and event.member.name != self.config.node_name
+            and not self._storage.is_shared
+        ):
             self._warn_of_second_server(event.member)
+        self._storage.wake()
         self._federation_changed()
 
     def _warn_of_second_server(self, member: Member) -> None:
         if server_of(member) is not None:
             logger.error(
-                "server %s is in our datacenter too: in this release a datacenter has one server, "
-                "and two lead apart from each other with different data; stop one of them",
+                "server %s is in our datacenter too, and this one keeps its data for itself: both "
+                "lead, apart from each other, with different data; stop one of them, and use "
+                "bootstrap_expect on all servers of a datacenter",
                 member.name,
                 extra={"dc": self.config.datacenter},
             )

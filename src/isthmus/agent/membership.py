@@ -114,6 +114,7 @@ class LanMembership:
         own_name: Our member name: never deregistered.
         rpc: Writes to the catalog.
         rng: Source of jitter.
+        leads: Whether we lead our datacenter: only the leader writes its members.
     """
 
     def __init__(
@@ -123,11 +124,14 @@ class LanMembership:
         own_name: str,
         rpc: Callable[[str, Record], Awaitable[object]],
         rng: Random,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._dc, self._own_name, self._rpc, self._rng = dc, own_name, rpc, rng
+        self._leads = leads
         self._lan: Pool | None = None
         self._wan: Pool | None = None
         self._pending: dict[str, Member] = {}
+        self._began = False
         self._unknown: set[str] = set()
         self._round = False  # Whether a full round is to be finished.
         self._work = asyncio.Event()
@@ -150,6 +154,11 @@ class LanMembership:
         if isinstance(event, MemberJoined) and server_of(event.member) is not None:
             self._flood.set()
 
+    def leadership_changed(self) -> None:
+        """We lead now: all members are to be written; or we do not any more."""
+        self._began = True
+        self._work.set()
+
     async def reconcile(self) -> None:
         """Write members to the catalog as they change, and all of them each minute."""
         backoff = Backoff(
@@ -161,7 +170,8 @@ class LanMembership:
                 self._note(member)
             self._round = True
             deadline = asyncio.get_running_loop().time() + RECONCILE_INTERVAL
-            while True:
+            self._began = False
+            while not self._began:
                 try:
                     await self._write_pending()
                     backoff.reset()
@@ -208,6 +218,8 @@ class LanMembership:
 
     async def _write_pending(self) -> None:
         self._work.clear()
+        if not self._leads():
+            self._pending.clear()
         while self._pending:
             name, member = next(iter(self._pending.items()))
             try:

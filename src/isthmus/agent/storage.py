@@ -42,10 +42,8 @@ from isthmus.engine.etcd_certificates import (
 )
 from isthmus.engine.etcd_process import EtcdProcess, Formation
 from isthmus.errors import (
-    PERMISSION_DENIED,
     InvalidRequest,
     IsthmusError,
-    PermissionDenied,
     RequestError,
     Unavailable,
 )
@@ -180,6 +178,15 @@ class StorageKeeper:
         await self._scope.close()
         await self._client.close()
         await self._process.stop()
+
+    async def begin_anew(self) -> None:
+        """Join again: the cluster removed our member while we were away for too long."""
+        place = self._process.archive(f"removed-{int(self._wall().timestamp())}")
+        logger.warning("our storage member was removed; its data is kept in %s", place)
+        self._cluster = None
+        await self._write("cluster.json", {})
+        await self._process.stop()
+        await self.run()
 
     def wake(self) -> None:
         """A server came or went: look again soon."""
@@ -684,16 +691,6 @@ class _Cluster:
         """From its file."""
         members = tuple(StorageMember(**member) for member in found["members"])
         return cls(found["token"], members, found["new"])
-
-
-def check_storage_caller(peer: object) -> None:
-    """Refuse a caller whose certificate says that it is no server of ours.
-
-    Raises:
-        PermissionDenied: It is a client's.
-    """
-    if getattr(peer, "is_client", False):
-        raise PermissionDenied(f"{PERMISSION_DENIED}: only servers form a datacenter's storage")
 
 
 def _as_dict(member: StorageMember) -> dict[str, str]:

@@ -22,9 +22,6 @@ def unsupported(config: AgentConfig) -> list[Mistake]:
     if not config.server:
         text = f"needs client agents, {_RELEASE}"
         found.append(("server", text, "set server = true, or start with -server or -dev"))
-    if config.bootstrap_expect > 1:
-        text = f"needs several servers in one datacenter, {_RELEASE}"
-        found.append(("bootstrap_expect", text, "set bootstrap = true on its only server"))
     for key, entries in (
         ("retry_join", config.join.retry_join),
         ("retry_join_wan", config.join.retry_join_wan),

@@ -7,6 +7,7 @@ Source: the public field numbers of etcd's v3 API.
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from isthmus.errors import EngineError
 from isthmus.store.engine import EngineUnavailable, NoSpace, TooLarge
+
+logging.getLogger("grpc").setLevel(logging.WARNING)  # Below that it logs each call.
 
 CALL_TIMEOUT: Final = 5.0
 CONNECT_TIMEOUT: Final = 1.0

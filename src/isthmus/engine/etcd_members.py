@@ -212,21 +212,21 @@ class ManagedEtcdEngine(EtcdEngine):
     """The engine on a cluster of our own: leadership is handed over with etcd's.
 
     Args:
-        cluster: Our member.
+        member: Our member.
         options: As for `EtcdEngine`.
     """
 
-    def __init__(self, cluster: EtcdCluster, access: EtcdAccess, **options: Any) -> None:
+    def __init__(self, member: EtcdCluster, access: EtcdAccess, **options: Any) -> None:
         super().__init__(access, **options)
-        self._cluster = cluster
+        self._member = member
 
     async def resign(self, lead: Lead, to: str = "") -> None:
         """Hand over to a server, or to any other voter; best effort."""
         try:
-            status = await self._cluster.status()
+            status = await self._member.status()
             voters = [
                 member
-                for member in await self._cluster.members()
+                for member in await self._member.members()
                 if member.number != status.number and not member.is_learner and member.name
             ]
             wanted = [member for member in voters if member.name == to] if to else voters
@@ -240,7 +240,7 @@ class ManagedEtcdEngine(EtcdEngine):
         """To the first of them that takes it."""
         for member in candidates:
             try:
-                await self._cluster.move_leader(member.number)
+                await self._member.move_leader(member.number)
             except CallFailed as error:
                 logger.debug("%s does not take etcd's leadership: %s", member.name, error)
             else:

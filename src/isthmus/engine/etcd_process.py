@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 import signal
@@ -38,6 +39,10 @@ _HEALTHY_TIME: Final = 10.0
 """A member that ran for so long starts its waits anew."""
 _LINE_SIZE_MAX: Final = 64 * 1024
 _VERSION_TIMEOUT: Final = 10.0
+_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", "")}
+"""Variables named ETCD_… would count as flags."""
+if platform.machine() in {"aarch64", "arm64"}:
+    _ENVIRONMENT["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # Releases before 3.5 want it said.
 _REMOVED: Final = "permanently removed"
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -284,7 +289,7 @@ class EtcdProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=PIPE,
                 limit=_LINE_SIZE_MAX,
-                env={"PATH": os.environ.get("PATH", ""), "ETCD_UNSUPPORTED_ARCH": "arm64"},
+                env=_ENVIRONMENT,
             )
             self._pid_file.write_text(f"{process.pid}\n")
             alone = False

@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from isthmus.model import catalog, coordinate, diagnosis, event, federation, keyring, kv, query
+from isthmus.model import (
+    catalog,
+    coordinate,
+    diagnosis,
+    event,
+    federation,
+    keyring,
+    kv,
+    query,
+    storage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,5 +86,6 @@ METHODS: Final[Mapping[str, Method]] = {
     # Ours; a Consul server answers that it has no such service.
     "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock, anywhere=True),
     "Isthmus.Report": Method(query.DatacenterRequest, diagnosis.FederationReport),
+    "Isthmus.Storage": Method(storage.StorageRequest, storage.StorageReply, read=False, local=True),
 }
 """Every method that servers answer."""

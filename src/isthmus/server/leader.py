@@ -100,7 +100,7 @@ class FederationDuties:
         primary_dc: The primary datacenter.
         tables: Our own store.
         remote: Calls to the primary.
-        locator: Is told the states, and how replication fares.
+        locator: Is told how replication fares; of the states `feed_locator` tells it.
         enabled: Whether all servers concerned support federation states.
         known_dcs: Datacenters that have servers in the WAN pool.
         token: ACL token for the primary: it needs operator:write.
@@ -208,9 +208,6 @@ class FederationDuties:
             except _TRANSIENT as error:
                 await _watch_again(error)
                 continue
-            if self._locator is not None:
-                self._locator.set_states(states)
-                self._on_locator()
             self._pruner.set_states(states)
             self._announcer.set_states(states, now=self._clock.time())
             self._announcing.set()
@@ -352,6 +349,27 @@ class FederationDuties:
                 error,
                 extra={"dc": output.dc},
             )
+
+
+async def feed_locator(
+    tables: LocalTables, locator: GatewayLocator, told: Callable[[], None]
+) -> None:
+    """Tell a server's locator the federation states of our store, whoever leads, until cancelled.
+
+    Args:
+        tables: Our own store.
+        locator: Is told.
+        told: Called after that.
+    """
+    index = 0
+    while True:
+        try:
+            index, states = await tables.federation_states(index)
+        except _TRANSIENT as error:
+            await _watch_again(error)
+            continue
+        locator.set_states(states)
+        told()
 
 
 async def _watch_again(error: Exception) -> None:

@@ -103,6 +103,7 @@ class LeaderRelay:
                 raise _Again(error) from error
         leader = self._replica.leader
         if leader is None or leader.server_id == self._own_id or self._caller is None:
+            # Also while our own storage is not up: then we know of no leader yet.
             raise _Again(NoLeader())
         try:
             return await self._caller.call(

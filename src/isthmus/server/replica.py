@@ -127,6 +127,8 @@ class Replica:
         self._waiters: set[asyncio.Future[None]] = set()
         self._quiet_until = 0.0
         self._stopping = False
+        self.is_loaded = False
+        """Whether the tables hold what the storage had; before that, they are empty."""
         self.leader: LeaderInfo | None = None
         """Who leads, as far as we know."""
         self.head: Head | None = None
@@ -142,6 +144,7 @@ class Replica:
         head = await self.engine.open()
         try:
             await self._load(self.store, head)
+            self.is_loaded = True
             self.leader = await self.engine.leader()
             self._note_contact()
             if self.engine.shared:
@@ -378,6 +381,10 @@ class Replica:
 
     def _note_contact(self) -> None:
         self._contact_at = asyncio.get_running_loop().time()
+
+    def look(self) -> None:
+        """The election may have something new to say."""
+        self._progress.set()
 
     # What others ask --------------------------------------------------------------------------
 

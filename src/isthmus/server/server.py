@@ -29,8 +29,9 @@ from isthmus.net.tasks import TaskScope
 from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
 from isthmus.server.coordinates import CoordinateUpdates
 from isthmus.server.endpoints import HANDLERS, Context, Forwarder, GossipPools, Handler, NoPools
-from isthmus.server.endpoints.context import WanView
+from isthmus.server.endpoints.context import StorageAnswer, WanView, no_storage
 from isthmus.server.endpoints.federation_state import check_writer
+from isthmus.server.endpoints.isthmus import check_server
 from isthmus.server.forward import RemoteCaller
 from isthmus.server.relay import LeaderRelay
 from isthmus.server.replica import Alone, Election, Replica
@@ -106,6 +107,8 @@ class Server:
         election: When to lead; None: whenever nobody does.
         peers: Calls other servers of our datacenter; None: there is none.
         leadership_changed: Called when we begin or cease to lead, or another server does.
+        servers: ``host:port`` of the RPC ports of all our datacenter's servers; None: ours alone.
+        storage: Answers other servers that form a storage cluster with us.
     """
 
     def __init__(
@@ -124,6 +127,8 @@ class Server:
         election: Election | None = None,
         peers: RemoteCaller | None = None,
         leadership_changed: Callable[[], None] = lambda: None,
+        servers: Callable[[], tuple[str, ...]] | None = None,
+        storage: StorageAnswer | None = None,
     ) -> None:
         self.config: Final = config
         self.store: Final = store
@@ -160,7 +165,7 @@ class Server:
             commit=self.apply,
             confirm=self.replica.confirm,
             leader=lambda: self.leader_address,
-            peers=lambda: (config.rpc_address,),
+            peers=servers or (lambda: (config.rpc_address,)),
             datacenters=self.datacenters,
             note_coordinate=self._coordinates.add,
             datacenter_maps=wan.maps if wan is not None else tuple,
@@ -169,6 +174,7 @@ class Server:
             report=report,
             gossip=NoPools() if gossip is None else gossip,
             remote=forward,
+            storage=storage or no_storage,
         )
         self.call_counts: Final = dict.fromkeys(HANDLERS, 0)
         self.timings: Final = {name: Timing() for name in HANDLERS if name.startswith(_TIMED)}
@@ -252,15 +258,19 @@ class Server:
         if route is None:
             raise _unknown(method)
         self.call_counts[method] += 1
-        if method == _APPLY and isinstance(peer, PeerInfo):
-            check_writer(request, peer, dc=self.config.datacenter)
+        if isinstance(peer, PeerInfo):
+            if method == _APPLY:
+                check_writer(request, peer, dc=self.config.datacenter)
+            elif method == _STORAGE:
+                check_server(peer)
         handler, target = route
         dc = target(request)
         if dc and dc != self.config.datacenter:
             return await self._forwarded(dc, method, request)
         if not self.engine.shared or METHODS[method].local or METHODS[method].anywhere:
             return await handler(self._context, request)
-        if METHODS[method].read and getattr(request, "allow_stale", False):
+        stale = METHODS[method].read and getattr(request, "allow_stale", False)
+        if stale and self.replica.is_loaded:
             return self._dated(await handler(self._context, request))
         return await self._relay.call(method, request, lambda: handler(self._context, request))
 
@@ -338,6 +348,7 @@ class Server:
 
 _APPLY: Final = "FederationState.Apply"
 _GET: Final = "FederationState.Get"
+_STORAGE: Final = "Isthmus.Storage"
 
 
 def _timed(handler: Handler, timing: Timing) -> Handler:

@@ -20,11 +20,6 @@ def test_one_server_can_start(load_values: Load) -> None:
     [
         ({"server": False}, "server", "needs client agents, not in this release"),
         (
-            {"server": True, "bootstrap_expect": 3},
-            "bootstrap_expect",
-            "needs several servers in one datacenter, not in this release",
-        ),
-        (
             {"server": True, "retry_join": ["provider=aws secret=s"]},
             "retry_join",
             "discovery by provider is not in this release: provider=aws",

@@ -21,7 +21,7 @@ from isthmus.model.federation import (
 )
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
-from isthmus.server.leader import FederationDuties
+from isthmus.server.leader import FederationDuties, feed_locator
 from isthmus.store.engine import NoSpace
 from support.virtual_loop import now, run_virtual, settle
 
@@ -179,7 +179,9 @@ class World:
             rng=self.rng,
             token="secret",
         )
-        running = asyncio.get_running_loop().create_task(self.duties.run())
+        loop = asyncio.get_running_loop()
+        running = loop.create_task(self.duties.run())
+        feeding = loop.create_task(feed_locator(self.tables, self.locator, lambda: None))
         for moment, act in sorted(acts, key=lambda item: item[0]):
             await asyncio.sleep(moment - now())
             done = act()
@@ -190,7 +192,8 @@ class World:
         if running.done():
             running.result()
         running.cancel()
-        await asyncio.wait({running})
+        feeding.cancel()
+        await asyncio.wait({running, feeding})
 
     def run(self, seconds: float, *acts: tuple[float, Callable[[], Any]]) -> None:
         run_virtual(self.play(seconds, *acts))

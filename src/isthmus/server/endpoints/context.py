@@ -10,6 +10,7 @@ from isthmus.model.coordinate import Coordinate, DatacenterMap
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.keyring import KeyringRequest, KeyringResponse
 from isthmus.model.query import QueryOptions
+from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.server.blocking import Blocking
 from isthmus.store.answer import Answer
 from isthmus.store.commands import Command
@@ -71,6 +72,18 @@ class NoPools:
         raise Unavailable(_NO_POOL)
 
 
+StorageAnswer: TypeAlias = Callable[[StorageRequest], Awaitable[StorageReply]]
+
+
+async def no_storage(request: StorageRequest) -> StorageReply:
+    """Refuse: this server forms no storage cluster.
+
+    Raises:
+        RequestError: Always.
+    """
+    raise RequestError("this server takes part in no storage cluster")
+
+
 class WanView(Protocol):
     """Where the servers of all datacenters lie, as our WAN pool knows it."""
 
@@ -101,6 +114,7 @@ class Context:
         report: Says how the federation fares, as this server sees it.
         gossip: The pools that this server is a member of.
         remote: Carries calls to other datacenters; None when there is no way to any.
+        storage: Answers other servers that form a storage cluster with us.
     """
 
     dc: str
@@ -118,6 +132,7 @@ class Context:
     report: Callable[[], FederationReport] = FederationReport
     gossip: GossipPools = field(default_factory=NoPools)
     remote: Forwarder | None = None
+    storage: StorageAnswer = no_storage
 
     async def read(self, request: QueryOptions, read: Callable[[], Answer[T]]) -> Answer[T]:
         """Answer a read with the consistency and the patience that its caller asks for."""

@@ -6,9 +6,12 @@ A Consul server answers that it has no such service, which is an answer too.
 from collections.abc import Mapping
 from typing import Final
 
+from isthmus.errors import PERMISSION_DENIED, PermissionDenied
 from isthmus.model.diagnosis import Clock, FederationReport
 from isthmus.model.query import DatacenterRequest
+from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.model.timestamp import Timestamp
+from isthmus.net.listener import PeerInfo
 from isthmus.server.endpoints.context import Context, Handler
 
 
@@ -22,4 +25,23 @@ async def report(context: Context, request: DatacenterRequest) -> FederationRepo
     return context.report()
 
 
-METHODS: Final[Mapping[str, Handler]] = {"Clock": clock, "Report": report}
+async def storage(context: Context, request: StorageRequest) -> StorageReply:
+    """A step of forming our datacenter's storage, or of joining it."""
+    return await context.storage(request)
+
+
+def check_server(peer: PeerInfo) -> None:
+    """Refuse a caller whose certificate is no server's.
+
+    Raises:
+        PermissionDenied: So it is.
+    """
+    if peer.is_client:
+        names = ", ".join(peer.names) or "nothing"
+        raise PermissionDenied(
+            f"{PERMISSION_DENIED}: only servers form a datacenter's storage, and the caller's"
+            f" certificate is no server's: it names {names}"
+        )
+
+
+METHODS: Final[Mapping[str, Handler]] = {"Clock": clock, "Report": report, "Storage": storage}

@@ -1,0 +1,168 @@
+"""A server's storage: the engine that its configuration asks for.
+
+An etcd of our own has to be formed or joined before there is an engine to open; what that takes is
+in `agent.etcd`, which is loaded only where etcd is used.
+"""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Final
+
+from isthmus.agent.platform import Platform
+from isthmus.config.model import AgentConfig
+from isthmus.errors import ConfigError, InvalidRequest, Mistake
+from isthmus.gossip.roster import Member, MemberStatus
+from isthmus.model.storage import StorageReply, StorageRequest
+from isthmus.net.client import ServerTarget
+from isthmus.server.forward import RemoteCaller
+from isthmus.server.replica import Alone, Election
+from isthmus.server.server import Server
+from isthmus.store.engine import Engine
+
+FOLDER: Final = "storage"
+"""Folder in the data directory of a server whose data etcd keeps."""
+ELECTION_DELAY_MAX: Final = 0.5
+"""With somebody else's etcd: seconds after which the last server claims a free leadership."""
+
+
+class ServerStorage:
+    """The storage of one server, when nothing has to be formed before it can be opened.
+
+    Attributes:
+        engine: Where its data is durable.
+        election: When it leads; None: whenever nobody does.
+        needs_others: Whether other servers, and so gossip and RPC, come before the engine.
+        is_shared: Whether several servers use it.
+
+    Args:
+        config: The agent's.
+        engine: See above.
+        election: See above.
+    """
+
+    needs_others = False
+
+    def __init__(
+        self, config: AgentConfig, engine: Engine, election: Election | None = None
+    ) -> None:
+        self._config = config
+        self.engine, self.election = engine, election
+        self.is_shared = config.storage_engine == "etcd"
+
+    async def open(self) -> None:
+        """Know what we knew before; then `answer` may be called."""
+
+    async def run(self, server: Server) -> None:
+        """Bring the storage up, start the server on it, and care for it, until cancelled.
+
+        Raises:
+            EngineError: It cannot be used; the class says why.
+        """
+        await server.start()
+
+    async def close(self) -> None:
+        """Stop what we started; the engine itself is the server's to close."""
+
+    def wake(self) -> None:
+        """A server came or went."""
+
+    async def answer(self, request: StorageRequest) -> StorageReply:
+        """Answer another server's step of forming a cluster.
+
+        Raises:
+            InvalidRequest: We run no etcd.
+            RequestError, Unavailable: It cannot be done now; the text says why.
+        """
+        raise InvalidRequest(
+            f"server {self._config.node_name} keeps its data in {self._config.storage_engine}: "
+            "servers of one datacenter need the same storage"
+        )
+
+
+def make_storage(
+    config: AgentConfig,
+    platform: Platform,
+    *,
+    node_id: str,
+    caller: RemoteCaller,
+    lan: Callable[[], tuple[Member, ...]],
+    rng: Random,
+) -> ServerStorage:
+    """The storage that a configuration asks for, not open yet.
+
+    Args:
+        config: The agent's.
+        platform: Clock, chance, disk.
+        node_id: Our server id.
+        caller: Calls other servers.
+        lan: Members of the LAN pool, as of now.
+        rng: Source of jitter.
+
+    Raises:
+        ConfigError: The data directory has data that another engine keeps.
+    """
+    _check_kept(config)
+    if config.storage_engine != "etcd":
+        return ServerStorage(config, platform.engine(config))
+    from isthmus.agent import etcd  # It loads gRPC, which others do without.
+
+    if config.storage.endpoints:
+        election = Alone(rng, delay_max=ELECTION_DELAY_MAX)
+        return ServerStorage(config, etcd.external_engine(config, platform), election)
+    return etcd.ManagedStorage(config, platform, node_id=node_id, caller=caller, lan=lan, rng=rng)
+
+
+def presence(members: tuple[Member, ...], *, dc: str) -> dict[str, bool]:
+    """Servers of our datacenter by id: whether each is alive; who left is missing."""
+    return {
+        member.tags.get("id", ""): member.status is not MemberStatus.FAILED
+        for member in members
+        if member.tags.get("role") == "consul"
+        and member.tags.get("dc") == dc
+        and member.status not in {MemberStatus.LEFT, MemberStatus.NONE}
+    }
+
+
+def other_servers(
+    members: tuple[Member, ...], *, own_id: str, dc: str
+) -> Mapping[str, ServerTarget]:
+    """Living servers of our datacenter but us, by id."""
+    found = {}
+    for member in members:
+        server_id, port = member.tags.get("id", ""), member.tags.get("port", "")
+        if (
+            member.status is MemberStatus.ALIVE
+            and member.tags.get("role") == "consul"
+            and member.tags.get("dc") == dc
+            and server_id not in {"", own_id}
+            and port.isdigit()
+        ):
+            found[server_id] = ServerTarget(dc, member.name, member.address, int(port))
+    return found
+
+
+def _check_kept(config: AgentConfig) -> None:
+    """Refuse to start empty beside data that another engine keeps.
+
+    Raises:
+        ConfigError: The data directory has such data.
+    """
+    if config.data_dir is None:
+        return
+    sqlite, etcd = config.data_dir / "store" / "state.db", config.data_dir / FOLDER / "etcd"
+    wanted = config.storage_engine
+    for engine, place in (("sqlite", sqlite), ("etcd", etcd)):
+        if engine != wanted and wanted != "memory" and place.exists():
+            raise ConfigError(
+                [
+                    Mistake(
+                        config.origins.get("storage.engine", ""),
+                        "storage.engine",
+                        f"this server's data is kept by {engine} ({place}), and the configuration "
+                        f"asks for {wanted}",
+                        f'set storage {{ engine = "{engine}" }}, or move the data with: '
+                        f"isthmus operator storage migrate -data-dir {config.data_dir} "
+                        f"-to {wanted}",
+                    )
+                ]
+            )

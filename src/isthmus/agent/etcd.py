@@ -1,0 +1,195 @@
+"""Storage in etcd: somebody else's, or one that the servers of the datacenter run themselves."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from isthmus.agent.engines import FOLDER, ServerStorage, other_servers, presence
+from isthmus.agent.platform import Platform
+from isthmus.agent.storage import StorageKeeper, StorageKeeperConfig
+from isthmus.config.model import AgentConfig
+from isthmus.engine.etcd import EtcdEngine
+from isthmus.engine.etcd_api import CallFailed, EtcdAccess
+from isthmus.engine.etcd_certificates import MemberFiles
+from isthmus.engine.etcd_members import (
+    ClusterKeeper,
+    EtcdCluster,
+    ManagedEtcdEngine,
+    MemberElection,
+)
+from isthmus.engine.etcd_process import (
+    OPERATIONS_MAX,
+    REQUEST_SIZE_MAX,
+    EtcdProcess,
+    EtcdProcessConfig,
+)
+from isthmus.gossip.roster import Member
+from isthmus.model.storage import StorageMember, StorageReply, StorageRequest
+from isthmus.net.files import LocalFiles
+from isthmus.net.tasks import TaskScope
+from isthmus.server.forward import RemoteCaller
+from isthmus.server.server import Server
+from isthmus.store.engine import Limits
+
+logger = logging.getLogger(__name__)
+
+CARE_INTERVAL: Final = 1.0
+"""Seconds between two rounds of the leader's care for the cluster's members."""
+DEAD_TIME: Final = 30.0
+"""Seconds that a failed server stays a member: a machine may restart in that time."""
+
+
+class ManagedStorage(ServerStorage):
+    """An etcd that the servers of the datacenter form and run.
+
+    Attributes:
+        keeper: Keeps our member.
+        cluster: Calls about the cluster.
+
+    Args:
+        config: The agent's.
+        platform: Clock, chance, disk.
+        node_id: Our server id.
+        caller: Calls other servers.
+        lan: Members of the LAN pool, as of now.
+        rng: Source of jitter.
+    """
+
+    needs_others = True
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        platform: Platform,
+        *,
+        node_id: str,
+        caller: RemoteCaller,
+        lan: Callable[[], tuple[Member, ...]],
+        rng: Random,
+    ) -> None:
+        assert config.data_dir is not None
+        self._lan = lan
+        self._scope = TaskScope()
+        storage, folder = config.storage, config.data_dir / FOLDER
+        host = config.addresses.advertise
+        process_config = EtcdProcessConfig(
+            binary=storage.etcd_binary,
+            directory=folder / "etcd",
+            files=MemberFiles(folder / "certificates"),
+            name=node_id,
+            peer_host=host,
+            peer_port=storage.peer_port,
+            client_port=storage.client_port,
+            heartbeat=storage.heartbeat_interval,
+            election=storage.election_timeout,
+            quota=storage.quota_bytes,
+        )
+        self.keeper = StorageKeeper(
+            StorageKeeperConfig(
+                datacenter=config.datacenter,
+                member=StorageMember(
+                    server_id=node_id, node=config.node_name, peer_url=process_config.peer_url
+                ),
+                peer_host=host,
+                expect=config.bootstrap_expect or int(config.bootstrap),
+                directory=folder,
+            ),
+            EtcdProcess(process_config, removed=self._removed),
+            servers=lambda: other_servers(lan(), own_id=node_id, dc=config.datacenter),
+            caller=caller,
+            files=LocalFiles(),
+            wall=platform.wall,
+            entropy=platform.entropy,
+        )
+        self.cluster = EtcdCluster(process_config.access)
+        self._members = MemberElection(self.cluster, rng=rng)
+        engine = ManagedEtcdEngine(
+            self.cluster,
+            process_config.access,
+            datacenter=config.datacenter,
+            cluster=_new_uuid(platform),
+            wall=platform.wall,
+            limits=Limits(OPERATIONS_MAX, REQUEST_SIZE_MAX),
+        )
+        super().__init__(config, engine, self._members)
+
+    async def open(self) -> None:
+        """Know what we knew before; then `answer` may be called."""
+        await self.keeper.open()
+
+    async def run(self, server: Server) -> None:
+        """See `ServerStorage.run`."""
+        await self.keeper.run()
+        await server.start()
+        self._scope.spawn(self._members.watch(server.replica.look))
+        self._scope.spawn(self._care(server))
+
+    async def close(self) -> None:
+        """Stop our member."""
+        await self._scope.close()
+        await self.cluster.close()
+        await self.keeper.close()
+
+    def wake(self) -> None:
+        """A server came or went."""
+        self.keeper.wake()
+
+    async def answer(self, request: StorageRequest) -> StorageReply:
+        """See `ServerStorage.answer`."""
+        return await self.keeper.answer(request)
+
+    async def _care(self, server: Server) -> None:
+        """While we lead: promote who has caught up, remove who is gone, make room."""
+        clock = asyncio.get_running_loop()
+        keeper = ClusterKeeper(
+            self.cluster,
+            presence=lambda: presence(self._lan(), dc=self._config.datacenter),
+            dead_after=lambda: DEAD_TIME,
+            cleanup=lambda: True,
+        )
+        while True:
+            await asyncio.sleep(CARE_INTERVAL)
+            if not server.is_leader:
+                continue
+            try:
+                await keeper.look(now=clock.time())
+            except CallFailed as error:
+                logger.debug("could not look after the storage's members: %s", error)
+
+    def _removed(self) -> None:
+        """The cluster has removed our member while we were away: begin anew."""
+        self._scope.spawn(self.keeper.begin_anew())
+
+
+def external_engine(config: AgentConfig, platform: Platform) -> EtcdEngine:
+    """The engine on an etcd that somebody else runs."""
+    storage = config.storage
+    prefix = storage.prefix or f"/isthmus/{config.datacenter}/"
+    endpoints = [
+        endpoint.removeprefix("https://").removeprefix("http://").rstrip("/")
+        for endpoint in storage.endpoints
+    ]
+    return EtcdEngine(
+        EtcdAccess(
+            endpoints=tuple(endpoints),
+            ca_file=Path(storage.ca_file) if storage.ca_file else None,
+            cert_file=Path(storage.cert_file) if storage.cert_file else None,
+            key_file=Path(storage.key_file) if storage.key_file else None,
+            username=storage.username,
+            password=storage.password,
+        ),
+        datacenter=config.datacenter,
+        cluster=_new_uuid(platform),
+        wall=platform.wall,
+        root=(prefix if prefix.endswith("/") else prefix + "/").encode(),
+        limits=Limits(storage.max_txn_ops, storage.max_request_bytes),
+        lease_time=storage.lease_ttl,
+    )
+
+
+def _new_uuid(platform: Platform) -> str:
+    return str(uuid.UUID(bytes=platform.entropy(16), version=4))
