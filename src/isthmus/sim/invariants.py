@@ -161,27 +161,15 @@ class Invariants:
                 " datacenter nor its configuration contains",
             )
 
-    def crossing(self, path: Sequence[Machine]) -> None:
+    def crossing(self, path: Sequence[Machine], *, back: bool = False) -> None:
         """See `Monitor.crossing`."""
-        for source, target in pairwise(path):
-            if source.group != target.group and not (
-                self._is_gateway(target) or self._is_gateway(source)
-            ):
+        dialled = tuple(reversed(path)) if back else path
+        for source, target in pairwise(dialled):
+            if source.group != target.group and not target.name.startswith(Role.GATEWAY):
                 self.violated(
-                    CROSSINGS, f"a message goes from {source.name} straight to {target.name}"
+                    CROSSINGS,
+                    f"from {source.name} straight to {target.name}, which is no gateway",
                 )
-        ends = path[0].group, path[-1].group
-        if (
-            ends[0] != ends[1]
-            and not any(self._is_gateway(machine) for machine in path if machine.group == ends[1])
-            and not any(self._is_gateway(machine) for machine in path if machine.group == ends[0])
-        ):
-            self.violated(
-                CROSSINGS, f"a message from {path[0].name} to {path[-1].name} meets no gateway"
-            )
-
-    def _is_gateway(self, machine: Machine) -> bool:
-        return machine.name.startswith(Role.GATEWAY)
 
     def leads(self, server: "Server") -> None:
         """See `Monitor.leads`."""

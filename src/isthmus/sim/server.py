@@ -104,8 +104,8 @@ class Monitor(Protocol):
     def member_event(self, server: "Server", event: object, *, wan: bool) -> None:
         """A pool told a server something about a member."""
 
-    def crossing(self, path: Sequence[Machine]) -> None:
-        """A message is sent along a path."""
+    def crossing(self, path: Sequence[Machine], *, back: bool = False) -> None:
+        """A message is sent along a path; `back`: on a connection that the other end dialled."""
 
     def leads(self, server: "Server") -> None:
         """A server begins to lead its datacenter."""
@@ -848,7 +848,8 @@ class Server(Actor):
 
     def send(self, path: Sequence[Machine], actor: Actor, message: Message) -> None:
         """Send a message along a path."""
-        self._around.monitor.crossing(path)
+        answers = isinstance(message, Reply) or (isinstance(message, Sign) and message.is_answer)
+        self._around.monitor.crossing(path, back=answers)
         self._world.send(path, actor, message)
 
 
