@@ -127,12 +127,12 @@ class UserEvents:
             return
         if event.name == NEW_LEADER:
             leader = event.payload.decode("utf-8", "replace")
-            logger.info("new leader of the datacenter: %s", leader)
+            logger.info("new leader of the datacenter: %r", leader)
             self._leader_elected()
         elif event.name.startswith(PREFIX):
             self._receive_user_event(event)
         else:
-            logger.debug("event of no known kind: %s", event.name)
+            logger.debug("event of no known kind: %r", event.name)
 
     def recent(self, chosen: EventFilter) -> tuple[int, tuple[UserEvent, ...]]:
         """The newest events, oldest first, and the index that stands for them."""
@@ -166,16 +166,16 @@ class UserEvents:
             event = decode_user_event(received.payload, ltime=received.ltime)
             event_index(event.id)
         except (MalformedPacket, ValueError) as error:
-            logger.debug("event %s cannot be read: %s", received.name, error)
+            logger.debug("event %r cannot be read: %s", received.name, error)
             return
         if event.version > EVENT_VERSION:
             logger.warning(
-                "event %s has version %d, we know %d", event.name, event.version, EVENT_VERSION
+                "event %r has version %d, we know %d", event.name, event.version, EVENT_VERSION
             )
         elif event.name == _REMOTE_EXECUTION:
             logger.info("remote execution was asked for, which this agent never does")
         elif event.id not in self._events and self._is_meant(event):
-            logger.debug("event %s", event.name, extra={"event": event.id})
+            logger.debug("event %r", event.name, extra={"event": event.id})
             self._events[event.id] = event
             if len(self._events) > EVENT_COUNT_MAX:
                 self._events.popitem(last=False)

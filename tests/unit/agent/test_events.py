@@ -6,6 +6,8 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.agent.events import (
     EVENT_COUNT_MAX,
@@ -325,3 +327,28 @@ def test_datacenter_is_told_each_time_that_we_become_its_leader() -> None:
 def test_announcement_that_failed_is_repeated() -> None:
     told = announced(Leadership(5), seconds=1000, failures=1)
     assert told == [5 + LEADERSHIP_LOOK_INTERVAL]
+
+
+@given(
+    name=st.sampled_from([NEW_LEADER, PREFIX + "x", "x"]),
+    payload=st.one_of(
+        st.binary(max_size=80),
+        st.builds(
+            UserEvent,
+            id=st.sampled_from([event_id(1), "", "x"]),
+            name=st.text(max_size=5),
+            payload=st.none() | st.binary(max_size=5),
+            node_filter=st.text(max_size=5),
+            service_filter=st.text(max_size=5),
+            tag_filter=st.text(max_size=5),
+            version=st.integers(-1, 2),
+        ).map(encode_user_event),
+    ),
+)
+def test_whatever_a_member_sends_is_taken_or_left(name: str, payload: bytes) -> None:
+    async def act(world: World) -> None:
+        world.events.receive(UserEventReceived(1, name, payload, False))
+        index, events = world.events.recent(ALL)
+        assert index == (event_index(event_id(1)) if events else 1)
+
+    play(act)
