@@ -10,10 +10,19 @@ from typing import Final
 from isthmus.federation.locator import usable_addresses
 from isthmus.gossip.roster import MemberStatus
 from isthmus.model.federation import FederationState
+from isthmus.sim import invariants
 from isthmus.sim.agents import AgentFederation, AgentProgram
+from isthmus.sim.invariants import CROSSINGS, DECLARED_DEAD, INDEXES, OFFERS, STATES
 
 LOOK_INTERVAL: Final = 1.0
 """Virtual seconds between two looks."""
+PROGRAMS: Final = "programs"
+SENTENCES: Final[Mapping[str, str]] = {
+    **{name: invariants.SENTENCES[name] for name in (INDEXES, OFFERS, CROSSINGS)},
+    PROGRAMS: "No task and no callback of an agent dies, and no agent ends by itself.",
+    **{name: invariants.SENTENCES[name] for name in (DECLARED_DEAD, STATES)},
+}
+"""What is checked, by name: the first four always, the others some time after healing."""
 BOUND: Final = 180.0
 """Virtual seconds of quiet after which all must be well.
 
@@ -23,7 +32,15 @@ for the agents.
 
 
 class InvariantBroken(AssertionError):
-    """What must hold did not; says what, and the notes of the error say when."""
+    """What must hold did not; says what, and the notes of the error say when.
+
+    Attributes:
+        invariant: Which one, by its name in `SENTENCES`.
+    """
+
+    def __init__(self, invariant: str, text: str) -> None:
+        super().__init__(text)
+        self.invariant = invariant
 
 
 class Invariants:
@@ -66,7 +83,8 @@ class Invariants:
         for what, index in indexes.items():
             last = self._indexes.get((server.name, what), 0)
             if index < last:
-                raise InvariantBroken(f"{server.name}: index of {what}: {index} after {last}")
+                text = f"{server.name}: index of {what}: {index} after {last}"
+                raise InvariantBroken(INDEXES, text)
             self._indexes[server.name, what] = index
 
     def _check_locator(self, server: AgentProgram) -> None:
@@ -88,7 +106,8 @@ class Invariants:
         strangers |= set(locator.hearsay) - self._ever
         if strangers:
             listed = ", ".join(sorted(strangers))
-            raise InvariantBroken(f"{server.name} offers gateways that nothing contains: {listed}")
+            text = f"{server.name} offers gateways that nothing contains: {listed}"
+            raise InvariantBroken(OFFERS, text)
 
     # After healing.
 
@@ -105,8 +124,9 @@ class Invariants:
             status = seen.get(other.member_name, MemberStatus.NONE)
             if status is not MemberStatus.ALIVE:
                 raise InvariantBroken(
+                    DECLARED_DEAD,
                     f"{server.name} holds {other.name} for {status.name.lower()}"
-                    f" after {quiet:.0f} s of quiet"
+                    f" after {quiet:.0f} s of quiet",
                 )
 
     def _check_states(self) -> None:
@@ -114,7 +134,8 @@ class Invariants:
         federation = self._federation
         quiet = federation.now - max(federation.quiet_since.values())
         if quiet > self._bound and (missing := federation.missing()):
-            raise InvariantBroken(f"after {quiet:.0f} s of quiet: {'; '.join(missing)}")
+            text = f"after {quiet:.0f} s of quiet: {'; '.join(missing)}"
+            raise InvariantBroken(STATES, text)
 
 
 def _usable(states: Mapping[str, FederationState], dc: str, *, wan: bool) -> Sequence[str]:

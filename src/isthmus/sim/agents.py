@@ -17,7 +17,7 @@ and links what fate does. The same seed gives the same run::
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any, Final, TypeVar
@@ -427,11 +427,8 @@ class AgentFederation:
         which are of every datacenter.
         """
         missing = []
-        wanted: Sequence[FederationState] = ()
+        wanted = self.newest_states()
         running = [server for server in self.servers.values() if server.is_running]
-        primary = self.servers[self.topology.primary]
-        if primary.is_up:
-            wanted = primary.states()
         alive = sorted(server.member_name for server in running)
         for server in running:
             if not server.is_up:
@@ -441,16 +438,22 @@ class AgentFederation:
             dead = [name for name in alive if seen.get(name) is not MemberStatus.ALIVE]
             if dead:
                 missing.append(f"{server.name} does not see {', '.join(dead)} alive")
-            if not wanted:
-                continue
-            have = {state.datacenter: _content(state) for state in server.states()}
-            for dc in self.topology.names:
-                of_primary = next((state for state in wanted if state.datacenter == dc), None)
-                if of_primary is None:
+            have = _contents(server)
+            for dc in [other.dc for other in running]:
+                if wanted and dc not in wanted:
                     missing.append(f"the primary has no state of {dc}")
-                elif have.get(dc) != _content(of_primary):
+                elif wanted and have.get(dc) != wanted[dc]:
                     missing.append(f"{server.name} has not the newest state of {dc}")
         return missing
+
+    def newest_states(self) -> Mapping[str, object]:
+        """What of each state the primary has that must be the same everywhere; by datacenter."""
+        primary = self.servers[self.topology.primary]
+        return _contents(primary) if primary.is_up else {}
+
+    def known_states(self) -> Sequence[Mapping[str, object]]:
+        """The same of every server that is up."""
+        return [_contents(server) for server in self.servers.values() if server.is_up]
 
     # The operator -------------------------------------------------------------------------------
 
@@ -488,14 +491,14 @@ class AgentFederation:
         self.links.cut(source, target)
         if not one_way:
             self.links.cut(target, source)
-        self._disturb(f"cut {source} {target}", source, target)
+        self.disturb(f"cut {source} {target}", source, target)
 
     def heal(self, source: str, target: str) -> None:
         """Undo `cut`, of both ways."""
         self._note(f"heal {source}|{target}")
         for one, other in ((source, target), (target, source)):
             self.links.heal(one, other)
-            self._calm(f"cut {one} {other}", source, target)
+            self.calm(f"cut {one} {other}", source, target)
 
     def isolate(self, dc: str) -> None:
         """Cut a datacenter off from all others."""
@@ -515,7 +518,7 @@ class AgentFederation:
         program = self.programs[name]
         if program.loop is not None:
             program.loop.paused = True
-        self._disturb(f"pause {name}", program.dc)
+        self.disturb(f"pause {name}", program.dc)
 
     def resume(self, name: str) -> None:
         """Undo `pause`."""
@@ -523,13 +526,13 @@ class AgentFederation:
         program = self.programs[name]
         if program.loop is not None:
             program.loop.paused = False
-        self._calm(f"pause {name}", program.dc)
+        self.calm(f"pause {name}", program.dc)
 
     def crash(self, name: str) -> None:
         """Kill a program."""
         self._note(f"crash {name}")
         self.programs[name].kill()
-        self._disturb(f"crash {name}", self.programs[name].dc)
+        self.disturb(f"crash {name}", self.programs[name].dc)
 
     def restart(self, name: str) -> None:
         """Start a program, with what it has kept; end it before, if it runs."""
@@ -537,7 +540,17 @@ class AgentFederation:
         program = self.programs[name]
         program.kill()
         program.start()
-        self._calm(f"crash {name}", program.dc)
+        self.calm(f"crash {name}", program.dc)
+
+    def leave(self, name: str) -> None:
+        """Let an agent say good-bye and end, as its operator would."""
+        self._note(f"leave {name}")
+        program = self.programs[name]
+        assert isinstance(program, AgentProgram)
+        self.disturb(f"crash {name}", program.dc)
+        if program.loop is not None and program.is_up:
+            agent = program.agent
+            program.loop.call_soon_threadsafe(lambda: agent.stop(leave=True))
 
     def drift(self, name: str, rate: float) -> None:
         """Let a program's clock run at `rate` seconds per true second until its next start."""
@@ -560,18 +573,20 @@ class AgentFederation:
         self.fabric.names[_public_name(name)] = (wan,)
         self._note(f"move {name} to {wan}")
         program.start()
-        self._calm(f"crash {name}", program.dc)
+        self.calm(f"crash {name}", program.dc)
         return host_port(wan, GATEWAY_PORT)
 
     def _note(self, text: str) -> None:
         self.trace.add("fate", text)
 
-    def _disturb(self, fault: str, *dcs: str) -> None:
+    def disturb(self, fault: str, *dcs: str) -> None:
+        """Something disturbs these datacenters from now on, until `calm`."""
         for dc in dcs:
             self._faults[dc].add(fault)
             self.quiet_since[dc] = float("inf")
 
-    def _calm(self, fault: str, *dcs: str) -> None:
+    def calm(self, fault: str, *dcs: str) -> None:
+        """It is over; that it happened is a disturbance of this moment."""
         for dc in dcs:
             self._faults[dc].discard(fault)
             if not self._faults[dc]:
@@ -612,6 +627,10 @@ def _content(state: FederationState) -> object:
         for gateway in state.mesh_gateways
         if gateway.service is not None
     )
+
+
+def _contents(server: AgentProgram) -> Mapping[str, object]:
+    return {state.datacenter: _content(state) for state in server.states()}
 
 
 def _uuid(*parts: object) -> str:

@@ -4,7 +4,7 @@ The same scenario gives the same recording, whatever machine it runs on.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -14,16 +14,14 @@ from isthmus.sim.faults import (
     Fault,
     HostFault,
     Leave,
-    Links,
+    LinkFault,
     Move,
-    Partition,
     Pause,
     Restart,
-    Scope,
 )
 from isthmus.sim.federation import Federation
 from isthmus.sim.invariants import Invariants
-from isthmus.sim.network import LinkModel
+from isthmus.sim.link_faults import LinkFaults
 from isthmus.sim.pool import Member as PoolMember
 from isthmus.sim.recording import Recording, SimulationStopped
 from isthmus.sim.scenario import Scenario
@@ -51,7 +49,6 @@ class Run:
         self.scenario = scenario
         self.recording = Recording(scenario)
         self._active: list[Fault] = []
-        self._cut: set[tuple[str, str]] = set()
         self._disturbed_at = 0.0
         self.invariants = Invariants(
             self.recording,
@@ -60,6 +57,7 @@ class Run:
             unreachable=self.unreachable,
         )
         self.federation = Federation(scenario, self.invariants)
+        self._link_faults = LinkFaults(self.federation.world.network, scenario.topology)
         self.invariants.watch(self.federation)
         self.federation.build()
         self._sizes: dict[object, int] = {}
@@ -94,7 +92,8 @@ class Run:
 
     def unreachable(self, one: str, other: str) -> bool:
         """Whether a partition keeps two datacenters apart."""
-        return (one, other) in self._cut or (other, one) in self._cut
+        cut = self._link_faults.cut
+        return (one, other) in cut or (other, one) in cut
 
     # Faults ---------------------------------------------------------------------------------------
 
@@ -114,43 +113,15 @@ class Run:
         self._disturbed_at = self.federation.world.now
         self.recording.note(self._disturbed_at, text)
 
-    def _begin(self, fault: Fault) -> None:
+    def _begin(self, fault: LinkFault) -> None:
         self._active.append(fault)
         self._disturb(f"begins: {fault}")
-        self._set_links(fault)
+        self._link_faults.begin(fault)
 
-    def _end(self, fault: Fault) -> None:
+    def _end(self, fault: LinkFault) -> None:
         self._active.remove(fault)
         self._disturb(f"ends: {fault}")
-        self._set_links(fault)
-
-    def _set_links(self, changed: Fault) -> None:
-        """Let every link that a fault concerns be as all faults that last want it."""
-        assert not isinstance(changed, HostFault)
-        network, topology = self.federation.world.network, self.scenario.topology
-        for source, target in _pairs(changed.links, topology.names):
-            link, cut = topology.link(source, target), False
-            for fault in self._active:
-                if isinstance(fault, HostFault) or not fault.links.covers(source, target):
-                    continue
-                if isinstance(fault, Partition):
-                    cut = True
-                else:
-                    link = fault.change(link)
-            self._set_link(source, target, link)
-            if cut and (source, target) not in self._cut:
-                self._cut.add((source, target))
-                network.cut(source, target)
-            elif not cut and (source, target) in self._cut:
-                self._cut.discard((source, target))
-                network.heal(source, target)
-
-    def _set_link(self, source: str, target: str, link: LinkModel) -> None:
-        network, topology = self.federation.world.network, self.scenario.topology
-        if link != topology.link(source, target) or (source, target) in topology.pairs:
-            network.set_link(source, target, link)
-        else:
-            network.reset_link(source, target)
+        self._link_faults.end(fault)
 
     def _befall(self, fault: HostFault, host: Host) -> None:
         federation = self.federation
@@ -242,14 +213,3 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
         What was measured, and every violation of an invariant.
     """
     return Run(scenario).run(progress)
-
-
-def _pairs(links: Links, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of datacenters that a fault's links may cover, one way each."""
-    if links.scope is Scope.WITHIN:
-        return [(name, name) for name in links.left or names]
-    if links.scope is Scope.BETWEEN and (links.left or links.right):
-        left, right = links.left or names, links.right or names
-        pairs = {(a, b) for a in left for b in right} | {(b, a) for a in left for b in right}
-        return sorted(pair for pair in pairs if links.covers(*pair))
-    return [(a, b) for a in names for b in names if links.covers(a, b)]
