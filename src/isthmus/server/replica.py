@@ -44,6 +44,7 @@ CONFIRM_INTERVAL: Final = 0.5
 CONFIRMED_MAX: Final = 2.0
 """A leader that could not confirm for so many seconds that it leads answers no reads as such."""
 WATCH_RETRY: Final = 0.2
+RESIGN_TIMEOUT: Final = 2.0
 RESIGNED_TIME: Final = 3.0
 """Seconds for which a server that handed the leadership over does not claim it again."""
 _BATCH_ID_SIZE: Final = 16
@@ -166,7 +167,7 @@ class Replica:
         await self._step_down("the server stops")
         await self._tasks.close()
         if lead is not None:
-            await self.engine.resign(lead)
+            await self._hand_over(lead)
         await self.engine.close()
 
     async def _load(self, store: Store, head: Head) -> None:
@@ -451,7 +452,13 @@ class Replica:
             raise NoLeader
         self._quiet_until = asyncio.get_running_loop().time() + RESIGNED_TIME
         await self._step_down("the leadership is handed over")
-        await self.engine.resign(lead, to)
+        await self._hand_over(lead, to)
+
+    async def _hand_over(self, lead: Lead, to: str = "") -> None:
+        """Best effort: without a majority there is nobody to hand it to."""
+        with contextlib.suppress(TimeoutError, EngineError):
+            async with asyncio.timeout(RESIGN_TIMEOUT):
+                await self.engine.resign(lead, to)
 
 
 class _NewGeneration(EngineError):

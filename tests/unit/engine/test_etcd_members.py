@@ -1,0 +1,192 @@
+"""Who leads and who belongs, decided from what a member of etcd says."""
+
+from random import Random
+
+import pytest
+
+from isthmus.engine.etcd_api import CallFailed
+from isthmus.engine.etcd_members import (
+    BACKSTOP_MAX,
+    BACKSTOP_MIN,
+    ClusterKeeper,
+    EtcdCluster,
+    Member,
+    MemberElection,
+    MemberStatus,
+)
+from isthmus.store.engine import LeaderInfo
+
+OTHER = LeaderInfo("id-b", "b", "10.0.0.2:8300", 3)
+
+
+def status(*, leads: bool, learner: bool = False, alarms: tuple[str, ...] = ()) -> MemberStatus:
+    return MemberStatus(
+        version="3.4.23",
+        number=1,
+        leader=1 if leads else 2,
+        is_learner=learner,
+        term=1,
+        applied=1,
+        size=1000,
+        size_in_use=1000,
+        alarms=alarms,
+    )
+
+
+class FakeCluster(EtcdCluster):
+    """A cluster that does what it is told, and notes it."""
+
+    def __init__(self, *names: str) -> None:
+        self.found = [
+            Member(number=number, name=name, peer_url=f"https://{name}", is_learner=False)
+            for number, name in enumerate(names, 1)
+        ]
+        self.now = status(leads=True)
+        self.done: list[str] = []
+        self.refuses: set[str] = set()
+
+    def _do(self, what: str) -> None:
+        if what in self.refuses:
+            raise CallFailed("Cluster", "UNAVAILABLE", "unhealthy cluster", sent=True)
+        self.done.append(what)
+
+    async def status(self) -> MemberStatus:
+        return self.now
+
+    async def members(self) -> tuple[Member, ...]:
+        return tuple(self.found)
+
+    async def promote(self, number: int) -> None:
+        self._do(f"promote {number}")
+
+    async def remove(self, number: int) -> None:
+        self._do(f"remove {number}")
+        self.found = [member for member in self.found if member.number != number]
+
+    async def compact(self) -> None:
+        self._do("compact")
+
+    async def defragment(self) -> None:
+        self._do("defragment")
+
+    async def disarm(self) -> None:
+        self._do("disarm")
+
+
+class Care:
+    """The leader's care on a clock of our own."""
+
+    def __init__(self, *names: str) -> None:
+        self.cluster = FakeCluster(*names)
+        self.present: dict[str, bool] = dict.fromkeys(names, True)
+        self.cleanup = True
+        self.keeper = ClusterKeeper(
+            self.cluster,
+            presence=lambda: self.present,
+            dead_after=lambda: 30.0,
+            cleanup=lambda: self.cleanup,
+        )
+
+    async def until(self, end: float) -> list[str]:
+        """Look once a second; what was done by then."""
+        for second in range(int(end) + 1):
+            await self.keeper.look(now=float(second))
+        return self.cluster.done
+
+
+async def test_failed_server_is_removed_when_it_stays_away() -> None:
+    care = Care("a", "b", "c")
+    care.present["c"] = False
+    assert await care.until(30) == []
+    assert await care.until(31) == ["remove 3"]
+
+
+async def test_server_that_comes_back_in_time_stays() -> None:
+    care = Care("a", "b", "c")
+    care.present["c"] = False
+    await care.until(29)
+    care.present["c"] = True
+    await care.keeper.look(now=30.0)
+    care.present["c"] = False
+    for second in range(31, 60):
+        await care.keeper.look(now=float(second))
+    assert care.cluster.done == []
+
+
+async def test_server_that_left_is_removed_at_once_also_without_cleanup() -> None:
+    care = Care("a", "b", "c")
+    care.cleanup = False
+    care.present["b"] = False
+    del care.present["c"]
+    assert await care.until(60) == ["remove 3"]
+
+
+@pytest.mark.parametrize(
+    ("names", "dead"), [(("a", "b"), "b"), (("a", "b", "c"), "bc"), (("a", "b", "c", "d"), "cd")]
+)
+async def test_nobody_is_removed_while_the_majority_would_be_in_danger(
+    names: tuple[str, ...], dead: str
+) -> None:
+    care = Care(*names)
+    for name in dead:
+        care.present[name] = False
+    assert await care.until(100) == []
+
+
+async def test_two_dead_of_five_are_removed_one_after_the_other() -> None:
+    care = Care("a", "b", "c", "d", "e")
+    care.present["d"] = care.present["e"] = False
+    assert await care.until(40) == ["remove 4", "remove 5"]
+
+
+async def test_learner_that_runs_is_promoted_and_asked_again_until_it_has_caught_up() -> None:
+    care = Care("a", "b")
+    care.cluster.found += [
+        Member(number=8, name="", peer_url="https://x", is_learner=True),
+        Member(number=9, name="c", peer_url="https://c", is_learner=True),
+    ]
+    care.present["c"] = True
+    care.cluster.refuses = {"promote 9"}
+    await care.keeper.look(now=0.0)
+    care.cluster.refuses = set()
+    await care.keeper.look(now=1.0)
+    assert care.cluster.done == ["promote 9"]
+
+
+async def test_full_database_is_compacted_then_defragmented_then_disarmed() -> None:
+    care = Care("a")
+    care.cluster.now = status(leads=True, alarms=("memberID:1 alarm:NOSPACE ",))
+    await care.keeper.look(now=0.0)
+    assert care.cluster.done == ["compact", "defragment", "disarm"]
+
+
+def make_election(found: MemberStatus | None) -> MemberElection:
+    election = MemberElection(FakeCluster("a"), rng=Random(1))
+    election.status = found
+    return election
+
+
+def test_server_of_the_leading_member_claims_and_takes_over() -> None:
+    election = make_election(status(leads=True))
+    assert election.may_claim(None, now=0.0)
+    assert election.may_preempt(OTHER)
+
+
+def test_server_of_another_member_waits_for_the_backstop() -> None:
+    election = make_election(status(leads=False))
+    assert not election.may_preempt(OTHER)
+    assert not election.may_claim(None, now=0.0)
+    assert not election.may_claim(None, now=BACKSTOP_MIN - 0.01)
+    assert election.may_claim(None, now=BACKSTOP_MAX)
+    assert not election.may_claim(OTHER, now=BACKSTOP_MAX)
+    assert not election.may_claim(None, now=BACKSTOP_MAX)  # The wait begins anew.
+
+
+@pytest.mark.parametrize("found", [None, status(leads=False, learner=True)])
+def test_server_whose_member_is_away_or_learns_claims_nothing(
+    found: MemberStatus | None,
+) -> None:
+    election = make_election(found)
+    assert not election.may_preempt(OTHER)
+    assert not election.may_claim(None, now=0.0)
+    assert not election.may_claim(None, now=100.0)
