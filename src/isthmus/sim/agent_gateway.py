@@ -30,6 +30,8 @@ _logger = logging.getLogger(__name__)
 
 REGISTER_TIMEOUT: Final = 10.0
 CONNECT_TIMEOUT: Final = 5.0
+HELD_SIZE_MAX: Final = 64 * 1024
+"""Bytes of one side that wait for the other; then no more are read."""
 _PATIENCE_FACTOR: Final = 3.0
 
 
@@ -321,7 +323,8 @@ class _Side(asyncio.Protocol):
         if not self.spoke.done():
             self.spoke.set_result(None)
         assert self._transport is not None
-        self._transport.pause_reading()
+        if len(self.held) > HELD_SIZE_MAX:  # Before that we want to hear that it gives up.
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
