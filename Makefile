@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROUNDS ?= 50
+RUNS ?= 200
+SEED ?=
 # Tests that wait most of their time run side by side.
 FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py
 SERF := $(wildcard tests/interop/test_serf_*.py)
 DEBIAN := serf etcd-server haproxy wrk iproute2 iptables
 
-.PHONY: env debian demo check format test test-unit test-interop test-e2e crash fuzz bench clean
+.PHONY: env debian demo check format test test-unit test-interop test-e2e sim crash fuzz bench clean
 
 env: $(STAMP)
 
@@ -44,6 +46,8 @@ check: env
 test: env debian
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
 	$(MAKE) fuzz SECONDS=30
+	$(BIN)/pytest -n auto tests/sim
+	$(MAKE) --no-print-directory sim
 	$(BIN)/pytest tests/interop tests/e2e $(addprefix --ignore=,$(FAULTS) $(SERF))
 	$(BIN)/pytest -n 4 $(SERF)
 	$(BIN)/pytest -n 3 -rP --show-capture=stdout $(FAULTS)
@@ -56,6 +60,10 @@ test-interop: env debian
 
 test-e2e: env debian
 	$(BIN)/pytest tests/e2e
+
+# Federations and faults drawn from seeds: `make sim SEED=5 RUNS=1` repeats what failed.
+sim: env
+	@$(BIN)/python -m isthmus.sim.sweep --runs $(RUNS) --seed "$(SEED)"
 
 # SIGKILL during writes, again and again: every acknowledged write has to be there.
 crash: env

@@ -138,7 +138,7 @@ def test_member_that_does_not_exist(name: str) -> None:
 def test_acknowledged_state_that_the_primary_loses() -> None:
     def lose(run: Run) -> None:
         run.federation.move(Host("dc2", Role.GATEWAY, 1))
-        run.federation.world.run(until=30)  # It is announced and acknowledged.
+        run.federation.world.run(until=25)  # It is announced and acknowledged.
         run.invariants.check()
         assert not broken(run)
         request = FederationStateRequest(op=DELETE, state=FederationState(datacenter="dc2"))
@@ -200,7 +200,7 @@ def test_nothing_that_has_a_bound_is_asked_for_while_a_fault_lasts() -> None:
 
 def test_what_a_lasting_partition_separates_need_not_meet() -> None:
     run = make_run(seconds=BOUND)
-    run._cut.add(("dc1", "dc2"))
+    run._link_faults.cut.add(("dc1", "dc2"))
     server(run, "dc1").locator._local = ()
     run.invariants.check_end()
     assert not broken(run)
