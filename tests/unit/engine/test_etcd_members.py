@@ -114,7 +114,7 @@ async def test_server_that_comes_back_in_time_stays() -> None:
 
 
 async def test_server_that_left_is_removed_at_once_also_without_cleanup() -> None:
-    care = Care("a", "b", "c")
+    care = Care("a", "b", "c", "d", "e")
     care.cleanup = False
     care.present["b"] = False
     del care.present["c"]
