@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 RECONCILE_INTERVAL: Final = 60.0  # Consul's.
 FLOOD_INTERVAL: Final = 60.0  # Consul's.
+UNKNOWN_TIME: Final = 45.0
+"""Seconds that no member must have stood for a node before it is removed; less than a round."""
 _RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
 _PENDING_MAX: Final = 65_536  # Members that wait for the catalog; the full round finds the rest.
 
@@ -132,7 +134,7 @@ class LanMembership:
         self._wan: Pool | None = None
         self._pending: dict[str, Member] = {}
         self._began = False
-        self._unknown: set[str] = set()
+        self._unknown: dict[str, float] = {}  # Since when no member stands for a node.
         self._round = False  # Whether a full round is to be finished.
         self._work = asyncio.Event()
         self._flood = asyncio.Event()
@@ -220,6 +222,8 @@ class LanMembership:
         self._work.clear()
         if not self._leads():
             self._pending.clear()
+            self._unknown.clear()
+            self._round = False
         while self._pending:
             name, member = next(iter(self._pending.items()))
             try:
@@ -280,27 +284,29 @@ class LanMembership:
         )
 
     async def _deregister_unknown(self) -> None:
-        """Remove nodes that were agents and that no member stands for, in this round and the last.
+        """Remove nodes that were agents and that no member has stood for since the last round.
 
-        They left or were forgotten while nobody who could write was there to see it. One round of
-        patience, since a pool that we are just joining is not complete.
+        They left or were forgotten while nobody who could write was there to see it. Patience is
+        needed, since a pool that we are just joining is not complete.
         """
         assert self._lan is not None
         request = ChecksInStateRequest(datacenter=self._dc, state="any")
         answer = await self._rpc("Health.ChecksInState", request)
         assert isinstance(answer, IndexedHealthChecks)
         known = {member.name.lower() for member in self._lan.members()} | {self._own_name.lower()}
-        unknown = {
-            check.node
+        now = asyncio.get_running_loop().time()
+        self._unknown = {
+            check.node: self._unknown.get(check.node, now)
             for check in answer.health_checks or ()
             if check.check_id == SERF_HEALTH and check.node.lower() not in known
         }
-        for name in sorted(unknown & self._unknown):
+        for name, since in sorted(self._unknown.items()):
+            if now - since < UNKNOWN_TIME:
+                continue
             try:
                 await self._deregister(name)
             except RequestError as error:
                 logger.warning("the catalog refuses to remove node %s: %s", name, error)
-        self._unknown = unknown
 
     async def _deregister(self, name: str) -> None:
         await self._rpc("Catalog.Deregister", DeregisterRequest(datacenter=self._dc, node=name))

@@ -106,8 +106,8 @@ class Catalog:
 
 
 class World:
-    def __init__(self, *lan: Member, wan: Sequence[Member] | None = ()) -> None:
-        self.lan = FakePool(*lan)
+    def __init__(self, *lan: Member, wan: Sequence[Member] | None = (), leads: bool = True) -> None:
+        self.lan, self.leads = FakePool(*lan), leads
         self.wan = FakePool(*wan) if wan is not None else None
         self.catalog = Catalog()
 
@@ -121,7 +121,13 @@ class World:
 
         async def play() -> None:
             await self.catalog.start()
-            membership = LanMembership(dc="dc1", own_name="s1", rpc=self.catalog.rpc, rng=Random(1))
+            membership = LanMembership(
+                dc="dc1",
+                own_name="s1",
+                rpc=self.catalog.rpc,
+                rng=Random(1),
+                leads=lambda: self.leads,
+            )
             membership.use(self.lan, self.wan)
             running = asyncio.get_running_loop().create_task(duty(membership))
             for moment, event in acts:
@@ -198,6 +204,27 @@ def test_node_that_no_member_stands_for_is_removed_after_two_rounds() -> None:
     writes = world.reconcile(601)
     assert [text for at, text in writes if at == 0] == ["c1 passing", "late critical"]
     assert [(at, text) for at, text in writes if at] == [(60, "gone gone")]
+
+
+def test_rounds_in_quick_succession_remove_nobody() -> None:
+    """Becoming the leader begins a round at once; a pool that we have just joined is still empty."""
+    world = World()
+    world.catalog.before = [registered(Node(node="c1", address="10.0.0.7"))]
+
+    async def reconcile(membership: LanMembership) -> None:
+        loop = asyncio.get_running_loop()
+        for moment in (0.1, 1, 5, 20):
+            loop.call_later(moment, membership.leadership_changed)
+        await membership.reconcile()
+
+    world.run(reconcile, 30)
+    assert world.catalog.writes == []
+
+
+def test_server_that_does_not_lead_removes_nobody() -> None:
+    world = World(leads=False)
+    world.catalog.before = [registered(Node(node="gone", address="10.0.0.9"))]
+    assert world.reconcile(601) == []
 
 
 def test_refused_removal_of_a_node_stops_nothing() -> None:
