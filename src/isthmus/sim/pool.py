@@ -35,7 +35,9 @@ from isthmus.gossip.outputs import (
 )
 from isthmus.gossip.roster import MemberStatus
 from isthmus.gossip.serf import MergeCheck, Serf, SerfEvent, SerfOutput
+from isthmus.gossip.snapshot import Snapshot
 from isthmus.gossip.streams import JoinTarget
+from isthmus.names import host_port, split_host_port
 from isthmus.sim.network import Link, Machine
 from isthmus.sim.parcel import Parcel, ParcelCodec
 from isthmus.sim.world import Actor, Event, Message, Process, ProcessState, World
@@ -61,6 +63,10 @@ and the state of the network's rules for which that holds."""
 Path: TypeAlias = Sequence[Machine]
 Route: TypeAlias = Callable[["Member", "Member"], Path | None]
 """The machines from one member to another, both ends included; None: there is no way now."""
+
+
+_Drawn: TypeAlias = tuple[Path, Path, float, _Answer]
+"""The way of a ping and that of its ack, the ping's seconds, and how the ack travels."""
 
 
 class Packet(Message):
@@ -168,6 +174,15 @@ class _StreamEnded(Message):
         self.connection, self.end, self.text, self.refused = connection, end, text, refused
 
 
+class _RejoinAgain(Message):
+    """A restarted member looks for its pool once more."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(0, reliable=True)
+
+
 class Member(Actor):
     """A member of a pool. Made by `Pool.add`.
 
@@ -190,9 +205,12 @@ class Member(Actor):
         "_ack_size",
         "_answer",
         "_answering",
+        "_back",
         "_drawn",
+        "_known_before",
         "_pinged_at",
         "_pinged_by",
+        "_rejoining",
         "_streams",
         "_target",
         "address",
@@ -248,13 +266,17 @@ class Member(Actor):
         """Bytes of a ping without its number and the name of whom it is for."""
         self.name_size = len(wire.encode_message(wire.Ping(node=name))) - _BLANK_PING_SIZE + 1
         """Bytes of our name in a ping."""
+        self._known_before: list[str] = []
+        self._rejoining = (0, 0)
+        """Number of the join through a member known before, and which one that is."""
         # The idle probe under way: see the module.
         self._target: Member | None = None
         self._answer: _Answer | None = None
+        self._back: Path | None = None
         self._pinged_at = self._ack_at = _NEVER
         self._ack_number = self._ack_size = 0
         self._pinged_by: list[Member] = []
-        self._drawn: tuple[Path, float, _Answer] | None = None
+        self._drawn: _Drawn | None = None
         self._answering: tuple[Member, _Answer] | None = None
         if pool.idle_probes and not pool.config.coordinates:
             self.serf.memberlist.carry_ping = self._carry_ping
@@ -275,6 +297,40 @@ class Member(Actor):
     def leave(self) -> None:
         """Leave the pool; LeaveFinished follows."""
         self.serf.leave(now=self.clock())
+        self.touched()
+
+    def snapshot(self) -> Snapshot:
+        """What its snapshot file says now; hand it to `Pool.add` when it is restarted."""
+        serf = self.serf
+        alive = [known for known in serf.members() if known.status is MemberStatus.ALIVE]
+        return Snapshot(
+            alive={known.name: host_port(known.address, known.port) for known in alive},
+            clock=serf.clock.time - 1,
+            event_clock=serf.event_clock.time - 1,
+            query_clock=serf.query_clock.time - 1,
+        )
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on after an earlier process of the same member, and find back into the pool."""
+        self.serf.resume(
+            clock=snapshot.clock,
+            event_clock=snapshot.event_clock,
+            query_clock=snapshot.query_clock,
+        )
+        self._known_before = snapshot.join_addresses(self.name, self.pool.world.rng)
+        self._rejoin(0)
+
+    def _rejoin(self, place: int) -> None:
+        """Try the members known before from one on, one after the other, until one answers."""
+        if not self._known_before or self.serf.memberlist.has_live_peers():
+            return
+        if place >= len(self._known_before):
+            interval = self.pool.config.reconnect_interval
+            self.pool.world.deliver(self.pool.world.now + interval, self, _RejoinAgain())
+            return
+        name, _, where = self._known_before[place].rpartition("/")
+        target = JoinTarget(name, split_host_port(where))
+        self._rejoining = self.serf.join([target], ignore_old=False, now=self.clock()), place
         self.touched()
 
     def touched(self) -> None:
@@ -362,6 +418,8 @@ class Member(Actor):
                     self.serf.stream_failed(number, message.text, refused=message.refused, now=now)
                 else:
                     self.serf.receive_stream_eof(number, now=now)
+            case _RejoinAgain():
+                self._rejoin(0)
             case _:
                 raise TypeError(f"{type(message).__name__} is nothing that a member receives")
 
@@ -411,6 +469,9 @@ class Member(Actor):
                     self._end_stream(found[0], 1 - found[1], "")
             case JoinFinished():
                 self.joins[output.id] = output
+                number, place = self._rejoining
+                if output.id == number and not output.contacted:
+                    self._rejoin(place + 1)
                 if self.pool.on_join is not None:
                     self.pool.on_join(self, output)
             case Warned():
@@ -439,7 +500,7 @@ class Member(Actor):
             if drawn is None:
                 drawn = self._draw(target, path)
             if drawn is not None:
-                _, delay, answer = drawn
+                _, _, delay, answer = drawn
                 message = Packet(self, packet.id, parcel, path, answer)
                 if delay >= 0:
                     _count_forwarded(path, parcel.size)
@@ -489,8 +550,8 @@ class Member(Actor):
 
     # --- Idle probes ----------------------------------------------------------------------------
 
-    def _draw(self, target: "Member", path: Path) -> tuple[Path, float, _Answer] | None:
-        """The way of a ping, how long it takes, and the same for its ack, before it is sent.
+    def _draw(self, target: "Member", path: Path) -> _Drawn | None:
+        """Draw how a ping and its ack travel, before it is sent.
 
         None: the links of the way have a memory, so nothing can be said beforehand.
         """
@@ -501,12 +562,12 @@ class Member(Actor):
             if not (forward.plain and backward.plain):
                 return None
             delay = forward.latency(network.chance())
-            return path, delay, (backward.latency(network.chance()), network.rules)
+            return path, (there, here), delay, (backward.latency(network.chance()), network.rules)
         back = self.pool.path(target, self)
         if back is None or not (network.plain(path) and network.plain(back)):
             return None
         delay = network.travel(path)
-        return path, delay, (network.travel(back), network.rules)
+        return path, back, delay, (network.travel(back), network.rules)
 
     def _carry_ping(self, node: Node, sequence: int) -> bool:
         """Note a ping to a member that is well, if it is sure to be answered in time."""
@@ -519,9 +580,10 @@ class Member(Actor):
         if pool.direct_rules != network.rules:
             pool.find_direct()
         path: Path | None
+        backward: Path | None
         if pool.direct is not None:  # The same as below, for most.
             latency = pool.direct.latency
-            path = None
+            path = backward = None
             delay = latency(network.chance())
             answer = latency(network.chance()), network.rules
         else:
@@ -529,7 +591,7 @@ class Member(Actor):
             drawn = None if path is None else self._draw(target, path)
             if drawn is None:
                 return False
-            path, delay, answer = drawn
+            path, backward, delay, answer = drawn
         now = world.now
         back = answer[0]
         pinged_at = now + delay
@@ -541,15 +603,18 @@ class Member(Actor):
             or target.serf.tally.size
             or target.process.state is not _RUNNING
         ):
-            self._drawn = path or (self.machine, target.machine), delay, answer
+            here, there = self.machine, target.machine
+            self._drawn = path or (here, there), backward or (there, here), delay, answer
             return False
         size = 1 if sequence < 0x80 else 2 if sequence < 0x100 else 3 if sequence < 0x10000 else 5
         bytes_sent = self.ping_size + target.name_size + size
         self.packets_sent += 1
         self.packet_bytes_sent += bytes_sent
+        if path is not None:
+            _count_forwarded(path, bytes_sent)
         if world.trace:
             world.note(self.number, target.number, bytes_sent)
-        self._target, self._answer = target, answer
+        self._target, self._answer, self._back = target, answer, backward
         self._pinged_at, self._ack_at = pinged_at, ack_at
         self._ack_number, self._ack_size = sequence, pool.ack_size + size
         pinged_by = target._pinged_by
@@ -576,6 +641,8 @@ class Member(Actor):
         assert target is not None
         target.packets_sent += 1
         target.packet_bytes_sent += self._ack_size
+        if self._back is not None:
+            _count_forwarded(self._back, self._ack_size)
         world = self.pool.world
         if world.trace:
             world.note_at(self._pinged_at, target.number, self.number, self._ack_size)
@@ -666,11 +733,27 @@ class Pool:
         self.direct_rules = -1
         """State of the network's rules for which that holds."""
 
-    def add(self, name: str, process: Process, *, tags: Mapping[str, str] | None = None) -> Member:
-        """Start a member that knows nobody; of a known name: anew, with an empty memory."""
+    def add(
+        self,
+        name: str,
+        process: Process,
+        *,
+        tags: Mapping[str, str] | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> Member:
+        """Start a member that knows nobody; of a known name: anew, in its place.
+
+        Args:
+            name: In the pool.
+            process: Where it runs; several pools may have a member in one process.
+            tags: What it tells about itself.
+            snapshot: What an earlier process left on the disk: it finds back by itself.
+        """
         member = Member(self, process, name, len(self.members), tags or {})
         self.members[name] = self.by_address[member.address] = member
         self.direct_rules = -1
+        if snapshot is not None:
+            member.resume(snapshot)
         member.touched()
         return member
 
