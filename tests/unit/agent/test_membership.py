@@ -207,7 +207,7 @@ def test_node_that_no_member_stands_for_is_removed_after_two_rounds() -> None:
 
 
 def test_rounds_in_quick_succession_remove_nobody() -> None:
-    """Becoming the leader begins a round at once; a pool that we have just joined is still empty."""
+    """Becoming the leader begins a round at once; a pool just joined is still empty."""
     world = World()
     world.catalog.before = [registered(Node(node="c1", address="10.0.0.7"))]
 
