@@ -144,7 +144,7 @@ def _verdicts(summary: Summary) -> Iterator[str]:
         yield _empty("Nothing was checked.")
         return
     yield from _table(
-        ("", "what", "found"),
+        ("verdict", "what", "found"),
         (
             (_sign(verdict.held), f"{verdict.name}: {verdict.about}", verdict.found)
             for verdict in summary.verdicts
@@ -215,7 +215,7 @@ def _detection(summary: Summary) -> Iterator[str]:
         )
         yield _plot(plot, f"{name}: from a host's end to an observer's verdict; {counted}.")
     yield from _table(
-        ("", "LAN", "WAN"),
+        ("figure", "LAN", "WAN"),
         ((title, of(summary.lan), of(summary.wan)) for title, of in _DETECTION),
         caption="Measured, and what the formulas say of pools of this size",
         figures={1, 2},
