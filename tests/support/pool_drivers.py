@@ -83,7 +83,7 @@ class Drivers:
         await asyncio.sleep(seconds)
         socket.protocol = protocol
         self.network.listeners[driver.address] = accept
-        driver._on_timer()  # Overdue timers come first, as in asyncio.
+        driver._on_timer()  # The harder order: what waits comes after the overdue timers.
         for data, source in buffer.packets:
             protocol.datagram_received(data, source)
         for inbound in connections:

@@ -52,13 +52,13 @@ class Suspicion:
         now: Seconds on the driver's monotonic clock.
     """
 
-    __slots__ = ("_accusers", "_renewed", "_started_at", "_times", "deadline")
+    __slots__ = ("_accusers", "_earliest", "_started_at", "_times", "deadline")
 
     def __init__(self, accuser: str, times: SuspicionTimes, *, now: float) -> None:
         self._accusers = {accuser}
         self._times = times
         self._started_at = now
-        self._renewed = False
+        self._earliest: float | None = None
         self.deadline = now + times.after(0)
 
     def confirm(self, accuser: str) -> bool:
@@ -67,11 +67,12 @@ class Suspicion:
         if accuser in self._accusers or confirmed >= self._times.confirmations:
             return False
         self._accusers.add(accuser)
-        self.deadline = self._started_at + self._times.after(confirmed + 1)
+        deadline = self._started_at + self._times.after(confirmed + 1)
+        self.deadline = deadline if self._earliest is None else max(deadline, self._earliest)
         return True
 
     def renew(self, *, now: float) -> None:
         """Let it run its shortest time once more, after we stood still; once, or it never ends."""
-        if not self._renewed:
-            self._renewed = True
-            self.deadline = max(self.deadline, now + self._times.timeout_min)
+        if self._earliest is None:
+            self._earliest = now + self._times.timeout_min
+            self.deadline = max(self.deadline, self._earliest)

@@ -49,6 +49,23 @@ def test_each_other_accuser_shortens_the_timer_once() -> None:
     assert not suspicion.confirm("d")
 
 
+def test_renewed_timer_runs_its_shortest_time_whatever_others_say() -> None:
+    suspicion = Suspicion("a", SuspicionTimes.of(GossipConfig.lan(), member_count=5), now=0.0)
+    suspicion.renew(now=600.0)
+    assert suspicion.deadline == 604.0
+    assert suspicion.confirm("b")
+    assert suspicion.confirm("c")
+    assert suspicion.deadline == 604.0
+    suspicion.renew(now=900.0)
+    assert suspicion.deadline == 604.0
+
+
+def test_renewal_never_shortens() -> None:
+    suspicion = Suspicion("a", SuspicionTimes.of(GossipConfig.lan(), member_count=5), now=0.0)
+    suspicion.renew(now=1.0)
+    assert suspicion.deadline == 24.0
+
+
 @given(st.integers(1, 100_000), st.integers(1, 10))
 def test_timer_never_leaves_its_limits(count: int, mult: int) -> None:
     config = replace(GossipConfig.lan(), suspicion_mult=mult)
