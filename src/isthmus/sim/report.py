@@ -18,10 +18,11 @@ from isthmus.sim.plots import (
     draw_lines,
     draw_timeline,
 )
-from isthmus.sim.recording import LAN, WAN, Recording, Sample, Spread
+from isthmus.sim.recording import LAN, WAN, FalsePositive, Recording, Sample, Spread
 from isthmus.sim.scenario import Scenario
 from isthmus.sim.style import STYLE
 from isthmus.sim.summary import PoolFigures, Summary, show_times
+from isthmus.sim.topology import Host
 
 ROWS_MAX: Final = 50
 """Rows of a table of events; the rest is counted."""
@@ -247,14 +248,20 @@ def _false_positives(recording: Recording) -> Iterator[str]:
     if not events:
         yield _empty("No member that ran and could be reached was declared dead.")
         return
+    mistaken = dict[tuple[str, Host], list[FalsePositive]]()
+    for event in events:
+        mistaken.setdefault((event.pool, event.victim), []).append(event)
+    firsts = [(group[0], len({one.observer for one in group})) for group in mistaken.values()]
+    observers = f"{len(events)} times, {_plural(len(firsts), 'member')}"
     yield from _table(
-        ("at", "pool", "declared dead", "by"),
+        ("first at", "pool", "declared dead", "first by", "by how many"),
         (
-            (_moment(one.at), one.pool.upper(), one.victim.name, one.observer.name)
-            for one in events[:ROWS_MAX]
+            (_moment(one.at), one.pool.upper(), one.victim.name, one.observer.name, str(count))
+            for one, count in firsts[:ROWS_MAX]
         ),
-        caption=f"Declared dead although they ran and could be reached{_cut(len(events))}",
-        figures={0},
+        caption=f"Declared dead although they ran and could be reached: {observers}"
+        + (f", the first {ROWS_MAX} shown" if len(firsts) > ROWS_MAX else ""),
+        figures={0, 4},
     )
 
 

@@ -123,11 +123,13 @@ def test_what_did_not_hold_is_said_at_the_top_and_listed() -> None:
     recording = make_recording()
     victim, observer = Host("dc4", Role.SERVER, 1), Host("dc5", Role.SERVER, 2)
     recording.mistaken(70.0, pool="wan", victim=victim, observer=observer)
+    recording.mistaken(71.0, pool="wan", victim=victim, observer=replace(observer, number=3))
     recording.violated(77.0, "indexes", "dc3: from 9 back to 8")
     page = page_of(recording)
     assert "✗ 2 of 4 did not hold" in page.words
     assert "1m17s indexes dc3: from 9 back to 8" in page.words
-    assert "1m10s WAN server1.dc4 server2.dc5" in page.words
+    assert "could be reached: 2 times, 1 member" in page.words
+    assert "1m10s WAN server1.dc4 server2.dc5 2" in page.words
 
 
 def test_texts_are_escaped() -> None:
