@@ -6,7 +6,7 @@ and durable, and every server of the datacenter reads it; so is the lease that s
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from isthmus.errors import NoLeader
 from isthmus.mesh.gateways import remote_gateways
@@ -30,6 +30,9 @@ from isthmus.store.table import Overlay, Table
 from isthmus.store.watch import Watches
 
 DOMAIN: Final = "consul"
+
+RemoteRoutes: TypeAlias = dict[str, tuple[tuple[CheckServiceNode, ...], Route | None]]
+"""Route to the servers of each other datacenter, and the gateways that it was made from."""
 
 
 class Tables:
@@ -103,6 +106,7 @@ class Datacenter:
         name: ``dc3``.
         committed: Told after each write whose record it was about.
         gateways_changed: Told when a gateway registered, or its check turned.
+        remote_routes: Shared by all datacenters, which compute the same routes from equal states.
     """
 
     def __init__(
@@ -111,15 +115,15 @@ class Datacenter:
         *,
         committed: Callable[["Datacenter", str], None],
         gateways_changed: Callable[["Datacenter"], None],
+        remote_routes: RemoteRoutes,
     ) -> None:
-        self.name = name
+        self.name, self._remote_routes = name, remote_routes
         self.tables = Tables(committed=partial(committed, self))
         self.leader = ""
         self.gateways: dict[str, Gateway] = {}
         self._gateways_changed = gateways_changed
         self._servers: dict[str, LocalServer] = {}
         self._own: RouteTable | None = None
-        self._routes: dict[str, tuple[FederationState | None, Route | None]] = {}
 
     # Writes ---------------------------------------------------------------------------------------
 
@@ -172,15 +176,15 @@ class Datacenter:
                 self._own = route_table(facts)
             return _found(self._own, dc, node)
         state = self.tables.state(dc)
-        known = self._routes.get(dc)
-        if known is None or known[0] is not state:
-            gateways = {}
-            if state is not None:
-                found = remote_gateways((), state.mesh_gateways or (), exposing_only=True)
-                gateways[dc] = found
+        if state is None:
+            return None
+        gateways = state.mesh_gateways or ()
+        known = self._remote_routes.get(dc)
+        if known is None or known[0] is not gateways:
+            found = {dc: remote_gateways((), gateways, exposing_only=True)}
             # One pattern matches every server of another datacenter.
-            route = _found(route_table(self._facts(gateways=gateways)), dc, node)
-            known = self._routes[dc] = state, route
+            route = _found(route_table(self._facts(gateways=found)), dc, node)
+            known = self._remote_routes[dc] = gateways, route
         return known[1]
 
     def _facts(

@@ -20,7 +20,7 @@ from isthmus.gossip.serf import LeaveFinished, MergeCheck
 from isthmus.model.federation import FederationState
 from isthmus.model.timestamp import Timestamp
 from isthmus.names import GATEWAY_PORT, SERF_LAN_PORT, SERF_WAN_PORT, SERVER_PORT
-from isthmus.sim.datacenter import Datacenter
+from isthmus.sim.datacenter import Datacenter, RemoteRoutes
 from isthmus.sim.gateways import CHECK_INTERVAL, Connection, Gateway
 from isthmus.sim.network import Machine
 from isthmus.sim.pool import Member as PoolMember
@@ -67,9 +67,13 @@ class Federation:
             self.world.network.set_link(source, target, link)
         self.primary = topology.primary
         self.server_count = topology.datacenters * topology.servers
+        remote_routes: RemoteRoutes = {}
         self.datacenters = {
             name: Datacenter(
-                name, committed=self._committed, gateways_changed=self._gateways_changed
+                name,
+                committed=self._committed,
+                gateways_changed=self._gateways_changed,
+                remote_routes=remote_routes,
             )
             for name in topology.names
         }

@@ -100,8 +100,9 @@ class Invariants:
         """See `Monitor.filled`."""
         self._changed_at.clear()
         for datacenter in self._federation.datacenters.values():
-            for about in self._federation.datacenters:
-                self.committed(datacenter, about)
+            self._indexes[datacenter.name] = datacenter.tables.states_index
+            self._behind[datacenter.name] = set()
+            self._remember_addresses(datacenter)
 
     @property
     def behind_count(self) -> int:

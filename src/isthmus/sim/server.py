@@ -511,6 +511,8 @@ class Server(Actor):
 
     def _missing(self) -> set[str]:
         """Datacenters that have a federation state and no living server in the WAN pool."""
+        if self.known_count == self._around.server_count:
+            return set()
         known = {state.datacenter for state in self.datacenter.tables.states.list().value}
         known.discard(self.host.dc)
         for member in self.wan.serf.members():

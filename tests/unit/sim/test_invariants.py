@@ -67,6 +67,7 @@ def test_index_of_a_store_that_goes_back() -> None:
 def test_index_of_a_record_that_goes_back() -> None:
     def go_back(run: Run) -> None:
         datacenter = run.federation.datacenters["dc2"]
+        run.invariants.committed(datacenter, "dc2")
         state = datacenter.tables.state("dc2")
         assert state is not None
         datacenter.tables._table.put(msgspec.structs.replace(state, modify_index=0))
