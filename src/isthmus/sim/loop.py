@@ -253,6 +253,7 @@ class HostLoop(VirtualLoopBase):
         self._rate = 1.0
         self._since = timeline.now  # Moment of the last change of `_rate`, and our time then.
         self._base = timeline.now
+        self._due: float | None = None  # Kept: it is asked for far more often than it changes.
         self.paused = False
         self.network: LoopNetwork | None = None
         self.defects: list[str] = []
@@ -268,6 +269,7 @@ class HostLoop(VirtualLoopBase):
         """Let the clock run at `rate` seconds per true second from now on."""
         assert rate > 0
         self._base, self._since, self._rate = self.time(), self._timeline.now, rate
+        self._due = None
 
     def call_at(
         self,
@@ -277,11 +279,20 @@ class HostLoop(VirtualLoopBase):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """See `asyncio.loop.call_at`; not earlier than `TIMER_RESOLUTION` from now."""
+        self._due = None
         soonest = self.time() + TIMER_RESOLUTION
         return super().call_at(max(when, soonest), callback, *args, context=context)
 
     def next_due(self) -> float:
-        """Moment on the timeline of our first timer; infinite without one."""
+        """Moment on the timeline of our first timer; infinite without one.
+
+        It may be that of a timer that was cancelled since our last turn.
+        """
+        if self._due is None:
+            self._due = self._find_due()
+        return self._due
+
+    def _find_due(self) -> float:
         scheduled = self._scheduled
         while scheduled and scheduled[0].cancelled():
             handle = heapq.heappop(scheduled)
@@ -293,13 +304,6 @@ class HostLoop(VirtualLoopBase):
 
     # Turns.
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether a callback can run now."""
-        if self.paused:
-            return False
-        return bool(self._ready) or self.next_due() <= self._timeline.now
-
     def turn(self) -> None:
         """Run what is ready, once."""
         running = events._get_running_loop()
@@ -307,6 +311,7 @@ class HostLoop(VirtualLoopBase):
         try:
             self._run_once()  # type: ignore[attr-defined]
         finally:
+            self._due = None
             events._set_running_loop(running)
 
     def bury(self) -> None:
@@ -445,8 +450,9 @@ class Timeline:
         """Give turns until no loop is ready, or `task` is done."""
         for _ in range(TURNS_MAX):
             ran = False
+            now = self.now
             for loop in tuple(self._loops):
-                if loop.is_ready:
+                if (loop._ready or loop.next_due() <= now) and not loop.paused:
                     loop.turn()
                     self.turn_count += 1
                     ran = True
