@@ -248,6 +248,28 @@ class Memberlist:
             self._count("messages_refused")
         for message in packet.messages:
             self._receive_message(message, source=source, now=now)
+        if len(packet.messages) > 1:
+            self._remind(packet.messages, source)
+
+    def _remind(self, messages: Sequence[wire.PacketMessage], source: Address | None) -> None:
+        """Tell a member whose ping brings a refuted accusation of us once more that we live.
+
+        Our refutation missed it, and by now it may have been told often enough.
+        """
+        ping = messages[0]
+        if not isinstance(ping, wire.Ping):
+            return
+        me = self.table.me
+        for claim in messages[1:]:
+            if (
+                isinstance(claim, wire.Suspect)
+                and (claim.node, claim.from_) == (me.name, ping.source_node)
+                and claim.incarnation < me.incarnation
+                and not self.table.leaving
+                and (address := _source_address(ping, source)) is not None
+            ):
+                self._send(ping.source_node, address, [self.table.announcement()])
+                return
 
     def receive_carried_ack(self, sequence: int, *, now: float) -> None:
         """The ack of a ping that `carry_ping` took over arrives; it carries nothing else."""
@@ -472,19 +494,25 @@ class Memberlist:
 
         A tick gives up after as many steps as the ring is long, as the reference does; the
         minimum lets a pool of two probe at every tick, where the reference loses every other one.
+        A tick that finds a round ended by members without need of a probe ends with it, so that an
+        idle pool of three says no more than one of the reference.
         """
         table = self.table
-        steps = max(3, len(table.ring))
+        skipped = False
+        steps = max(4, len(table.ring))
         while steps:
             steps -= 1
             if self._ring_place >= len(table.ring):
                 table.reset_ring(now=now)
                 self._ring_place = 0
+                if skipped and len(table.ring) > 2:
+                    return None
                 continue
             node = table.nodes[table.ring[self._ring_place]]
             self._ring_place += 1
             if not node.gone and node is not table.me:
                 return node
+            skipped = True
         return None
 
     def _ping_target(self, node: Node, *, now: float) -> None:

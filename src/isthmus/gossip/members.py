@@ -182,6 +182,8 @@ class MemberTable:
         """The members in the order of this round's probes."""
         self.leaving = False
         self._states: tuple[NodeState, ...] | None = None
+        self._shared = False
+        """Whether other tables look at `nodes`, too: then it is copied before it is changed."""
         self.suspicions: dict[str, Suspicion] = {}
         self._stall_min = config.probe_interval
         """Timers of the suspects."""
@@ -289,6 +291,10 @@ class MemberTable:
             Dead(incarnation=self.me.incarnation, node=self.me.name, from_=self.me.name), now=now
         )
 
+    def announcement(self) -> bytes:
+        """The message that we are alive, with our present incarnation."""
+        return encode_message(_alive(self.me))
+
     def next_timer(self) -> float | None:
         """When the next suspect runs out of time."""
         if not self.suspicions:
@@ -314,8 +320,8 @@ class MemberTable:
         horizon = now - self._config.gossip_to_the_dead_time
         for node in [node for node in self.nodes.values() if node.gone]:
             if node.changed_at < horizon and node is not self.me:
+                self._own()
                 del self.nodes[node.name]
-                self._states = None
         self.ring = list(self.nodes)
         self._rng.shuffle(self.ring)
 
@@ -362,7 +368,7 @@ class MemberTable:
 
     def copy_from(self, other: "MemberTable") -> None:
         """Know what the table of another member knows, us included; for a pool that starts warm."""
-        self.nodes = other.nodes.copy()
+        self.nodes, self._shared, other._shared = other.nodes, True, True
         self.me = self.nodes[self.me.name]
         self._states = other.states()
         self.ring = list(self.nodes)
@@ -444,14 +450,20 @@ class MemberTable:
         self._awareness.apply(1)
         self._announce()
 
-    def _put(self, node: Node) -> None:
-        self.nodes[node.name] = node
+    def _own(self) -> None:
+        """Be about to change `nodes`."""
         self._states = None
+        if self._shared:
+            self.nodes, self._shared = self.nodes.copy(), False
+
+    def _put(self, node: Node) -> None:
+        self._own()
+        self.nodes[node.name] = node
         if node.name == self.me.name:
             self.me = node
 
     def _announce(self) -> None:
-        self._rumours.queue(encode_message(_alive(self.me)), name=self.me.name)
+        self._rumours.queue(self.announcement(), name=self.me.name)
 
     def _spread(self, claim: Suspect | Dead, *, token: int = 0) -> None:
         self._rumours.queue(encode_message(claim), name=claim.node, token=token)

@@ -200,6 +200,47 @@ def test_failed_ping_asks_helpers_at_once() -> None:
     assert [type(m) for _, _, (m,) in core.sent()] == [wire.IndirectPing]
 
 
+def test_member_that_missed_our_refutation_is_told_again() -> None:
+    """Its ping carries the suspicion (Buddy System), and rumours are sent a few times only."""
+    core = Core()
+    core.receive(wire.Suspect(incarnation=1, node="me", from_="y"))
+    core.core.rumours.forget("me")  # It was told as often as rumours are.
+    core.core.take_outputs()
+    core.receive(ping(), wire.Suspect(incarnation=1, node="me", from_="x"))
+    (_, _, (ack,)), (node, address, (alive,)) = core.sent()
+    assert (type(ack), node, address) == (wire.Ack, "x", X)
+    assert isinstance(alive, wire.Alive)
+    assert (alive.node, alive.incarnation) == ("me", 2)
+
+
+def test_accuser_hears_the_refutation_first() -> None:
+    core = Core()
+    core.receive(ping(), wire.Suspect(incarnation=1, node="me", from_="x"))
+    (_, (node, _, (alive,))) = core.sent()
+    assert node == "x"
+    assert isinstance(alive, wire.Alive)
+    assert alive.incarnation == 2
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        wire.Suspect(incarnation=1, node="me", from_="y"),  # A rumour that is on its way still.
+        wire.Suspect(incarnation=1, node="z", from_="x"),
+        wire.Dead(incarnation=1, node="me", from_="x"),
+    ],
+)
+def test_other_accusations_bring_no_packet_of_their_own(claim: wire.PacketMessage) -> None:
+    core = Core()
+    core.receive(wire.Suspect(incarnation=1, node="me", from_="y"))
+    core.core.rumours.forget("me")
+    core.core.take_outputs()
+    core.receive(ping(), claim)
+    assert len(core.sent()) == 1
+    core.receive(wire.Suspect(incarnation=1, node="me", from_="x"))
+    assert core.sent() == []
+
+
 def begin_probe(core: Core) -> tuple[float, str, int]:
     """Let the next probe begin: the moment, whom it asks, its number."""
     now, begun = core.run_until_probe()

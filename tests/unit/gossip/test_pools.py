@@ -368,3 +368,19 @@ def test_dead_are_forgotten_at_last() -> None:
         assert names[3] not in world.sites[name].serf.memberlist.table.nodes
         assert len(world.events(name, MemberReaped)) == 1
         assert len(world.events(name, MemberJoined)) == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "most"), [(2, 1.97, 2.01), (3, 1.66, 1.77), (10, 1.92, 2.01)]
+)
+def test_idle_member_says_no_more_than_one_of_the_reference(
+    size: int, least: float, most: float
+) -> None:
+    """protocol/gossip.md §17: 1.9 packets per second and node in a pool of three."""
+    world = World(seed=4)
+    names = world.add_pool(size)
+    world.run(until=60)
+    before = sum(world.sites[name].packets_sent for name in names)
+    world.run(until=1260)
+    sent = sum(world.sites[name].packets_sent for name in names) - before
+    assert least <= sent / 1200 / size <= most
