@@ -187,7 +187,9 @@ class PoolDriver:
             for address in [] if self._core.memberlist.held else addresses:
                 try:
                     await self.join([address], ignore_old=False)
-                except JoinFailed as error:
+                except Unavailable as error:
+                    if self._closed:
+                        return
                     _logger.debug("rejoin: %s", error)
                 else:
                     _logger.info("re-joined through %s", address, extra={"pool": self.config.name})

@@ -290,6 +290,24 @@ def user_events(drivers: Drivers, name: str) -> list[str]:
     return [e.name for e in drivers.events[name] if isinstance(e, UserEventReceived)]
 
 
+def test_pool_that_is_closed_while_it_tries_ends_quietly() -> None:
+    async def story() -> None:
+        troubles: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, it: troubles.append(it))
+        drivers = Drivers()
+        slow = drivers.files = SlowFiles()
+        slow.contents[SNAPSHOT] = b"torn\n" + b"".join(
+            b"alive: n%d 127.0.0.1:%d\n" % (number, 9 + number) for number in range(50)
+        )
+        pool = await drivers.open("a", snapshot_file=SNAPSHOT)
+        await asyncio.sleep(0)
+        await pool.close()
+        assert troubles == []
+        assert slow.contents[SNAPSHOT].startswith(b"alive: n0 127.0.0.1:9\n")
+
+    run_virtual(story())
+
+
 def test_held_pool_finds_back_once_it_is_released() -> None:
     """A WAN pool is held until a gateway is known; the wait for the next round is cut short."""
 
