@@ -17,14 +17,16 @@ def test_valid_configuration(cli: Cli, tmp_path: Path) -> None:
 
 def test_warnings_and_notes_stand_before_the_verdict(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "a.hcl").write_text(
-        VALID.replace("server = true", "bootstrap_expect = 3\nserver=true").replace('"a"', '"a_b"')
+        VALID.replace("server = true", 'server = true\nretry_join = ["provider=aws"]').replace(
+            '"a"', '"a_b"'
+        )
     )
     result = cli("validate", str(tmp_path))
     assert result.code == 0
     warning, note, verdict = result.out.splitlines()
     assert warning.startswith('Node name "a_b" will not be discoverable via DNS')
     assert note.startswith("note: an agent would not start: ")
-    assert "needs several servers in one datacenter" in note
+    assert "discovery by provider is not in this release" in note
     assert verdict == "Configuration is valid!"
 
 
