@@ -1,15 +1,31 @@
 """What replication writes, and which index it waits for."""
 
+from random import Random
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.federation.replication import ReplicationIndex, writes_to_follow
+from isthmus.errors import FEDERATION_STATES_DISABLED
+from isthmus.federation.locator import GatewayLocator
+from isthmus.federation.replication import (
+    AskForGateways,
+    FetchStates,
+    FollowStates,
+    ReplicationIndex,
+    ReplicationOutput,
+    ReplicationStatus,
+    Replicator,
+    RoundDone,
+    RoundFailed,
+    writes_to_follow,
+)
 from isthmus.model.federation import (
     DELETE,
     UPSERT,
     FederationState,
     FederationStateRequest,
+    IndexedFederationStates,
 )
 from isthmus.model.timestamp import Timestamp
 
@@ -85,3 +101,88 @@ def test_index_that_goes_back_starts_over() -> None:
     assert not index.receive(5)
     index.reset()
     assert index.last == 0
+
+
+# The core that decides when; `tests/unit/server/test_leader.py` runs it with asyncio around it.
+
+
+class NoJitter(Random):
+    def random(self) -> float:
+        return 0.0
+
+
+def make_replicator(*known_dcs: str) -> tuple[Replicator, GatewayLocator]:
+    locator = GatewayLocator(dc="dc2", primary_dc="dc1", rng=Random(1))
+    locator.set_states(())
+    locator.replication_started()
+    replicator = Replicator(
+        "dc2",
+        "dc1",
+        locator=locator,
+        enabled=lambda: True,
+        known_dcs=lambda: {"dc1", "dc2", *known_dcs},
+        status=ReplicationStatus(running=True),
+        rng=NoJitter(),
+        now=0.0,
+    )
+    return replicator, locator
+
+
+def outputs(replicator: Replicator, now: float) -> list[ReplicationOutput]:
+    replicator.handle_timer(now=now)
+    return replicator.take_outputs()
+
+
+def test_round_fetches_follows_and_fetches_past_its_index() -> None:
+    replicator, _ = make_replicator()
+    assert outputs(replicator, 0.0) == [FetchStates(0)]
+    states = (make_state("dc1", 7),)
+    replicator.fetched(IndexedFederationStates(index=7, states=states), now=1.0)
+    assert outputs(replicator, 1.0) == [FollowStates(states)]
+    replicator.followed(1, now=1.0)
+    assert outputs(replicator, 1.0) == [RoundDone(1, went_back=False), FetchStates(7)]
+    assert replicator.status.index == 7
+
+
+def fail(replicator: Replicator, now: float, text: str = "no way") -> list[ReplicationOutput]:
+    """The fetch under way fails, after which the next begins; what is to be done between."""
+    assert outputs(replicator, now)[-1] == FetchStates(0)
+    replicator.fetch_failed(text, now=now)
+    return replicator.take_outputs()
+
+
+def test_third_failure_cuts_off_and_asks_another_secondary() -> None:
+    replicator, locator = make_replicator("dc3")
+    assert fail(replicator, 0.0) == [RoundFailed("no way", 1.0)]
+    assert fail(replicator, 1.0) == [RoundFailed("no way", 2.0)]
+    assert not locator.is_cut_off
+    assert fail(replicator, 3.0) == [RoundFailed("no way", 4.0), AskForGateways("dc3")]
+    assert locator.is_cut_off
+    assert replicator.next_timer() is None
+    replicator.not_told(now=4.0)
+    assert replicator.next_timer() == 8.0
+
+
+def test_failure_that_is_not_the_ways_fault_does_not_cut_off() -> None:
+    replicator, locator = make_replicator()
+    for now in (0.0, 1.0, 3.0, 7.0):
+        fail(replicator, now, FEDERATION_STATES_DISABLED)
+    assert not locator.is_cut_off
+
+
+def test_news_during_a_round_that_fails_begin_the_next_at_once() -> None:
+    replicator, _ = make_replicator()
+    outputs(replicator, 0.0)
+    replicator.wake(now=0.5)
+    replicator.fetch_failed("no way", now=1.0)
+    assert outputs(replicator, 1.0) == [RoundFailed("no way", 1.0), FetchStates(0)]
+
+
+def test_write_that_fails_reads_everything_again() -> None:
+    replicator, locator = make_replicator()
+    outputs(replicator, 0.0)
+    replicator.fetched(IndexedFederationStates(index=7, states=()), now=0.0)
+    replicator.take_outputs()
+    replicator.follow_failed("no leader", now=0.0)
+    assert outputs(replicator, 1.0) == [RoundFailed("no leader", 1.0), FetchStates(0)]
+    assert not locator.is_cut_off
