@@ -151,6 +151,8 @@ class Roster:
         """Members whose status' time was only implied by a push/pull."""
         self._intents: dict[str, _Intent] = {}
         self._snapshot: tuple[Member, ...] | None = None
+        self._shared = False
+        """Whether other rosters look at `_members`, too: then it is copied before it is changed."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -163,7 +165,7 @@ class Roster:
 
     def copy_from(self, other: "Roster") -> None:
         """Know what another member's roster knows; for a pool that starts warm."""
-        self._members = other._members.copy()
+        self._members, self._shared, other._shared = other._members, True, True
         self._gone_at, self.prune_at = other._gone_at.copy(), other.prune_at.copy()
         self._implied, self._intents = other._implied.copy(), other._intents.copy()
         self._snapshot = other.members()
@@ -329,20 +331,26 @@ class Roster:
         else:
             self._implied.discard(name)
 
-    def _put(self, member: Member) -> Member:
-        self._members[member.name] = member
+    def _own(self) -> None:
+        """Be about to change `_members`."""
         self._snapshot = None
+        if self._shared:
+            self._members, self._shared = self._members.copy(), False
+
+    def _put(self, member: Member) -> Member:
+        self._own()
+        self._members[member.name] = member
         return member
 
     def _set_status(self, member: Member, status: MemberStatus) -> Member:
         return self._put(replace(member, status=status))
 
     def _erase(self, name: str) -> None:
+        self._own()
         member = self._members.pop(name)
         self._gone_at.pop(name, None)
         self.prune_at.pop(name, None)
         self._implied.discard(name)
-        self._snapshot = None
         self._emit(MemberReaped(member))
 
 

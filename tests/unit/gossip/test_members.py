@@ -377,6 +377,8 @@ def test_copy_knows_what_the_other_knows_and_goes_its_own_way() -> None:
         "y": ALIVE,
     }
     assert [node.status for node in first.table.nodes.values()] == [ALIVE, ALIVE]
+    first.receive(alive("z", addr=b"\x0a\x00\x00\x05"))
+    assert set(second.table.nodes) == {"me", "x", "y"}
     assert sorted(second.table.ring) == ["me", "x", "y"]
 
 
