@@ -1,8 +1,8 @@
 """Packets that one gossip thread handles per second: pings in, acks out, over real UDP sockets.
 
 The member is a process of its own; pings come from this one, so many on their way at a time.
-Besides the rate, the processor time of the member per ping is shown: it says what a core of its own
-would do.
+Besides the rate, the pings per second of the member's processor time are shown: what it would do on
+a core of its own, whatever else runs on this machine.
 """
 
 import os
@@ -77,7 +77,7 @@ def main() -> None:
                 rates = repeat(ROUNDS, lambda: _measure(sock, packet))
                 busy = (_processor_seconds(member.pid) - before) / (sum(rates) * SECONDS)
             show("one gossip thread: pings answered, real sockets", rates, "1/s", "15 000")
-            show("   its processor time for one", [busy * 1e6], "us")
+            show("   the same, per second of its processor time", [1 / busy], "1/s")
         finally:
             member.terminate()
 
