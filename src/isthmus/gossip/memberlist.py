@@ -407,25 +407,21 @@ class Memberlist:
                 due = self._push_pull_at
             if self._tally.size and self._gossip_at < due:
                 due = self._gossip_at
-        if self._waits():
+        if (
+            self._relayed
+            or self.streams.open
+            or self.table.suspicions
+            or self._leave_deadline is not None
+        ):
             parts = (self.table.next_timer(), self.streams.next_timer(), self._leave_deadline)
             moments = [relayed.deadline for relayed in self._relayed.values()]
             moments += [moment for moment in parts if moment is not None]
             due = min([due, *moments])
         return due
 
-    def _waits(self) -> bool:
-        """Whether anything but our own rounds may be due; seldom so."""
-        return bool(
-            self._relayed
-            or self.streams.open
-            or self.table.suspicions
-            or self._leave_deadline is not None
-        )
-
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`."""
-        if self._waits():
+        if self._relayed or self.streams.open or self.table.suspicions:
             self.streams.handle_timer(now=now)
             self._expire_relayed(now=now)
             self.table.handle_timer(now=now)

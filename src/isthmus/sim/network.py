@@ -151,6 +151,19 @@ class Link:
             return LOST
         return self._quantiles[int((chance - self.model.loss) * self._scale)]
 
+    def round_trip(self) -> tuple[float, float]:
+        """Seconds there and back, each as from `latency` with a draw of its own."""
+        if self.cut:
+            self._random()
+            self._random()
+            return LOST, LOST
+        loss, scale, quantiles = self.model.loss, self._scale, self._quantiles
+        there, back = self._random(), self._random()
+        return (
+            LOST if there < loss else quantiles[int((there - loss) * scale)],
+            LOST if back < loss else quantiles[int((back - loss) * scale)],
+        )
+
     def carry(self, size: int, chance: float, *, now: float) -> Sequence[float]:
         """Moments at which a packet of `size` bytes arrives: none, one, or two."""
         latency = self.latency(chance)

@@ -356,8 +356,13 @@ class Member(Actor):
         if self._ack_at <= now:
             self._take_ack()
         process = self.process
-        self.serf.handle_timer(now=now if process.punctual else process.clock(now))
-        self._flush()
+        serf = self.serf
+        serf.handle_timer(now=now if process.punctual else process.clock(now))
+        outputs = serf.take_outputs()
+        if outputs:
+            self._flush(outputs)
+        elif self._pinged_by and serf.tally.size:
+            self._forewarn()
 
     def receive(self, message: Message, *, now: float) -> None:
         """Hand what arrives to the core."""
@@ -438,9 +443,9 @@ class Member(Actor):
 
     # --- Sending --------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        """Carry out what the core wants; then see whether that concerns who pings us."""
-        outputs = self.serf.take_outputs()
+    def _flush(self, outputs: Sequence[SerfOutput] = ()) -> None:
+        """Carry out `outputs` and what the core wants; then mind who pings us."""
+        outputs = outputs or self.serf.take_outputs()
         while outputs:
             for output in outputs:
                 if type(output) is SendPacket:
@@ -582,18 +587,17 @@ class Member(Actor):
         path: Path | None
         backward: Path | None
         if pool.direct is not None:  # The same as below, for most.
-            latency = pool.direct.latency
             path = backward = None
-            delay = latency(network.chance())
-            answer = latency(network.chance()), network.rules
+            delay, back = pool.direct.round_trip()
+            answer = back, network.rules
         else:
             path = pool.path(self, target)
             drawn = None if path is None else self._draw(target, path)
             if drawn is None:
                 return False
             path, backward, delay, answer = drawn
+            back = answer[0]
         now = world.now
-        back = answer[0]
         pinged_at = now + delay
         ack_at = pinged_at + back
         if (
