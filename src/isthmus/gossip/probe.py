@@ -63,7 +63,8 @@ class Prober:
         self, config: GossipConfig, awareness: Awareness, *, rng: Random, now: float
     ) -> None:
         self._config, self._awareness = config, awareness
-        self._tick_at = now + rng.random() * config.probe_interval
+        self.next_tick = now + rng.random() * config.probe_interval
+        """When the next probe is due if none runs."""
         self.target = ""
         self._sequence = 0
         self._started_at = self._helpers_at = self._deadline = now
@@ -76,26 +77,21 @@ class Prober:
         """Whether a probe waits for its answer."""
         return bool(self.target)
 
-    @property
-    def next_tick(self) -> float:
-        """When the next probe is due if none runs."""
-        return self._tick_at
-
     def postpone(self, *, now: float) -> None:
         """Start over one interval from now, as after a pause."""
         self.target = ""
-        self._tick_at = now + self._config.probe_interval
+        self.next_tick = now + self._config.probe_interval
 
     def is_due(self, *, now: float) -> bool:
         """Whether the next probe may start; asks only between probes. Counts the tick."""
-        if self.target or now < self._tick_at:
+        if self.target or now < self.next_tick:
             return False
         interval = self._config.probe_interval
-        self._tick_at += interval
-        if self._tick_at <= now:  # Ticks missed meanwhile are skipped, the phase stays.
-            self._tick_at += ((now - self._tick_at) // interval + 1) * interval
-            if self._tick_at <= now:  # By a rounding.
-                self._tick_at += interval
+        self.next_tick += interval
+        if self.next_tick <= now:  # Ticks missed meanwhile are skipped, the phase stays.
+            self.next_tick += ((now - self.next_tick) // interval + 1) * interval
+            if self.next_tick <= now:  # By a rounding.
+                self.next_tick += interval
         return True
 
     def start(self, target: str, sequence: int, *, now: float) -> None:
@@ -154,7 +150,7 @@ class Prober:
     def next_timer(self) -> float:
         """When `handle_timer` or the next probe is due."""
         if not self.target:
-            return self._tick_at
+            return self.next_tick
         if self._asked and not self._absent:
             return self._deadline
         return self._helpers_at if self._helpers_at < self._deadline else self._deadline

@@ -637,7 +637,9 @@ class Member(Actor):
         """The ack of the idle probe has arrived."""
         at, self._ack_at = self._ack_at, _NEVER
         self._note_answered()
-        self.serf.memberlist.receive_carried_ack(self._ack_number, now=self.process.clock(at))
+        process = self.process
+        local = at if process.punctual else process.clock(at)
+        self.serf.memberlist.receive_carried_ack(self._ack_number, now=local)
 
     def _note_answered(self) -> None:
         """The target of the idle probe has sent its ack."""
