@@ -267,7 +267,8 @@ class Replicator:
 
     def next_timer(self) -> float | None:
         """Moment at which `handle_timer` is due; None while an answer is awaited."""
-        return self._due if self._stage in {_Stage.PACED, _Stage.WAITING} else None
+        waits = self._stage is _Stage.PACED or self._stage is _Stage.WAITING
+        return self._due if waits else None
 
     def handle_timer(self, *, now: float) -> None:
         """Do what is due by `now`; may be called early or late."""

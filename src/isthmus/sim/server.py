@@ -674,14 +674,16 @@ class Server(Actor):
         if self._leaving:
             return
         if datacenter.leader and datacenter.leader != me and self._duties is None:
+            known = self.lan.serf.member(datacenter.leader)
+            if known is not None and known.status is ALIVE:
+                return
             alive = {
                 member.name
                 for member in self.lan.serf.members()
                 if member.status is ALIVE and server_of(member) is not None
             }
-            failed = self.lan.serf.member(datacenter.leader) is not None
-            patient = failed or self._world.now - self.started_at >= LEASE
-            if datacenter.leader in alive or me != min(alive) or not patient:
+            patient = known is not None or self._world.now - self.started_at >= LEASE
+            if me != min(alive) or not patient:
                 return
             datacenter.leader = me
         elif not datacenter.leader:
