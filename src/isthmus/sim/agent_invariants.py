@@ -11,7 +11,8 @@ from isthmus.federation.locator import usable_addresses
 from isthmus.gossip.roster import MemberStatus
 from isthmus.model.federation import FederationState
 from isthmus.sim import invariants
-from isthmus.sim.agents import AgentFederation, AgentProgram
+from isthmus.sim.agent_programs import AgentProgram
+from isthmus.sim.agents import AgentFederation
 from isthmus.sim.invariants import CROSSINGS, DECLARED_DEAD, INDEXES, OFFERS, STATES
 
 LOOK_INTERVAL: Final = 1.0

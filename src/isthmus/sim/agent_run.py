@@ -13,7 +13,8 @@ from isthmus.config.model import AgentConfig, GossipTimers
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.roster import MemberStatus
 from isthmus.sim.agent_invariants import BOUND, PROGRAMS, SENTENCES, InvariantBroken, Invariants
-from isthmus.sim.agents import AgentFederation, AgentProgram
+from isthmus.sim.agent_programs import AgentProgram
+from isthmus.sim.agents import AgentFederation
 from isthmus.sim.faults import Crash, Drift, HostFault, Leave, LinkFault, Move, Pause, Restart
 from isthmus.sim.invariants import CROSSINGS
 from isthmus.sim.link_faults import LinkFaults, pairs_of
