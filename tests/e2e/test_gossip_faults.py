@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def statuses(agent: AgentProcess, *, wan: bool) -> dict[str, int]:
     """What an agent thinks of the members of one of its pools."""
     members: list[dict[str, Any]] = agent.get("/v1/agent/members" + ("?wan=1" if wan else ""))
     return {member["Name"]: member["Status"] for member in members}
+
+
+def sees(agent: AgentProcess, expected: dict[str, int]) -> bool:
+    """Whether this is what it thinks of the WAN pool."""
+    return statuses(agent, wan=True) == expected
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def test_agent_that_stands_still_for_a_minute_comes_back(
     with shown_on_failure(*(agent.process for agent in agents)):
         everyone = dict.fromkeys(names, ALIVE)
         eventually(
-            lambda: all(statuses(agent, wan=True) == everyone for agent in agents),
+            lambda: all(sees(agent, everyone) for agent in agents),
             timeout=30,
             what="one WAN pool",
         )
@@ -77,7 +83,7 @@ def test_agent_that_stands_still_for_a_minute_comes_back(
         asleep = time.monotonic()
         for agent in others:
             eventually(
-                lambda agent=agent: statuses(agent, wan=True) == everyone | {"server.dc3": FAILED},
+                partial(sees, agent, everyone | {"server.dc3": FAILED}),
                 timeout=GIVEN_UP_WITHIN,
                 what="the sleeper is failed, and nobody else",
             )
@@ -86,13 +92,13 @@ def test_agent_that_stands_still_for_a_minute_comes_back(
         awake = time.monotonic()
         for agent in agents:
             eventually(
-                lambda agent=agent: statuses(agent, wan=True) == everyone,
+                partial(sees, agent, everyone),
                 timeout=BACK_WITHIN,
                 what="everyone is alive for everyone",
             )
         print(f"a server asleep for {PAUSE:.0f} s: all well {time.monotonic() - awake:.1f} s later")
         time.sleep(5)  # And it stays so: the sleeper suspected nobody for its own absence.
-        assert all(statuses(agent, wan=True) == everyone for agent in agents)
+        assert all(sees(agent, everyone) for agent in agents)
 
 
 @pytest.mark.skipif(SERF is None, reason="no serf agent here: apt-get install serf")
