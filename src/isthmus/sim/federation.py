@@ -22,8 +22,8 @@ from isthmus.model.timestamp import Timestamp
 from isthmus.names import GATEWAY_PORT, SERF_LAN_PORT, SERF_WAN_PORT, SERVER_PORT
 from isthmus.sim.datacenter import Datacenter, RemoteRoutes
 from isthmus.sim.gateways import CHECK_INTERVAL, Connection, Gateway
+from isthmus.sim.member import Member as PoolMember
 from isthmus.sim.network import Machine
-from isthmus.sim.pool import Member as PoolMember
 from isthmus.sim.pool import Pool
 from isthmus.sim.scenario import Scenario
 from isthmus.sim.server import EPOCH, Monitor, Server

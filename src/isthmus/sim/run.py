@@ -22,7 +22,7 @@ from isthmus.sim.faults import (
 from isthmus.sim.federation import Federation
 from isthmus.sim.invariants import Invariants
 from isthmus.sim.link_faults import LinkFaults
-from isthmus.sim.pool import Member as PoolMember
+from isthmus.sim.member import Member as PoolMember
 from isthmus.sim.recording import Recording, SimulationStopped
 from isthmus.sim.scenario import Scenario
 from isthmus.sim.topology import Host

@@ -62,8 +62,8 @@ from isthmus.sim.calls import Answer, Caller, Reply, Request, Sign
 from isthmus.sim.datacenter import Datacenter
 from isthmus.sim.gateways import Connection
 from isthmus.sim.links import SWEEP_INTERVAL, Links
+from isthmus.sim.member import Member as PoolMember
 from isthmus.sim.network import Machine
-from isthmus.sim.pool import Member as PoolMember
 from isthmus.sim.topology import Host
 from isthmus.sim.ways import NoWay, Way
 from isthmus.sim.world import Actor, Message, Process, World
