@@ -556,6 +556,7 @@ class Memberlist:
                 if node is not None:
                     self._ask_helpers(node, sequence, now=now)
             case _:
+                self._count("probes_failed")
                 node = self.table.nodes.get(result.target)
                 if node is not None:
                     self._outputs.append(

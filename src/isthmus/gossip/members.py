@@ -182,6 +182,8 @@ class MemberTable:
         """The members in the order of this round's probes."""
         self.leaving = False
         self._states: tuple[NodeState, ...] | None = None
+        self.refutations = 0
+        """How often we had to outbid an accusation."""
         self._shared = False
         """Whether other tables look at `nodes`, too: then it is copied before it is changed."""
         self.suspicions: dict[str, Suspicion] = {}
@@ -446,6 +448,7 @@ class MemberTable:
         bid = max(self.me.incarnation, incarnation) + 1
         if bid > INCARNATION_MAX:
             return  # Nobody can outbid that; a restart under another name can.
+        self.refutations += 1
         self._put(self.me.renewed(incarnation=bid))
         self._awareness.apply(1)
         self._announce()

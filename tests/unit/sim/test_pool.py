@@ -148,6 +148,21 @@ def test_a_seed_gives_the_same_run_another_seed_another() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_suspicions_and_refutations_are_counted() -> None:
+    lan = Lan(5)
+    lan.run(3)
+    lan.world.pause(lan["n2"].process)
+    lan.run(4)
+    lan.world.resume(lan["n2"].process)
+    lan.run(10)
+    assert lan.seen("n2") == {ALIVE}
+    others = [m for m in lan.pool.members.values() if m.name != "n2"]
+    failed = [m.serf.memberlist.counters.get("probes_failed", 0) for m in others]
+    assert sum(failed) > 0
+    assert lan["n2"].serf.memberlist.table.refutations > 0
+    assert all(m.serf.memberlist.table.refutations == 0 for m in others)
+
+
 def test_idle_pool_sends_a_ping_and_an_ack_per_probe_and_is_left_in_peace() -> None:
     lan = Lan(10)
     lan.run(100)
