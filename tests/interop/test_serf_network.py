@@ -187,6 +187,19 @@ async def trio(directory: Path) -> AsyncIterator[tuple[SerfAgent, Ours, Ours]]:
         yield real, left, right
 
 
+@asynccontextmanager
+async def company(directory: Path, name: str) -> AsyncIterator[tuple[SerfAgent, Ours, Stranger]]:
+    """A serf agent and one of ours that know each other, and a stranger."""
+    async with (
+        serf_agent("real", directory / "serf.log") as real,
+        member("ours") as ours,
+        stranger(name) as third,
+    ):
+        await ours.pool.join([f"real/{real.address}"])
+        await real.sees("ours", "alive", within=5)
+        yield real, ours, third
+
+
 def nobody_failed(real: SerfAgent, *ours: Ours) -> None:
     for each in ours:
         assert each.observer.of(MemberFailed) == []
@@ -218,12 +231,7 @@ async def test_helpers_and_streams_keep_members_alive(
 
 async def test_serf_helps_us_and_we_help_serf(tmp_path: Path) -> None:
     """A member that answers only one of two is known to be alive by both."""
-    async with (
-        serf_agent("real", tmp_path / "serf.log") as real,
-        member("ours") as ours,
-        stranger("aloof") as aloof,
-    ):
-        await ours.pool.join([f"real/{real.address}"])
+    async with company(tmp_path, "aloof") as (real, ours, aloof):
         aloof.answers = {real.port}
         aloof.introduce(ours.port)
         await ours.observer.wait_for(MemberJoined, "aloof")
@@ -270,13 +278,7 @@ def indirect(asker: Stranger, node: str, port: int, *, number: int) -> wire.Indi
 
 async def test_accused_members_refute_and_serf_believes_it(tmp_path: Path) -> None:
     """Suspected or declared dead, of us or of serf: the next incarnation sets it right."""
-    async with (
-        serf_agent("real", tmp_path / "serf.log") as real,
-        member("ours") as ours,
-        stranger("slanderer") as slanderer,
-    ):
-        await ours.pool.join([f"real/{real.address}"])
-        await real.sees("ours", "alive", within=5)
+    async with company(tmp_path, "slanderer") as (real, ours, slanderer):
         for accused, told in (("ours", real.port), ("real", ours.port)):
             for incarnation, kind in ((10, wire.Suspect), (20, wire.Dead)):
                 slanderer.send(told, kind(incarnation=incarnation, node=accused, from_="nobody"))
@@ -289,13 +291,7 @@ async def test_accused_members_refute_and_serf_believes_it(tmp_path: Path) -> No
 
 async def test_hostile_packets_hurt_nobody_through_us(tmp_path: Path) -> None:
     """protocol/gossip.md §16: what would crash or poison serf, we neither keep nor pass on."""
-    async with (
-        serf_agent("real", tmp_path / "serf.log") as real,
-        member("ours") as ours,
-        stranger("hostile") as hostile,
-    ):
-        await ours.pool.join([f"real/{real.address}"])
-        await real.sees("ours", "alive", within=5)
+    async with company(tmp_path, "hostile") as (real, ours, hostile):
         for number, fields in enumerate(
             (
                 {"vsn": b"\x01\x05\x02"},  # Crashes a serf agent.
@@ -350,12 +346,7 @@ async def send_stream(port: int, data: bytes) -> None:
 
 async def test_address_in_its_long_form_is_the_same_address(tmp_path: Path) -> None:
     """A v4 address in 16 bytes is no conflict to us, and serf gets it in 4."""
-    async with (
-        serf_agent("real", tmp_path / "serf.log") as real,
-        member("ours") as ours,
-        stranger("mapped") as mapped,
-    ):
-        await ours.pool.join([f"real/{real.address}"])
+    async with company(tmp_path, "mapped") as (real, ours, mapped):
         mapped.answers = {real.port, ours.port}
         long_form = bytes(10) + b"\xff\xff" + LOOPBACK
         mapped.send(
