@@ -385,7 +385,8 @@ class EtcdEngine:
                 f"storage is at index {self._head.index}, the batch was computed on {base}",
                 operation="commit",
             )
-        index = [batch.index, batch.id, lead.epoch, self._head.generation]
+        generation = self._head.generation if batch.generation is None else batch.generation
+        index = [batch.index, batch.id, lead.epoch, generation]
         request = MESSAGES["TxnRequest"](
             compare=[
                 compare_revision(self._root + LEADER_KEY, lead.fence),
@@ -406,9 +407,7 @@ class EtcdEngine:
         self._index_revision = self._scan_revision = revision
         self._redo = []
         self._renewed_at = asyncio.get_running_loop().time()
-        self._head = Head(
-            batch.index, revision, batch.id, self._head.generation, self._head.cluster
-        )
+        self._head = Head(batch.index, revision, batch.id, generation, self._head.cluster)
         return self._head
 
     async def _send_commit(self, request: Any) -> Any:
@@ -496,6 +495,7 @@ class EtcdEngine:
             "size": status.dbSize,
             "size_in_use": status.dbSizeInUse,
             "alarms": list(status.errors),
+            "has_leader": bool(status.leader),
         }
 
     async def maintain(self) -> None:

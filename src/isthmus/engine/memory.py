@@ -148,7 +148,8 @@ class MemoryEngine:
             rows.pop(key, None)
         rows.update(batch.puts)
         storage.revision += 1
-        storage.head = Head(batch.index, storage.revision, batch.id, head.generation, head.cluster)
+        generation = head.generation if batch.generation is None else batch.generation
+        storage.head = Head(batch.index, storage.revision, batch.id, generation, head.cluster)
         storage.add(
             Change(
                 storage.revision,
@@ -156,7 +157,7 @@ class MemoryEngine:
                 dict(batch.puts),
                 set(batch.deletes),
                 list(batch.ranges),
-                head.generation,
+                generation,
             )
         )
         return storage.head

@@ -366,13 +366,14 @@ class _File:
     def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
         """One transaction: guards, changes, index."""
         connection = self._connected
+        generation = self._generation if batch.generation is None else batch.generation
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._guard(lead, base)
             connection.executemany("DELETE FROM kv WHERE k >= ? AND k < ?", batch.ranges)
             connection.executemany("DELETE FROM kv WHERE k = ?", [(key,) for key in batch.deletes])
             connection.executemany(_UPSERT, batch.puts.items())
-            head = [batch.index, batch.id, lead.epoch, self._generation]
+            head = [batch.index, batch.id, lead.epoch, generation]
             connection.execute(_UPSERT, (INDEX_KEY, _packed(head)))
         except (sqlite3.Error, EngineError) as error:
             self._roll_back()
@@ -385,7 +386,8 @@ class _File:
             if not isinstance(found, NoSpace):
                 found = OutcomeUnknown(str(error), operation="commit")
             raise found from error
-        return Head(batch.index, batch.index, batch.id, self._generation, self._cluster)
+        self._generation = generation
+        return Head(batch.index, batch.index, batch.id, generation, self._cluster)
 
     def _guard(self, lead: Lead, base: int) -> None:
         stored = self._get(INDEX_KEY)

@@ -111,6 +111,8 @@ class Batch:
     commands: int
     ranges: list[tuple[bytes, bytes]] = field(default_factory=list)
     """Half-open ranges of keys to delete."""
+    generation: int | None = None
+    """Which set of rows is current from then on; None: the same as before. See `Head`."""
 
 
 @dataclass(frozen=True, slots=True)

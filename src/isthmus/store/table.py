@@ -91,6 +91,10 @@ class Table(Generic[Row]):
         """All keys of a secondary index, in no order."""
         return self._buckets[index].keys()
 
+    def copy_rows(self) -> dict[bytes, Row]:
+        """All rows by primary key, in no order; what is written later is not in it."""
+        return self._rows.copy()
+
     def fill(self, rows: Iterable[tuple[bytes, Row]]) -> None:
         """Insert many rows under their primary keys, none of which is there yet."""
         keys = []
