@@ -273,9 +273,9 @@ class Memberlist:
 
     def receive_carried_ack(self, sequence: int, *, now: float) -> None:
         """The ack of a ping that `carry_ping` took over arrives; it carries nothing else."""
-        result = self._prober.receive_ack(sequence, b"", now=now)
-        if result is not None:
-            self._note_ack(result.target, now=now)
+        target = self._prober.receive_plain_ack(sequence)
+        if target:
+            self._note_ack(target, now=now)
 
     def recall_ping(self, node: str, sequence: int) -> SendPacket:
         """The packet of a ping that `carry_ping` took over and that is to be sent after all."""
@@ -476,10 +476,11 @@ class Memberlist:
     # --- Probing --------------------------------------------------------------------------------
 
     def _probe(self, *, now: float) -> None:
-        result = self._prober.handle_timer(now=now)
-        while result is not None:
-            self._carry_out(result, now=now)
+        if self._prober.target:
             result = self._prober.handle_timer(now=now)
+            while result is not None:
+                self._carry_out(result, now=now)
+                result = self._prober.handle_timer(now=now)
         if self._prober.is_due(now=now):
             node = self._next_target(now=now)
             if node is not None:

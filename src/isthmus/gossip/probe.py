@@ -120,6 +120,10 @@ class Prober:
             return None
         return self._succeed(now, payload, by_stream=False)
 
+    def receive_plain_ack(self, sequence: int) -> str:
+        """As `receive_ack`, for who needs only the target's name; empty: late or unknown."""
+        return self._end() if self.target and sequence == self._sequence else ""
+
     def receive_nack(self, sequence: int) -> None:
         """Count a helper's nack."""
         if self.target and sequence == self._sequence:
@@ -187,8 +191,13 @@ class Prober:
             and self._nacks >= self._nacks_expected
         )
 
-    def _succeed(self, now: float, payload: bytes, *, by_stream: bool) -> ProbeSucceeded:
+    def _end(self) -> str:
+        """The running probe succeeded; return whose it was."""
         if self._awareness.score:
             self._awareness.apply(-1)
         target, self.target = self.target, ""
+        return target
+
+    def _succeed(self, now: float, payload: bytes, *, by_stream: bool) -> ProbeSucceeded:
+        target = self._end()
         return ProbeSucceeded(target, now - self._started_at, payload, by_stream)

@@ -223,7 +223,7 @@ class World:
 
     def run(self, *, until: float) -> None:
         """Let all happen that is due by then."""
-        heap, replace = self._heap, heapq.heapreplace
+        heap, replace, pop, never = self._heap, heapq.heapreplace, heapq.heappop, math.inf
         while heap:
             when, _, actor, message = heap[0]
             if when > until:
@@ -231,7 +231,7 @@ class World:
             self.now = when
             if message is None and actor is not None:
                 if actor.armed != when:  # Cancelled, or moved.
-                    heapq.heappop(heap)
+                    pop(heap)
                     continue
                 actor.handle_timer(now=when)
                 due = actor.next_timer()
@@ -239,13 +239,13 @@ class World:
                     due = when
                 actor.armed = due
                 # What was pushed meanwhile comes later: this entry is still the first.
-                if due < math.inf:
+                if due < never:
                     self._number += 1
                     replace(heap, (due, self._number, actor, None))
                     continue
-                heapq.heappop(heap)
+                pop(heap)
                 continue
-            heapq.heappop(heap)
+            pop(heap)
             assert message is not None
             if actor is None:
                 assert isinstance(message, Event)
