@@ -45,11 +45,12 @@ class Simulate(Protocol):
         ...
 
 
-def make_command(simulate: Simulate) -> Command:
-    """The command, with what runs scenarios."""
+def make_command(simulate: Simulate, simulate_agents: Simulate) -> Command:
+    """The command, with what runs scenarios: of cores, and with ``-agents`` of whole agents."""
 
     def run(args: Parsed) -> int:
         scenario = scenario_of(args)
+        chosen = simulate_agents if args["agents"] else simulate
         runs = args["runs"]
         if not 1 <= runs <= RUNS_MAX:
             raise UsageError(f"-runs must be from 1 to {RUNS_MAX}")
@@ -57,7 +58,7 @@ def make_command(simulate: Simulate) -> Command:
             raise UsageError(f"-seed is at most {SEED_MAX}")
         code = 0
         for seed in range(scenario.seed, scenario.seed + runs):
-            code = max(code, _run_one(replace(scenario, seed=seed), args, simulate))
+            code = max(code, _run_one(replace(scenario, seed=seed), args, chosen))
             if code == INTERRUPTED:
                 break
         return code
@@ -84,7 +85,10 @@ def _run_one(scenario: Scenario, args: Parsed, simulate: Simulate) -> int:
         sys.stderr, total=scenario.ends_at, label=f"seed {scenario.seed}", clock=time.perf_counter
     )
     with stopping(progress):
-        recording = simulate(scenario, progress=progress.reached)
+        try:
+            recording = simulate(scenario, progress=progress.reached)
+        except ValueError as error:
+            raise CommandFailed(f"cannot run this: {error}", code=BAD_USAGE) from error
     progress.close()
     summary = Summary.of(recording)
     if args["report"]:
@@ -185,6 +189,8 @@ def _topology(topology: Topology, given: dict[str, Any]) -> Topology:
         for name in ("datacenters", "servers", "clients", "gateways")
         if name in given
     }
+    if given.get("agents"):
+        counts = {"servers": 1, "warm": False, **counts}
     if "cold" in given:
         counts["warm"] = not given["cold"]
     topology = replace(topology, **counts)
@@ -321,6 +327,11 @@ FLAGS: Final = (
     Flag("clients", "Client agents of each datacenter. Default 0.", whole_number, placeholder="N"),
     Flag("gateways", "Mesh gateways of each datacenter. Default 2.", whole_number, placeholder="N"),
     switch("cold", "Start every server alone instead of with all pools joined."),
+    switch(
+        "agents",
+        "Run whole agents as they ship, HTTP and TLS names and all, one server in each datacenter: "
+        "as exact as it is slow, for up to about ten datacenters.",
+    ),
     Flag(
         "fault",
         f"What goes wrong, such as 'partition dc1|dc2 at 30s for 60s'. Faults: {', '.join(VERBS)}. "
@@ -369,4 +380,12 @@ def _simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = 
     return simulate(scenario, progress=progress)
 
 
-SIM: Final = make_command(_simulate)
+def _simulate_agents(
+    scenario: Scenario, *, progress: Callable[[float], None] | None = None
+) -> Recording:
+    from isthmus.sim.agent_run import simulate_agents
+
+    return simulate_agents(scenario, progress=progress)
+
+
+SIM: Final = make_command(_simulate, _simulate_agents)

@@ -50,9 +50,14 @@ def simulation() -> FakeSimulation:
     return FakeSimulation()
 
 
+def no_agents(scenario: Scenario, *, progress: Callable[[float], None] | None = None) -> Recording:
+    """Whole agents are not asked for."""
+    raise AssertionError(scenario)
+
+
 @pytest.fixture
 def sim(simulation: FakeSimulation) -> Command:
-    return make_command(simulation)
+    return make_command(simulation, no_agents)
 
 
 Captured = pytest.CaptureFixture[str]
@@ -83,6 +88,24 @@ def test_command_line_becomes_the_scenario(sim: Command, simulation: FakeSimulat
     assert (scenario.wan.suspicion_mult, scenario.lan.suspicion_mult) == (8, 4)
     assert scenario.expect.detection == 540.0
     assert (scenario.duration, scenario.settle, scenario.seed) == (600.0, 120.0, 7)
+
+
+def test_whole_agents_run_one_server_each_from_a_cold_start(simulation: FakeSimulation) -> None:
+    sim = make_command(no_agents, simulation)
+    assert sim(["-agents", "-datacenters", "2"]) == 0
+    assert sim(["-agents", "-servers", "3"]) == 0
+    one, other = (scenario.topology for scenario in simulation.ran)
+    assert (one.datacenters, one.servers, one.warm) == (2, 1, False)
+    assert other.servers == 3
+    assert simulation.ran[0].arguments == ("-datacenters", "2", "-agents")
+
+
+def test_what_cannot_be_simulated_is_a_mistake_of_the_command_line(capsys: Captured) -> None:
+    def refuse(scenario: Scenario, *, progress: Callable[[float], None] | None = None) -> Recording:
+        raise ValueError("set servers to 1")
+
+    assert make_command(no_agents, refuse)(["-agents"]) == BAD_USAGE
+    assert "cannot run this: set servers to 1" in capsys.readouterr().err
 
 
 def test_without_flags_the_default_federation_runs(
