@@ -192,7 +192,7 @@ class Ways:
         there, back = self._network.link(source, target), self._network.link(target, source)
         if there.cut or back.cut or process.state is ProcessState.SILENT:
             return _Stop(STAGGER, f"no answer from {target.name}", hangs=True)
-        trip = self._network.latency(source, target) + self._network.latency(target, source)
+        trip = sum(link.model.median + link.model.extra for link in (there, back))
         if process.state is ProcessState.CRASHED:
             return _Stop(trip, f"connection refused by {target.name}")
         if process.state is ProcessState.PAUSED:
