@@ -1,4 +1,4 @@
-"""The agent: every part, built, connected, started and stopped in order.
+"""The server agent: every part, built, connected, started and stopped in order.
 
 Only this package knows everyone. Who talks to whom::
 
@@ -11,70 +11,57 @@ Only this package knows everyone. Who talks to whom::
 
 import asyncio
 import logging
-import random
-import signal
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from isthmus.agent import logs, settings
-from isthmus.agent.api import AgentApi
-from isthmus.agent.coordinates import CoordinateReports, WanCoordinates
+from isthmus.agent import settings
+from isthmus.agent.api import server_figures
+from isthmus.agent.coordinates import WanCoordinates
 from isthmus.agent.doctor import Doctor, Surroundings
-from isthmus.agent.engines import make_storage, other_servers
-from isthmus.agent.events import UserEvents, announce_leadership
+from isthmus.agent.engines import lan_servers, make_storage
+from isthmus.agent.events import announce_leadership
 from isthmus.agent.federation import Federation
-from isthmus.agent.identity import identity, node_facts, node_id
-from isthmus.agent.join import JoinGaveUp
 from isthmus.agent.joining import Joining
-from isthmus.agent.keyring import ServerPools, keyring_file, keyring_warnings, snapshot_file
-from isthmus.agent.local import LocalState
+from isthmus.agent.keyring import ServerPools, keyring_file, snapshot_file
 from isthmus.agent.members import (
+    COMPATIBLE_BUILD,
     address_problem,
-    lan_member_problem,
     server_tags,
-    shared_id_problem,
     wan_member_problem,
 )
 from isthmus.agent.membership import LanMembership, WanMembership, server_of
 from isthmus.agent.metrics import AgentMetrics, CrossDcCalls
+from isthmus.agent.node import NodeAgent, made
 from isthmus.agent.platform import Platform
 from isthmus.agent.ports import listening
-from isthmus.agent.routes import GatewayRoutes
-from isthmus.agent.services import LocalServices
 from isthmus.agent.status import Clocks, FederationStatus
+from isthmus.agent.tables import StoreTables, Tables
 from isthmus.config.model import OFF, AgentConfig
-from isthmus.config.reload import reloadable_changes
-from isthmus.errors import IsthmusError
 from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import federation_states_supported
-from isthmus.http.server import HttpServer
 from isthmus.model.address import lan_address, wan_address
+from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.federation import FederationState
 from isthmus.model.network import Networks
+from isthmus.model.record import Record
 from isthmus.names import host_port, wan_name
 from isthmus.net.gossip import (
     Member,
     MemberJoined,
-    Pool,
     PoolConfig,
     PoolEvent,
 )
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
 from isthmus.server.leader import FederationDuties, feed_locator
+from isthmus.server.operator import LanServer
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-STOP_TIMEOUT: Final = 8.0  # Supervisors and test suites expect an agent to be gone within 10 s.
-
-
-class Agent:
+class Agent(NodeAgent):
     """A server agent.
 
     Args:
@@ -83,21 +70,8 @@ class Agent:
     """
 
     def __init__(self, config: AgentConfig, platform: Platform) -> None:
-        self.config, self._platform = config, platform
-        self._entropy, self._wall = platform.entropy, platform.wall
-        self._rng = random.Random(int.from_bytes(self._entropy(16), "big"))
-        self._tls = platform.tls(settings.tls_config(config))
-        self._network = platform.network(self._tls)
-        self._stopping = asyncio.Event()
-        self._leaving = False
-        self._failure: BaseException | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closers: list[Callable[[], Coroutine[Any, Any, object]]] = []
-        self._lan_networks = Networks(config.gossip.serf_lan_allowed_cidrs)
+        super().__init__(config, platform)
         self._wan_networks = Networks(config.gossip.serf_wan_allowed_cidrs)
-        self.lan: Pool | None = None
-        self.wan: Pool | None = None
-        self._joining: Joining | None = None
         self._duties: FederationDuties | None = None
         self._duties_task: asyncio.Task[None] | None = None
         self._lan_members: LanMembership | None = None
@@ -108,37 +82,8 @@ class Agent:
 
     # Life ----------------------------------------------------------------------------------------
 
-    async def run(self) -> int:
-        """Start, run until told to stop, stop; the exit code."""
-        try:
-            await self._start()
-            logger.info("agent started", extra={"dc": self.config.datacenter})
-            await self._stopping.wait()
-        finally:
-            await self._stop()
-        if self._failure is not None:
-            logger.error("agent stops: %s", self._failure)
-            return 1
-        return 0
-
-    def stop(self, *, leave: bool) -> None:
-        """Stop soon; with `leave` tell the pools that we go for good."""
-        self._leaving = self._leaving or leave
-        self._stopping.set()
-
-    def receive_signal(self, number: signal.Signals) -> None:
-        """Stop, as the configuration wants it for SIGINT or SIGTERM."""
-        leave = self.config.leave
-        leaving = leave.on_terminate if number == signal.SIGTERM else not leave.skip_on_interrupt
-        logger.info("%s: stopping%s", signal.Signals(number).name, " and leaving" * leaving)
-        self.stop(leave=leaving)
-
     async def _start(self) -> None:
         config = self.config
-        for warning in config.warnings:
-            logger.warning("configuration: %s", warning)
-        self.node_id = node_id(config, self._entropy)
-        self._identity = identity(config, self.node_id)
         self.federation = Federation(
             config,
             self._network,
@@ -163,43 +108,9 @@ class Agent:
             await self.server.start()
         listener = await self._start_listener()
         self._closers.append(listener.close)
-        self.local = LocalState(
-            facts=node_facts(config, self.node_id),
-            rpc=self.server.call,
-            rng=self._rng,
-        )
-        self.events = UserEvents(
-            node=config.node_name,
-            services=lambda: self.local.services.values(),
-            rpc=self.server.call,
-            entropy=self._entropy,
-            leader_elected=self.local.compare_soon,
-        )
-        self.routes = GatewayRoutes(
-            dc=config.datacenter,
-            domain=config.domain,
-            trust_domain=settings.trust_domain(config),
-            store=self.server.store,
-            blocking=self.server.blocking,
-            services=lambda: self.local.services,
-        )
-        self.services = LocalServices(
-            self.local,
-            node=config.node_name,
-            folder=config.data_dir / "services" if config.data_dir is not None else None,
-            rng=self._rng,
-            changed=self.routes.registrations_changed,
-        )
-        self._closers.append(self.services.close)
-        self.services.load(config.services, config.checks)
+        self._make_local()
         await self._start_gossip()
-        self._http = HttpServer(
-            settings.http_config(config),
-            self.server.call,
-            AgentApi(self),
-            network=self._network,
-            wall=self._wall,
-        )
+        self._make_http()
         self.metrics = AgentMetrics(
             config.telemetry,
             host=self._platform.host_name,
@@ -212,36 +123,34 @@ class Agent:
             wall=self._wall,
             clock=asyncio.get_running_loop().time,
         )
-        self._closers.append(self._http.stop)
-        with listening(config, "HTTP", "client_addr", *config.addresses.http, port="http"):
-            await self._http.start()
+        await self._open_http()
         if self._storage.needs_others:
             self._spawn(self._storage.run(self.server))
         self._start_duties()
         self._platform.started()
-
-    async def _stop(self) -> None:
-        if self._leaving:
-            await self._leave()
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                for task in self._tasks:
-                    task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-                for close in reversed(self._closers):
-                    await close()
-        except TimeoutError:
-            logger.warning("not everything stopped within %g s", STOP_TIMEOUT)
 
     async def _leave(self) -> None:
         if self._duties_task is not None:
             # The primary prunes our record when we have left: it must not be written again.
             self._duties_task.cancel()
             await asyncio.wait({self._duties_task})
-        for name, pool in (("WAN", self.wan), ("LAN", self.lan)):
-            if pool is not None:
-                logger.info("leaving the %s pool", name)
-                await pool.leave()
+        await super()._leave()
+
+    async def rpc(self, method: str, request: Record) -> Any:
+        """See `NodeAgent.rpc`."""
+        return await self.server.call(method, request)
+
+    def figures(self) -> Mapping[str, Mapping[str, str]]:
+        """See `NodeAgent.figures`."""
+        return server_figures(
+            self.server,
+            bootstrap=self._identity.bootstrap,
+            peer_count=len(self._lan_servers()) - 1,
+        )
+
+    async def diagnose(self, dc: str) -> DoctorReport:
+        """See `NodeAgent.diagnose`."""
+        return await self.doctor.examine(dc)
 
     # Parts ---------------------------------------------------------------------------------------
 
@@ -299,7 +208,7 @@ class Agent:
                 default_query_time=config.http.default_query_time,
                 max_query_time=config.http.max_query_time,
             ),
-            Store(),
+            Store(autopilot=settings.autopilot_config(config)),
             self._storage.engine,
             forward=self._calls,
             rng=self._rng,
@@ -311,24 +220,26 @@ class Agent:
             election=self._storage.election,
             peers=self.federation.pool,
             leadership_changed=self._leadership_changed,
-            servers=self._server_addresses,
             storage=self._storage.answer,
+            storage_servers=self._storage,
+            lan_servers=self._lan_servers,
         )
 
-    def _lan_pool_members(self) -> tuple[Member, ...]:
-        return self.lan.members() if self.lan is not None else ()
-
-    def _server_addresses(self) -> tuple[str, ...]:
-        """``host:port`` of the RPC port of every server of our datacenter."""
+    def _lan_servers(self) -> list[LanServer]:
+        """All servers of our datacenter, us included."""
         config = self.config
-        own = host_port(config.addresses.advertise, config.ports.server)
-        found = {
-            host_port(target.host, target.port)
-            for target in other_servers(
-                self._lan_pool_members(), own_id=self.node_id, dc=config.datacenter
-            ).values()
-        }
-        return tuple(sorted(found | {own}))
+        address = host_port(config.addresses.advertise, config.ports.server)
+        return lan_servers(
+            self._lan_pool_members(),
+            own=LanServer(
+                server_id=self.node_id,
+                node=config.node_name,
+                address=address,
+                alive=True,
+                version=COMPATIBLE_BUILD,
+            ),
+            dc=config.datacenter,
+        )
 
     async def _start_listener(self) -> ServerListener:
         config = self.config
@@ -349,53 +260,29 @@ class Agent:
             await listener.start(config.addresses.bind, config.ports.server)
         return listener
 
+    def _tags(self) -> dict[str, str]:
+        return server_tags(self._identity, wan=False)
+
+    def _tables(self) -> Tables:
+        return StoreTables(self.server.store, self.server.blocking)
+
     async def _start_gossip(self) -> None:
         config, federation = self.config, self.federation
-        loop = asyncio.get_running_loop()
-
-        def died(error: BaseException) -> None:
-            loop.call_soon_threadsafe(self._fail, error)
-
-        self._gossip = self._platform.gossip(self._network, on_failure=died)
-        self._gossip.start()
-        self._closers.append(self._gossip.stop)
         lan_members = self._lan_members = LanMembership(
             dc=config.datacenter,
             own_name=config.node_name,
-            rpc=self.server.call,
+            rpc=self.rpc,
             rng=self._rng,
             leads=lambda: self.server.is_leader,
         )
         wan_members = WanMembership(
             federation.router, changed=self._federation_changed, departed=self._dc_departed
         )
-        keys = settings.gossip_keys(config)
-        for warning in keyring_warnings(config):
-            logger.warning("%s", warning)
-        with listening(
-            config, "LAN gossip", "serf_lan", config.addresses.serf_lan, port="serf_lan"
-        ):
-            self.lan = await self._gossip.open_pool(
-                PoolConfig(
-                    name=config.node_name,
-                    bind_host=config.addresses.serf_lan,
-                    bind_port=config.ports.serf_lan,
-                    advertise_host=config.addresses.advertise,
-                    tags=server_tags(self._identity, wan=False),
-                    gossip=settings.gossip_config(config, wan=False),
-                    keys=keys,
-                    keyring_file=keyring_file(config, wan=False),
-                    snapshot_file=snapshot_file(config, wan=False),
-                    rejoin_after_leave=config.join.rejoin_after_leave,
-                    merge_check=self._check_lan_members,
-                ),
-                on_event=partial(self._receive_lan_event, lan_members),
-            )
+        await self._open_lan()
+        assert self.lan is not None
         if config.ports.serf_wan != OFF:
             gateways = federation.locator is not None
-            carrier = (
-                await self._gossip.call(_made(federation.gossip_carrier)) if gateways else None
-            )
+            carrier = await self._gossip.call(made(federation.gossip_carrier)) if gateways else None
             with listening(
                 config, "WAN gossip", "serf_wan", config.addresses.serf_wan, port="serf_wan"
             ):
@@ -407,7 +294,7 @@ class Agent:
                         advertise_host=config.addresses.advertise_wan,
                         tags=server_tags(self._identity, wan=True),
                         gossip=settings.gossip_config(config, wan=True),
-                        keys=keys,
+                        keys=settings.gossip_keys(config),
                         keyring_file=keyring_file(config, wan=True),
                         snapshot_file=snapshot_file(config, wan=True),
                         rejoin_after_leave=config.join.rejoin_after_leave,
@@ -437,27 +324,17 @@ class Agent:
             )
         self._spawn(self.clocks.run(self.server))
         self._spawn(self.doctor.watch())
-        self._spawn(self.local.run())
         assert self.lan is not None
-        if not config.gossip.disable_coordinates:
-            reports = CoordinateReports(
-                dc=config.datacenter,
-                node=config.node_name,
-                pool=self.lan,
-                rpc=self.server.call,
+        self._start_node_duties(
+            Joining(
+                config,
+                self.federation,
+                known_dcs=self._known_dcs,
+                lan=self.lan,
+                wan=self.wan,
                 rng=self._rng,
             )
-            self._spawn(reports.run())
-        self._joining = Joining(
-            config,
-            self.federation,
-            known_dcs=self._known_dcs,
-            lan=self.lan,
-            wan=self.wan,
-            rng=self._rng,
         )
-        for duty in self._joining.duties():
-            self._spawn(duty)
 
     def _leadership_changed(self) -> None:
         """Another server leads, or nobody, or we do: our duties begin and end with that."""
@@ -492,8 +369,9 @@ class Agent:
     def _known_dcs(self) -> set[str]:
         return {state.datacenter for state in self.server.store.federation.list().value}
 
-    def _receive_lan_event(self, members: LanMembership, event: PoolEvent) -> None:
-        members.receive(event)
+    def _receive_lan_event(self, event: PoolEvent) -> None:
+        assert self._lan_members is not None
+        self._lan_members.receive(event)
         self.events.receive(event)
         if (
             isinstance(event, MemberJoined)
@@ -570,29 +448,6 @@ class Agent:
         else:
             self.wan.accept_stream(inbound)
 
-    def _check_lan_members(self, members: Sequence[Member]) -> str | None:
-        config = self.config
-        problems = (
-            lan_member_problem(
-                member.name,
-                member.tags,
-                own_name=config.node_name,
-                own_id=self.node_id,
-                dc=config.datacenter,
-            )
-            for member in members
-        )
-        return (
-            next(filter(None, problems), None)
-            or shared_id_problem(members)
-            or address_problem(
-                members,
-                self._lan_networks,
-                own_name=config.node_name,
-                key="serf_lan_allowed_cidrs",
-            )
-        )
-
     def _check_wan_members(self, members: Sequence[Member]) -> str | None:
         config = self.config
         problems = (
@@ -604,49 +459,3 @@ class Agent:
             own_name=wan_name(config.node_name, config.datacenter),
             key="serf_wan_allowed_cidrs",
         )
-
-    def reload(self, reload: Callable[[], AgentConfig]) -> None:
-        """Take a new configuration as far as that is possible without a restart.
-
-        Args:
-            reload: Reads it; what is wrong with it is logged, and the old one stays.
-        """
-        try:
-            fresh = reload()
-            self.services.reload(fresh.services, fresh.checks)
-            self._tls.reload(settings.tls_config(fresh))
-        except (IsthmusError, OSError) as error:
-            logger.error("reload refused, the old configuration stays: %s", error)
-            return
-        if needs_restart := reloadable_changes(self.config, fresh).restart:
-            logger.warning("needs a restart to take effect: %s", ", ".join(needs_restart))
-        logs.set_level(fresh.log.level)
-        self.config = replace(
-            self.config, log=fresh.log, services=fresh.services, checks=fresh.checks
-        )
-        logger.info("configuration reloaded")
-
-    # Tasks ---------------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(self._receive_end)
-        self._tasks.append(task)
-        return task
-
-    def _receive_end(self, task: asyncio.Task[None]) -> None:
-        """A background duty ended by itself: fine if it is done, the end if it failed."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        """A part of us is dead and the others cannot do without it: stop, with exit code 1."""
-        self._failure = error
-        if not isinstance(error, JoinGaveUp):
-            logger.error("a background duty failed", exc_info=error)
-        self._stopping.set()
-
-
-async def _made(make: Callable[[], T]) -> T:
-    """Make something on the loop that this runs on."""
-    return make()

@@ -13,8 +13,10 @@ from isthmus.config.model import AgentConfig
 from isthmus.errors import ConfigError, InvalidRequest, Mistake
 from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model.storage import StorageReply, StorageRequest
+from isthmus.names import host_port
 from isthmus.net.client import ServerTarget
 from isthmus.server.forward import RemoteCaller
+from isthmus.server.operator import LanServer
 from isthmus.server.replica import Alone, Election
 from isthmus.server.server import Server
 from isthmus.store.engine import Engine
@@ -38,14 +40,22 @@ class ServerStorage:
         config: The agent's.
         engine: See above.
         election: See above.
+        node_id: Our server id.
+        lan: Members of the LAN pool, as of now.
     """
 
     needs_others = False
 
     def __init__(
-        self, config: AgentConfig, engine: Engine, election: Election | None = None
+        self,
+        config: AgentConfig,
+        engine: Engine,
+        election: Election | None = None,
+        *,
+        node_id: str,
+        lan: Callable[[], tuple[Member, ...]],
     ) -> None:
-        self._config = config
+        self._config, self._own_id, self._lan = config, node_id, lan
         self.engine, self.election = engine, election
         self.is_shared = config.storage_engine == "etcd"
 
@@ -65,6 +75,24 @@ class ServerStorage:
 
     def wake(self) -> None:
         """A server came or went."""
+
+    async def voters(self) -> Mapping[str, bool]:
+        """Server ids, and whether each counts for the majority: we alone, or all that live."""
+        if not self.is_shared:
+            return {self._own_id: True}
+        known = presence(self._lan(), dc=self._config.datacenter)
+        return {server: True for server, alive in known.items() if alive} | {self._own_id: True}
+
+    async def remove(self, server_id: str) -> None:
+        """Refuse: servers that do not keep the data themselves come and go with the LAN pool.
+
+        Raises:
+            InvalidRequest: Always.
+        """
+        raise InvalidRequest(
+            "only servers that run the datacenter's etcd themselves can be removed from it; "
+            "a server that is gone leaves with: isthmus force-leave NODE"
+        )
 
     async def answer(self, request: StorageRequest) -> StorageReply:
         """Answer another server's step of forming a cluster.
@@ -103,12 +131,13 @@ def make_storage(
     """
     _check_kept(config)
     if config.storage_engine != "etcd":
-        return ServerStorage(config, platform.engine(config))
+        return ServerStorage(config, platform.engine(config), node_id=node_id, lan=lan)
     from isthmus.agent import etcd  # It loads gRPC, which others do without.
 
     if config.storage.endpoints:
         election = Alone(rng, delay_max=ELECTION_DELAY_MAX)
-        return ServerStorage(config, etcd.external_engine(config, platform), election)
+        engine = etcd.external_engine(config, platform)
+        return ServerStorage(config, engine, election, node_id=node_id, lan=lan)
     return etcd.ManagedStorage(config, platform, node_id=node_id, caller=caller, lan=lan, rng=rng)
 
 
@@ -121,6 +150,29 @@ def presence(members: tuple[Member, ...], *, dc: str) -> dict[str, bool]:
         and member.tags.get("dc") == dc
         and member.status not in {MemberStatus.LEFT, MemberStatus.NONE}
     }
+
+
+def lan_servers(members: tuple[Member, ...], *, own: LanServer, dc: str) -> list[LanServer]:
+    """All servers of our datacenter, failed ones too, in order of their nodes."""
+    found = {own.server_id: own}
+    for member in members:
+        tags = member.tags
+        if (
+            tags.get("role") == "consul"
+            and tags.get("dc") == dc
+            and member.status not in {MemberStatus.LEFT, MemberStatus.NONE}
+            and tags.get("id", "") not in {"", own.server_id}
+            and tags.get("port", "").isdigit()
+        ):
+            found[tags["id"]] = LanServer(
+                server_id=tags["id"],
+                node=member.name,
+                address=host_port(member.address, int(tags["port"])),
+                alive=member.status is not MemberStatus.FAILED,
+                version=tags.get("build", "").partition(":")[0],
+                read_replica=bool(tags.get("read_replica")),
+            )
+    return sorted(found.values(), key=lambda server: server.node)
 
 
 def other_servers(

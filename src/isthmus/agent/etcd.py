@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -27,6 +27,7 @@ from isthmus.engine.etcd_process import (
     EtcdProcess,
     EtcdProcessConfig,
 )
+from isthmus.errors import RequestError, Unavailable
 from isthmus.gossip.roster import Member
 from isthmus.model.storage import StorageMember, StorageReply, StorageRequest
 from isthmus.net.files import LocalFiles
@@ -72,7 +73,6 @@ class ManagedStorage(ServerStorage):
         rng: Random,
     ) -> None:
         assert config.data_dir is not None
-        self._lan = lan
         self._scope = TaskScope()
         storage, folder = config.storage, config.data_dir / FOLDER
         host = config.addresses.advertise
@@ -115,7 +115,7 @@ class ManagedStorage(ServerStorage):
             wall=platform.wall,
             limits=Limits(OPERATIONS_MAX, REQUEST_SIZE_MAX),
         )
-        super().__init__(config, engine, self._members)
+        super().__init__(config, engine, self._members, node_id=node_id, lan=lan)
 
     async def open(self) -> None:
         """Know what we knew before; then `answer` may be called."""
@@ -142,6 +142,27 @@ class ManagedStorage(ServerStorage):
         """See `ServerStorage.answer`."""
         return await self.keeper.answer(request)
 
+    async def voters(self) -> Mapping[str, bool]:
+        """See `ServerStorage.voters`."""
+        try:
+            members = await self.cluster.members()
+        except CallFailed as error:
+            raise Unavailable(f"the storage does not say who keeps it: {error}") from error
+        return {member.name: not member.is_learner for member in members if member.name}
+
+    async def remove(self, server_id: str) -> None:
+        """Remove a server's member.
+
+        Raises:
+            RequestError: etcd refuses, since the majority would be in danger.
+        """
+        try:
+            for member in await self.cluster.members():
+                if member.name == server_id:
+                    await self.cluster.remove(member.number)
+        except CallFailed as error:
+            raise RequestError(f"the storage does not let it go: {error.details}") from error
+
     async def _care(self, server: Server) -> None:
         """While we lead: promote who has caught up, remove who is gone, make room."""
         clock = asyncio.get_running_loop()
@@ -149,7 +170,8 @@ class ManagedStorage(ServerStorage):
             self.cluster,
             presence=lambda: presence(self._lan(), dc=self._config.datacenter),
             dead_after=lambda: DEAD_TIME,
-            cleanup=lambda: True,
+            cleanup=lambda: server.store.autopilot.get().cleanup_dead_servers,
+            quorum_min=lambda: server.store.autopilot.get().min_quorum,
         )
         while True:
             await asyncio.sleep(CARE_INTERVAL)

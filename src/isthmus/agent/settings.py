@@ -10,8 +10,10 @@ from isthmus.config.model import AgentConfig, GossipTimers
 from isthmus.engine.memory import MemoryEngine
 from isthmus.gossip.config import GossipConfig
 from isthmus.http.server import HttpConfig
+from isthmus.model.operator import AutopilotConfig
 from isthmus.net.tls import TlsConfig
 from isthmus.store.engine import Engine
+from isthmus.units import Duration
 
 _STORE_FOLDER = "store"
 
@@ -53,6 +55,17 @@ def engine(
         datacenter=config.datacenter,
         cluster=cluster,
         wall=wall,
+    )
+
+
+def autopilot_config(config: AgentConfig) -> AutopilotConfig:
+    """What holds for servers that come and go until an operator sets it."""
+    autopilot = config.autopilot
+    return AutopilotConfig(
+        cleanup_dead_servers=autopilot.cleanup_dead_servers,
+        last_contact_threshold=Duration.of(autopilot.last_contact_threshold),
+        max_trailing_logs=autopilot.max_trailing_logs,
+        min_quorum=autopilot.min_quorum,
     )
 
 

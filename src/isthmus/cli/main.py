@@ -38,6 +38,30 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
     "leave": ("isthmus.cli.pool:LEAVE", "Make an agent leave and stop"),
     "members": ("isthmus.cli.pool:MEMBERS", "List the members of a gossip pool"),
+    "operator autopilot get-config": (
+        "isthmus.cli.operator:GET_CONFIG",
+        "Show what holds for servers that come and go",
+    ),
+    "operator autopilot set-config": (
+        "isthmus.cli.operator:SET_CONFIG",
+        "Change what holds for servers that come and go",
+    ),
+    "operator autopilot state": (
+        "isthmus.cli.operator:STATE",
+        "Show how the datacenter's servers are",
+    ),
+    "operator raft list-peers": (
+        "isthmus.cli.operator:LIST_PEERS",
+        "List the servers that keep the data",
+    ),
+    "operator raft remove-peer": (
+        "isthmus.cli.operator:REMOVE_PEER",
+        "Remove a server that is gone for good",
+    ),
+    "operator raft transfer-leader": (
+        "isthmus.cli.operator:TRANSFER_LEADER",
+        "Have another server lead",
+    ),
     "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
     "rtt": ("isthmus.cli.rtt:RTT", "Estimate the round trip between two nodes"),
     "tls ca create": ("isthmus.cli.tls:CA_CREATE", "Create a certificate authority"),

@@ -168,6 +168,12 @@ _STORAGE: Final = (
     _key("storage.etcd.election_timeout", DURATION, "storage.election_timeout", "Without a sign of life for so long another leads; at least 5 heartbeats.", positive=True),
     _key("storage.etcd.quota_bytes", INT, "storage.quota_bytes", "How large its database may get.", positive=True),
 )
+_AUTOPILOT: Final = (
+    _key("autopilot.cleanup_dead_servers", BOOL, "autopilot.cleanup_dead_servers", "Servers that have failed for half a minute are removed from the storage. Holds, as the others here, until an operator sets it: isthmus operator autopilot set-config."),
+    _key("autopilot.last_contact_threshold", DURATION, "autopilot.last_contact_threshold", "Longest time without word of the leader of a healthy server; at least 1s counts.", positive=True),
+    _key("autopilot.max_trailing_logs", INT, "autopilot.max_trailing_logs", "Most writes that a healthy server is behind."),
+    _key("autopilot.min_quorum", INT, "autopilot.min_quorum", "No failed server is removed below so many."),
+)
 _GOSSIP: Final = (
     _key("encrypt", SECRET, "gossip.encrypt", "Gossip key for the first start: 16, 24 or 32 bytes in base64 (isthmus keygen). Once there is a keyring file, that counts.", "encrypt"),
     _key("encrypt_verify_incoming", BOOL, "gossip.encrypt_verify_incoming", "Plain gossip is refused."),
@@ -336,11 +342,7 @@ _RARE_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "xds": (OBJECT, "Limits of xDS."),
 }
 _LATER_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
-    "autopilot.cleanup_dead_servers": (BOOL, "Dead servers are removed."),
     "autopilot.disable_upgrade_migration": (BOOL, "Enterprise edition."),
-    "autopilot.last_contact_threshold": (DURATION, "Longest silence of a healthy server."),
-    "autopilot.max_trailing_logs": (INT, "Most writes a healthy server is behind."),
-    "autopilot.min_quorum": (INT, "Servers that are never removed."),
     "autopilot.redundancy_zone_tag": (TEXT, "Enterprise edition."),
     "autopilot.server_stabilization_time": (DURATION, "How long a new server must be healthy."),
     "autopilot.upgrade_version_tag": (TEXT, "Enterprise edition."),
@@ -389,7 +391,17 @@ IGNORED_PREFIXES: Final = ("telemetry.circonus_",)
 
 
 def _all() -> Iterator[Key]:
-    for section in (_IDENTITY, _ADDRESSES, _FEDERATION, _STORAGE, _GOSSIP, _TLS, _DOORS, _LOCAL):
+    for section in (
+        _IDENTITY,
+        _ADDRESSES,
+        _FEDERATION,
+        _STORAGE,
+        _AUTOPILOT,
+        _GOSSIP,
+        _TLS,
+        _DOORS,
+        _LOCAL,
+    ):
         yield from section
     for name, (kind, about) in _LATER_NAMES.items():
         yield _later(name, kind, "", about)

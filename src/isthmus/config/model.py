@@ -163,6 +163,23 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutopilotConfig:
+    """What holds for servers that come and go until an operator sets it. Times in seconds.
+
+    Attributes:
+        cleanup_dead_servers: Failed servers are removed from the storage.
+        last_contact_threshold: Longest time without word of the leader of a healthy server.
+        max_trailing_logs: Most writes that a healthy server is behind.
+        min_quorum: No failed server is removed below so many.
+    """
+
+    cleanup_dead_servers: bool = True
+    last_contact_threshold: float = 0.2
+    max_trailing_logs: int = 250
+    min_quorum: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GossipConfig:
     """Both pools.
 
@@ -414,6 +431,7 @@ class AgentConfig:
     connect: ConnectConfig = field(default_factory=ConnectConfig)
     join: JoinConfig = field(default_factory=JoinConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    autopilot: AutopilotConfig = field(default_factory=AutopilotConfig)
     gossip: GossipConfig = field(default_factory=GossipConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)

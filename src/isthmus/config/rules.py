@@ -166,7 +166,7 @@ def _storage(config: AgentConfig) -> _Rule:
         yield "storage.engine", text, 'use engine = "etcd", or set bootstrap = true'
     if storage.engine in {"sqlite", "memory"} and storage.endpoints:
         text = f"endpoints are of no use with engine = {storage.engine!r}"
-        yield "storage.endpoints", text, "leave them out, or use engine = \"etcd\""
+        yield "storage.endpoints", text, 'leave them out, or use engine = "etcd"'
     for endpoint in storage.endpoints:
         try:
             names.split_host_port(endpoint.removeprefix("https://").removeprefix("http://"))

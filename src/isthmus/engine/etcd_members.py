@@ -256,6 +256,7 @@ class ClusterKeeper:
             False failed. One that is missing has left.
         dead_after: Seconds that a failed server stays a member.
         cleanup: Whether dead servers are removed at all.
+        quorum_min: None is removed below so many.
     """
 
     def __init__(
@@ -265,9 +266,10 @@ class ClusterKeeper:
         presence: Callable[[], Mapping[str, bool]],
         dead_after: Callable[[], float],
         cleanup: Callable[[], bool],
+        quorum_min: Callable[[], int] = lambda: 0,
     ) -> None:
         self._cluster, self._presence = cluster, presence
-        self._dead_after, self._cleanup = dead_after, cleanup
+        self._dead_after, self._cleanup, self._quorum_min = dead_after, cleanup, quorum_min
         self._dead_since: dict[str, float] = {}
         self._joined_at = 0.0
         self._count = 0
@@ -327,7 +329,7 @@ class ClusterKeeper:
             waited = now - since > (_LEFT_TIME if has_left else self._dead_after())
             if not waited or not (has_left or self._cleanup()):
                 continue
-            if 2 * len(living) <= len(voters) or len(living) < 1:
+            if 2 * len(living) <= len(voters) or len(voters) - 1 < self._quorum_min():
                 logger.debug("storage member %s stays: the majority would be lost", member.name)
                 continue
             logger.warning(

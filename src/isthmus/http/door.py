@@ -20,6 +20,7 @@ from isthmus.http import (
     keyring,
     kv,
     metrics,
+    operator,
     status,
 )
 from isthmus.http.bodies import compress
@@ -50,6 +51,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *isthmus.ROUTES,
     *events.ROUTES,
     *keyring.ROUTES,
+    *operator.ROUTES,
 )
 """Every endpoint."""
 

@@ -16,6 +16,7 @@ from isthmus.model import (
     federation,
     keyring,
     kv,
+    operator,
     query,
     storage,
 )
@@ -86,6 +87,23 @@ METHODS: Final[Mapping[str, Method]] = {
     # Ours; a Consul server answers that it has no such service.
     "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock, anywhere=True),
     "Isthmus.Report": Method(query.DatacenterRequest, diagnosis.FederationReport),
+    "Status.RaftStats": Method(query.Empty, operator.RaftStats, local=True),
+    "Operator.RaftGetConfiguration": Method(
+        query.DatacenterRequest, operator.RaftConfigurationResponse
+    ),
+    "Operator.RaftRemovePeerByAddress": Method(
+        operator.RaftRemovePeerRequest, query.Empty, read=False
+    ),
+    "Operator.RaftRemovePeerByID": Method(operator.RaftRemovePeerRequest, query.Empty, read=False),
+    "Operator.AutopilotGetConfiguration": Method(query.DatacenterRequest, operator.AutopilotConfig),
+    "Operator.AutopilotSetConfiguration": Method(
+        operator.AutopilotSetConfigRequest, bool, read=False
+    ),
+    "Operator.ServerHealth": Method(query.DatacenterRequest, operator.AutopilotHealthReply),
+    "Operator.AutopilotState": Method(query.DatacenterRequest, operator.AutopilotState),
+    "Operator.TransferLeader": Method(
+        operator.TransferLeaderRequest, operator.TransferLeaderResponse, read=False
+    ),
     "Isthmus.Storage": Method(storage.StorageRequest, storage.StorageReply, read=False, local=True),
 }
 """Every method that servers answer."""

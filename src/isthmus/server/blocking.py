@@ -81,7 +81,8 @@ class Blocking:
             found: What `read` answers now, if the caller knows.
 
         Returns:
-            The last answer; after a timeout `changed` is still not past `index`.
+            The last answer; after a timeout `changed` is still not past `index`. So it may be
+            when all data was replaced: the caller's index says nothing of it then.
 
         Raises:
             NoLeader: The server stops.
@@ -90,7 +91,8 @@ class Blocking:
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         found = read() if found is None else found
-        while found.changed <= index:
+        replaced_count = self._watches.replaced_count
+        while found.changed <= index and replaced_count == self._watches.replaced_count:
             if self._closed:
                 raise NoLeader
             waiter: asyncio.Future[None] = loop.create_future()

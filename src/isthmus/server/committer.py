@@ -7,9 +7,9 @@ Source: design of storage, §6.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from isthmus.errors import EngineError, NoLeader, RequestError, Unavailable
 from isthmus.store import commands
@@ -26,6 +26,8 @@ from isthmus.store.engine import (
 from isthmus.store.store import Store
 from isthmus.store.table import Overlay
 
+T = TypeVar("T")
+
 QUEUE_COMMANDS_MAX: Final = 20_000
 QUEUE_SIZE_MAX: Final = 64 * 1024 * 1024
 BATCH_COMMANDS_MAX: Final = 1024
@@ -33,12 +35,21 @@ BATCH_SIZE_MAX: Final = 1024 * 1024
 BATCH_TIME_MAX: Final = 0.02
 """Seconds that running a batch's commands may hold the event loop."""
 QUEUE_TIME_MAX: Final = 10.0
+EXCLUSIVE_MAX: Final = 8
+"""Pieces of work that may wait for their turn between two batches."""
 _HARMLESS: Final = (NoSpace, TooLarge, EngineUnavailable)
 """Errors after which the engine is as before the commit, so that the leader goes on."""
 
 
 class Busy(Unavailable):
     """Too many writes wait, or this one waited too long. It did not take effect; try later."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Exclusive:
+    work: Callable[[], Awaitable[Any]]
+    reason: str
+    future: asyncio.Future[Any]
 
 
 @dataclass(slots=True)
@@ -88,6 +99,9 @@ class Committer:
         self._queue_size = 0
         self._filled = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
+        self._exclusive: deque[_Exclusive] = deque()
+        self._held_by = ""
+        """What writes wait for; empty while they do not."""
         self._closed = False
         self.committed_at = 0.0
         """When the last commit was acknowledged, on the loop's clock."""
@@ -123,6 +137,30 @@ class Committer:
             self._expiry = loop.call_at(entry.deadline, self._expire)
         return await entry.future
 
+    async def exclusive(self, work: Callable[[], Awaitable[T]], *, reason: str) -> T:
+        """Do something with the engine between two batches; writes are held meanwhile.
+
+        Args:
+            work: What to do; it commits by itself, and leaves the store at the engine's index.
+            reason: What a write that waited too long is told.
+
+        Returns:
+            What `work` returned.
+
+        Raises:
+            NoLeader: This server does not lead (any more).
+            Busy: Too much waits for its turn already.
+            Exception: What `work` raised.
+        """
+        if self._closed:
+            raise NoLeader
+        if len(self._exclusive) >= EXCLUSIVE_MAX:
+            raise Busy(f"server busy: {self._held_by or reason}")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._exclusive.append(_Exclusive(work, reason, future))
+        self._filled.set()
+        return await future
+
     async def run(self) -> None:
         """Commit what is queued, batch by batch, until `close` or until the engine fails.
 
@@ -131,6 +169,9 @@ class Committer:
         """
         try:
             while not self._closed:
+                if self._exclusive:
+                    await self._do(self._exclusive.popleft())
+                    continue
                 if not self._queue:
                     self._filled.clear()
                     await self._filled.wait()
@@ -148,6 +189,32 @@ class Committer:
             self._expiry = None
         while self._queue:
             _fail(self._take().future, NoLeader())
+        while self._exclusive:
+            _fail(self._exclusive.popleft().future, NoLeader())
+
+    async def _do(self, exclusive: _Exclusive) -> None:
+        """Do a piece of work of `exclusive`'s callers; its errors are theirs, and the engine's."""
+        self._held_by = exclusive.reason
+        try:
+            result = await exclusive.work()
+        except EngineError as error:
+            _fail(exclusive.future, NoLeader() if isinstance(error, Fenced) else error)
+            if not isinstance(error, _HARMLESS):
+                raise
+        except AssertionError:
+            _fail(exclusive.future, OutcomeUnknown("the server stopped", operation="commit"))
+            raise
+        except Exception as error:  # The border of a request: it alone fails.
+            _fail(exclusive.future, error)
+        except BaseException:
+            _fail(exclusive.future, OutcomeUnknown("the server stopped", operation="commit"))
+            raise
+        else:
+            if not exclusive.future.done():
+                exclusive.future.set_result(result)
+            self.committed_at = asyncio.get_running_loop().time()
+        finally:
+            self._held_by = ""
 
     async def _commit(self) -> None:
         """Make one batch of what is queued, and answer its callers."""
@@ -230,7 +297,8 @@ class Committer:
             if entry.deadline > loop.time():
                 self._expiry = loop.call_at(entry.deadline, self._expire)
                 return
-            _fail(self._take().future, Busy("server busy: the write waited too long"))
+            reason = self._held_by or "the write waited too long"
+            _fail(self._take().future, Busy(f"server busy: {reason}"))
 
 
 def _blame(error: EngineError, outcome: object) -> Exception:
@@ -240,6 +308,6 @@ def _blame(error: EngineError, outcome: object) -> Exception:
     return NoLeader() if isinstance(error, Fenced) else error
 
 
-def _fail(future: asyncio.Future[object], error: Exception) -> None:
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)

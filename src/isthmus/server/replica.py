@@ -14,13 +14,19 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, Protocol
 
-from isthmus.errors import EngineError, NoLeader
+from isthmus.errors import EngineError, NoLeader, Unavailable
 from isthmus.net.tasks import TaskScope
 from isthmus.server.committer import Committer
+from isthmus.server.restoring import (
+    Restoring,
+    generation_of,
+    generation_ranges,
+    next_generation,
+)
 from isthmus.store.commands import Command
 from isthmus.store.engine import (
     Change,
@@ -128,6 +134,9 @@ class Replica:
         self._waiters: set[asyncio.Future[None]] = set()
         self._quiet_until = 0.0
         self._stopping = False
+        self._leftovers: set[int] = set()
+        """Generations of rows that are stored and that nobody reads."""
+        self._reload_due = False
         self.is_loaded = False
         """Whether the tables hold what the storage had; before that, they are empty."""
         self.leader: LeaderInfo | None = None
@@ -177,15 +186,14 @@ class Replica:
         try:
             async for page in self.engine.scan(rows_prefix(head.generation)):
                 store.load(page)
-            indexes = [
-                pair
-                async for page in self.engine.scan(table_index_key(head.generation))
-                for pair in page
-            ]
+            indexes = [pair async for page in self.engine.scan(b"i/") for pair in page]
         finally:
             if collecting:
                 gc.enable()
-        store.loaded(index=head.index, generation=head.generation, table_indexes=indexes)
+        prefix = table_index_key(head.generation)
+        self._note_generations((key for key, _ in indexes), head.generation)
+        own = [pair for pair in indexes if pair[0].startswith(prefix)]
+        store.loaded(index=head.index, generation=head.generation, table_indexes=own)
         self._seen = head.revision
 
     # Following --------------------------------------------------------------------------------
@@ -207,14 +215,18 @@ class Replica:
         self._note_contact()
         if change.leadership:
             await self._receive_leader()
+        if self._reload_due:
+            raise _NewGeneration("the data was restored from a snapshot")
         if change.index:
-            if change.generation != self.store.generation:
-                raise _NewGeneration("the data was restored from a snapshot")
             if self._lead is not None and change.revision > self._lead.fence:
                 # The committer merges it when its answer arrives, if it does.
                 self._early = [c for c in (*self._early, change) if c.index > self.store.index]
+            elif change.generation != self.store.generation:
+                raise _NewGeneration("the data was restored from a snapshot")
             elif change.index > self.store.index:
                 self.store.follow(change)
+            else:
+                self._note_generations(change.puts, change.generation)
         self._seen = change.revision
         self._progress.set()
 
@@ -226,6 +238,7 @@ class Replica:
 
     async def _reload(self) -> None:
         """Load everything anew beside what is served, then serve it."""
+        self._reload_due = False
         await self._step_down("the data is loaded again")
         while True:
             try:
@@ -303,6 +316,9 @@ class Replica:
         logger.info("this server leads now", extra={"epoch": lead.epoch})
         self.leader = LeaderInfo(info.server_id, info.node, info.address, lead.epoch)
         self._tell()
+        if self._leftovers:
+            ranges = [pair for number in self._leftovers for pair in generation_ranges(number)]
+            self._tasks.spawn(self._tidy(ranges))
 
     async def _commit(self, committer: Committer) -> None:
         """Run the committer; after an error of the engine this server leads no more."""
@@ -342,6 +358,9 @@ class Replica:
         """Take over commits of ours whose answers never came."""
         early, self._early = self._early, []
         for change in early:
+            if change.generation != self.store.generation:
+                self._reload_due = True  # Whoever leads next makes a change of that.
+                return
             if change.index > self.store.index:
                 self.store.follow(change)
 
@@ -351,7 +370,10 @@ class Replica:
         while True:
             await asyncio.sleep(CONFIRM_INTERVAL)
             lead = self._lead
-            if lead is None or clock.time() - self._confirmed_at < CONFIRM_INTERVAL:
+            if lead is None:
+                await self._look_for_leader()
+                continue
+            if clock.time() - self._confirmed_at < CONFIRM_INTERVAL:
                 continue
             try:
                 await self.engine.confirm(lead)
@@ -361,6 +383,16 @@ class Replica:
                 logger.debug("could not confirm that we lead: %s", error)
             else:
                 self._note_confirmed()
+
+    async def _look_for_leader(self) -> None:
+        """Note that the storage has a leader, when nothing was written that says so."""
+        try:
+            stats = await self.engine.stats()
+        except EngineError as error:
+            logger.debug("the storage does not say how it is: %s", error)
+        else:
+            if stats.get("has_leader", True):
+                self._note_contact()
 
     def _set_leader(self, leader: LeaderInfo | None) -> None:
         if leader != self.leader:
@@ -425,6 +457,73 @@ class Replica:
         if self._committer is None:
             raise NoLeader
         return await self._committer.submit(command)
+
+    async def restore(self, fresh: Store, *, index: int) -> int:
+        """Put other data in the place of all that is stored; every reader wakes.
+
+        Writes are held meanwhile, as long as they are held at all.
+
+        Args:
+            fresh: Tables with the data; not to be used by anyone else any more.
+            index: Index that it was taken at.
+
+        Returns:
+            The index from which on it is served.
+
+        Raises:
+            NoLeader: We do not lead (any more); nothing changed.
+            Busy: Too many restores wait already.
+            EngineError: The class says what is known.
+        """
+        committer, lead = self._committer, self._lead
+        if committer is None or lead is None:
+            raise NoLeader
+        restoring = self._restoring(committer, lead)
+
+        async def work() -> list[tuple[bytes, bytes]]:
+            before = self.store.generation
+            self._leftovers.add(next_generation(before))
+            ranges = await restoring.restore(fresh, index=index)
+            self._leftovers.discard(self.store.generation)
+            self._leftovers.add(before)
+            return ranges
+
+        ranges = await committer.exclusive(work, reason="a snapshot is being restored")
+        logger.info("restored a snapshot", extra={"index": self.store.index})
+        self._tasks.spawn(self._tidy(ranges))
+        return self.store.index
+
+    def _restoring(self, committer: Committer, lead: Lead) -> Restoring:
+        return Restoring(
+            self.store,
+            self.engine,
+            lead=lead,
+            batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
+            is_open=lambda: committer.is_open,
+        )
+
+    async def _tidy(self, ranges: list[tuple[bytes, bytes]]) -> None:
+        """Remove rows that nobody reads, piece by piece between the batches."""
+        left = set(self._leftovers)
+        try:
+            for pair in ranges:
+                committer, lead = self._committer, self._lead
+                if committer is None or lead is None:
+                    return
+                restoring = self._restoring(committer, lead)
+                await committer.exclusive(
+                    lambda: restoring.remove([pair]),  # noqa: B023 (awaited at once)
+                    reason="old rows are being removed",
+                )
+        except (EngineError, Unavailable) as error:
+            logger.warning("old rows were not removed, the next leader will do it: %s", error)
+        else:
+            self._leftovers -= left
+
+    def _note_generations(self, keys: Iterable[bytes], current: int) -> None:
+        """Remember whose rows are there beside the current generation's."""
+        found = {generation_of(key) for key in keys} - {None, current}
+        self._leftovers.update(number for number in found if number is not None)
 
     async def confirm(self) -> None:
         """Return if we surely lead, at a moment after the call began.

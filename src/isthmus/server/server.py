@@ -7,7 +7,7 @@ and written through the committer. Source: protocol/rpc.md §6, §7.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from isthmus.errors import NoPathToDatacenter, RequestError
+from isthmus.errors import InvalidRequest, NoPathToDatacenter, RequestError
 from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.federation import FederationState, FederationStateRequest
@@ -33,6 +33,7 @@ from isthmus.server.endpoints.context import StorageAnswer, WanView, no_storage
 from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.server.endpoints.isthmus import check_server
 from isthmus.server.forward import RemoteCaller
+from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
 from isthmus.server.replica import Alone, Election, Replica
 from isthmus.server.timing import Timing
@@ -107,7 +108,8 @@ class Server:
         election: When to lead; None: whenever nobody does.
         peers: Calls other servers of our datacenter; None: there is none.
         leadership_changed: Called when we begin or cease to lead, or another server does.
-        servers: ``host:port`` of the RPC ports of all our datacenter's servers; None: ours alone.
+        storage_servers: Who keeps the data; None: we alone.
+        lan_servers: All servers of the LAN pool, us included; None: we alone.
         storage: Answers other servers that form a storage cluster with us.
     """
 
@@ -127,8 +129,9 @@ class Server:
         election: Election | None = None,
         peers: RemoteCaller | None = None,
         leadership_changed: Callable[[], None] = lambda: None,
-        servers: Callable[[], tuple[str, ...]] | None = None,
         storage: StorageAnswer | None = None,
+        storage_servers: StorageServers | None = None,
+        lan_servers: Callable[[], Sequence[LanServer]] | None = None,
     ) -> None:
         self.config: Final = config
         self.store: Final = store
@@ -158,6 +161,23 @@ class Server:
             rng=rng,
         )
         self._coordinates = CoordinateUpdates(self.apply)
+        own = LanServer(
+            server_id=config.node_id,
+            node=config.node_name,
+            address=config.rpc_address,
+            alive=True,
+        )
+        everyone = lan_servers or (lambda: (own,))
+        self.operator: Final = Operator(
+            dc=config.datacenter,
+            own_id=config.node_id,
+            replica=self.replica,
+            settings=store.autopilot.get,
+            storage=storage_servers or _OneServer(config.node_id),
+            servers=everyone,
+            caller=peers,
+            wall=wall,
+        )
         self._context = Context(
             dc=config.datacenter,
             store=store,
@@ -165,7 +185,8 @@ class Server:
             commit=self.apply,
             confirm=self.replica.confirm,
             leader=lambda: self.leader_address,
-            peers=servers or (lambda: (config.rpc_address,)),
+            peers=lambda: tuple(sorted(server.address for server in everyone() if server.alive)),
+            operator=self.operator,
             datacenters=self.datacenters,
             note_coordinate=self._coordinates.add,
             datacenter_maps=wan.maps if wan is not None else tuple,
@@ -197,6 +218,8 @@ class Server:
         """
         await self.replica.start()
         self._tasks.spawn(self._coordinates.run())
+        if self.engine.shared:
+            self._tasks.spawn(self.operator.watch())
         _logger.info("storage loaded", extra={"index": self.store.index, **self.store.row_counts()})
 
     async def stop(self) -> None:
@@ -349,6 +372,25 @@ class Server:
 _APPLY: Final = "FederationState.Apply"
 _GET: Final = "FederationState.Get"
 _STORAGE: Final = "Isthmus.Storage"
+
+
+class _OneServer:
+    """The storage of a datacenter with one server."""
+
+    def __init__(self, server_id: str) -> None:
+        self._server_id = server_id
+
+    async def voters(self) -> Mapping[str, bool]:
+        """Us."""
+        return {self._server_id: True}
+
+    async def remove(self, server_id: str) -> None:
+        """Refuse.
+
+        Raises:
+            InvalidRequest: Always.
+        """
+        raise InvalidRequest("a datacenter's only server cannot be removed")
 
 
 def _timed(handler: Handler, timing: Timing) -> Handler:

@@ -12,11 +12,17 @@ from isthmus.model.catalog import DeregisterRequest, RegisterRequest
 from isthmus.model.coordinate import CoordinateBatch
 from isthmus.model.federation import FederationStateRequest
 from isthmus.model.kv import KVSRequest
-from isthmus.store import coordinates, federation, kv, registration
+from isthmus.model.operator import AutopilotSetConfigRequest
+from isthmus.store import autopilot, coordinates, federation, kv, registration
 from isthmus.store.table import Overlay
 
 Command: TypeAlias = (
-    RegisterRequest | DeregisterRequest | CoordinateBatch | KVSRequest | FederationStateRequest
+    RegisterRequest
+    | DeregisterRequest
+    | CoordinateBatch
+    | KVSRequest
+    | FederationStateRequest
+    | AutopilotSetConfigRequest
 )
 
 _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
@@ -25,6 +31,7 @@ _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
     CoordinateBatch: coordinates.apply,
     KVSRequest: kv.apply,
     FederationStateRequest: federation.apply,
+    AutopilotSetConfigRequest: autopilot.apply,
 }
 _SIZE: Final = 1024
 _GATEWAY_SIZE: Final = 4096

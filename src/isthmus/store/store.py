@@ -4,9 +4,12 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, Final
 
+from isthmus.model.operator import AutopilotConfig
+from isthmus.model.record import Record
+from isthmus.store.autopilot import AUTOPILOT, AutopilotSettings
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
 from isthmus.store.coordinates import COORDINATES, Coordinates
-from isthmus.store.engine import EMPTY_INDEX, Batch, Change
+from isthmus.store.engine import EMPTY_INDEX, Batch, Change, Corrupt
 from isthmus.store.federation import FEDERATION_STATES, FederationStates
 from isthmus.store.keys import (
     decode_index,
@@ -28,6 +31,7 @@ SCHEMAS: Final[tuple[Schema[Any], ...]] = (
     COORDINATES,
     KV,
     FEDERATION_STATES,
+    AUTOPILOT,
 )
 """Every table."""
 
@@ -43,12 +47,15 @@ class Store:
         coordinates: Where the nodes lie.
         kv: Keys and values.
         federation: Federation states.
+        autopilot: How servers come and go by themselves.
         watches: Who waits for what.
         index: Index of the last committed command.
         generation: Which set of stored rows the tables hold.
     """
 
-    def __init__(self, *, watches: Watches | None = None) -> None:
+    def __init__(
+        self, *, watches: Watches | None = None, autopilot: AutopilotConfig | None = None
+    ) -> None:
         self.watches = watches or Watches()
         self.index = EMPTY_INDEX
         self.generation = 0
@@ -60,6 +67,9 @@ class Store:
         self.coordinates = Coordinates(self._tables[COORDINATES.name])
         self.kv = KeyValues(self._tables[KV.name])
         self.federation = FederationStates(self._tables[FEDERATION_STATES.name])
+        self.autopilot = AutopilotSettings(
+            self._tables[AUTOPILOT.name], autopilot or AutopilotConfig()
+        )
 
     def overlay(self) -> Overlay:
         """Begin a batch of commands."""
@@ -68,6 +78,14 @@ class Store:
     def row_counts(self) -> dict[str, int]:
         """Number of rows by table."""
         return {name: len(table) for name, table in self._tables.items()}
+
+    def key_marks(self, every: int) -> dict[str, list[bytes]]:
+        """By table the first primary key in order, and each so-and-so-many-th after it."""
+        return {name: table.key_marks(every) for name, table in self._tables.items()}
+
+    def copy_rows(self) -> dict[str, dict[bytes, Any]]:
+        """All rows by table and primary key; what is written later is not in it."""
+        return {name: table.copy_rows() for name, table in self._tables.items()}
 
     # Loading ----------------------------------------------------------------------------------
 
@@ -81,6 +99,23 @@ class Store:
             table = self._tables.get(name)
             if table is not None:  # Else of a release that knows more tables: not ours to read.
                 table.fill(self._decoded(table.schema, group))
+
+    def fill(self, name: str, rows: Iterable[Record]) -> None:
+        """Put rows into a table that is empty yet; call `loaded` after the last table.
+
+        Raises:
+            Corrupt: Two rows have the same key.
+        """
+        table, shared = self._tables[name], name in _CATALOG
+
+        def keyed() -> Iterator[tuple[bytes, Any]]:
+            for row in rows:
+                pk = table.schema.key(row)
+                if table.get(pk) is not None:
+                    raise Corrupt(f"a row of {name} is there twice", operation="load")
+                yield pk, self._sharing.row(row) if shared else row
+
+        table.fill(keyed())
 
     def _decoded(
         self, schema: Schema[Any], pairs: Iterable[tuple[bytes, bytes]]
@@ -108,9 +143,10 @@ class Store:
         for name, table in self._tables.items():
             table.adopt(other._tables[name])
         self._sharing = other._sharing
+        replaced = other.generation != self.generation
         self.index, self.generation = other.index, other.generation
         self._refresh()
-        return self.watches.wake_all()
+        return self.watches.wake_all(replaced=replaced)
 
     def _refresh(self) -> None:
         """Forget what was computed from other rows."""

@@ -91,6 +91,10 @@ class Table(Generic[Row]):
         """All keys of a secondary index, in no order."""
         return self._buckets[index].keys()
 
+    def key_marks(self, every: int) -> list[bytes]:
+        """The first primary key of all, in order, and each so-and-so-many-th after it."""
+        return list(self._keys[::every])
+
     def copy_rows(self) -> dict[bytes, Row]:
         """All rows by primary key, in no order; what is written later is not in it."""
         return self._rows.copy()

@@ -59,6 +59,8 @@ class Watches:
         self._prefix_lengths: dict[str, dict[int, int]] = {}
         """Per family: length of watched prefixes → how many topics have it."""
         self._count = 0
+        self.replaced_count = 0
+        """How often other data took the place of all that is read here."""
 
     def __len__(self) -> int:
         """How many readers wait."""
@@ -122,8 +124,13 @@ class Watches:
             watch.notify()
         return len(woken)
 
-    def wake_all(self) -> int:
-        """Notify every reader: the store was replaced, or closes."""
+    def wake_all(self, *, replaced: bool = False) -> int:
+        """Notify every reader: the store was loaded again, or closes.
+
+        Args:
+            replaced: Other data is there now, for which indexes seen before mean nothing.
+        """
+        self.replaced_count += replaced
         woken = {watch: None for readers in self._waiting.values() for watch in readers}
         self._waiting.clear()
         self._prefix_lengths.clear()

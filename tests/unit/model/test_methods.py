@@ -29,4 +29,6 @@ def test_only_what_any_server_answers_is_local() -> None:
         "Status.Ping",
         "Catalog.ListDatacenters",
         "Coordinate.ListDatacenters",
+        "Status.RaftStats",
+        "Isthmus.Storage",
     }

@@ -13,6 +13,7 @@ from isthmus.server.endpoints import (
     isthmus,
     keyring,
     kvs,
+    operator,
     status,
 )
 from isthmus.server.endpoints.context import (
@@ -37,6 +38,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         ("Internal", keyring),
         ("KVS", kvs),
         ("FederationState", federation_state),
+        ("Operator", operator),
         ("Isthmus", isthmus),
     )
     for name, handler in module.METHODS.items()

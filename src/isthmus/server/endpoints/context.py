@@ -12,6 +12,7 @@ from isthmus.model.keyring import KeyringRequest, KeyringResponse
 from isthmus.model.query import QueryOptions
 from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.server.blocking import Blocking
+from isthmus.server.operator import Operator
 from isthmus.store.answer import Answer
 from isthmus.store.commands import Command
 from isthmus.store.store import Store
@@ -114,6 +115,7 @@ class Context:
         report: Says how the federation fares, as this server sees it.
         gossip: The pools that this server is a member of.
         remote: Carries calls to other datacenters; None when there is no way to any.
+        operator: Knows the servers of our datacenter, for operators.
         storage: Answers other servers that form a storage cluster with us.
     """
 
@@ -127,6 +129,7 @@ class Context:
     datacenters: Callable[[], tuple[str, ...]]
     note_coordinate: Callable[[Coordinate], None]
     datacenter_maps: Callable[[], tuple[DatacenterMap, ...]]
+    operator: Operator
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
     report: Callable[[], FederationReport] = FederationReport

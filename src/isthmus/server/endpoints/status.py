@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from isthmus.model.operator import RaftStats
 from isthmus.model.query import DatacenterRequest, Empty
 from isthmus.server.endpoints.context import Context, Handler
 
@@ -24,4 +25,14 @@ async def peers(context: Context, request: DatacenterRequest) -> tuple[str, ...]
     return context.peers()
 
 
-METHODS: Final[Mapping[str, Handler]] = {"Ping": ping, "Leader": leader, "Peers": peers}
+async def raft_stats(context: Context, request: Empty) -> RaftStats:
+    """How far our own copy of the data is."""
+    return context.operator.stats()
+
+
+METHODS: Final[Mapping[str, Handler]] = {
+    "Ping": ping,
+    "Leader": leader,
+    "Peers": peers,
+    "RaftStats": raft_stats,
+}

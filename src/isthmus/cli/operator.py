@@ -1,0 +1,226 @@
+"""``isthmus operator raft`` and ``isthmus operator autopilot``.
+
+Source: protocol/cli-config-dns.md §1.2.
+"""
+
+import json
+from typing import Any, Final
+
+from isthmus.cli.client import CLIENT_FLAGS, AgentClient, failing_as
+from isthmus.cli.command import Command, say
+from isthmus.cli.flags import Flag, Parsed, UsageError, parse_bool, switch, whole_number
+from isthmus.cli.tables import format_table
+from isthmus.units import parse_duration
+
+_RAFT: Final = "/v1/operator/raft"
+_AUTOPILOT: Final = "/v1/operator/autopilot"
+_KEYS: Final = (
+    "CleanupDeadServers",
+    "LastContactThreshold",
+    "MaxTrailingLogs",
+    "MinQuorum",
+    "ServerStabilizationTime",
+    "RedundancyZoneTag",
+    "DisableUpgradeMigration",
+    "UpgradeVersionTag",
+)
+
+
+def _list_peers(args: Parsed) -> int:
+    query = {"stale": ""} if args["stale"] else {}
+    with failing_as("Error getting peers"):
+        found = AgentClient.of(args).get_object(f"{_RAFT}/configuration", query)
+    rows = [("Node", "ID", "Address", "State", "Voter", "RaftProtocol")]
+    rows += [
+        (
+            server["Node"],
+            server["ID"],
+            server["Address"] or "(unknown)",
+            "leader" if server["Leader"] else "follower",
+            str(server["Voter"]).lower(),
+            server["ProtocolVersion"],
+        )
+        for server in found["Servers"] or ()
+    ]
+    say(format_table(rows))
+    return 0
+
+
+def _remove_peer(args: Parsed) -> int:
+    named = {name: args[name] for name in ("address", "id") if args[name]}
+    if len(named) != 1:
+        raise UsageError("Must specify either -id or -address of the server to remove")
+    ((kind, value),) = named.items()
+    with failing_as("Error removing peer"):
+        AgentClient.of(args).change("DELETE", f"{_RAFT}/peer", named)
+    say(f'Removed peer with {kind} "{value}"')
+    return 0
+
+
+def _transfer(args: Parsed) -> int:
+    query = {"id": args["id"]} if args["id"] else {}
+    with failing_as("Error transferring leadership"):
+        AgentClient.of(args).change("POST", f"{_RAFT}/transfer-leader", query)
+    say("Success")
+    return 0
+
+
+def _get_config(args: Parsed) -> int:
+    with failing_as("Error querying Autopilot configuration"):
+        found = AgentClient.of(args).get_object(f"{_AUTOPILOT}/configuration", {})
+    for key in _KEYS:
+        say(f"{key} = {_shown(found[key])}")
+    return 0
+
+
+def _set_config(args: Parsed) -> int:
+    client = AgentClient.of(args)
+    with failing_as("Error querying Autopilot configuration"):
+        config = client.get_object(f"{_AUTOPILOT}/configuration", {})
+    changes: dict[str, Any] = {}
+    for flag, key in _SETTINGS.items():
+        if flag in args.given:
+            changes[key] = args[flag]
+    if not changes:
+        raise UsageError("Nothing to set: name at least one of the settings")
+    query = {"cas": str(config["ModifyIndex"])}
+    with failing_as("Error setting Autopilot configuration"):
+        body = json.dumps({**config, **changes}).encode()
+        done = client.change("PUT", f"{_AUTOPILOT}/configuration", query, body)
+    if done.strip() != b"true":
+        say("Configuration could not be atomically updated, please try again")
+        return 1
+    say("Configuration updated!")
+    return 0
+
+
+def _state(args: Parsed) -> int:
+    with failing_as("Error querying Autopilot state"):
+        found = AgentClient.of(args).get_object(f"{_AUTOPILOT}/state", {})
+    if args["format"] == "json":
+        say(json.dumps(found, indent=4))
+        return 0
+    say(f"Healthy:                      {_shown(found['Healthy'])}")
+    say(f"Failure Tolerance:            {found['FailureTolerance']}")
+    say(f"Optimistic Failure Tolerance: {found['OptimisticFailureTolerance']}")
+    say(f"Leader:                       {found['Leader']}")
+    say("Voters:")
+    for voter in found["Voters"] or ():
+        say(f"   {voter}")
+    say("Servers:")
+    for server_id, server in sorted((found["Servers"] or {}).items()):
+        say(f"   {server_id}")
+        for label, key in _SERVER_ROWS:
+            say(f"      {label + ':':17}{_shown(server[key])}")
+    return 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if value == "" else str(value)
+
+
+def _duration(given: str) -> str:
+    return str(parse_duration(given))
+
+
+_SERVER_ROWS: Final = (
+    ("Name", "Name"),
+    ("Address", "Address"),
+    ("Version", "Version"),
+    ("Status", "Status"),
+    ("Node Type", "NodeType"),
+    ("Node Status", "NodeStatus"),
+    ("Healthy", "Healthy"),
+    ("Last Contact", "LastContact"),
+    ("Last Term", "LastTerm"),
+    ("Last Index", "LastIndex"),
+)
+_SETTINGS: Final = {
+    "cleanup-dead-servers": "CleanupDeadServers",
+    "last-contact-threshold": "LastContactThreshold",
+    "max-trailing-logs": "MaxTrailingLogs",
+    "min-quorum": "MinQuorum",
+    "server-stabilization-time": "ServerStabilizationTime",
+}
+
+_STALE: Final = switch("stale", "Let any server answer, also without a leader.")
+
+LIST_PEERS: Final = Command(
+    "operator raft list-peers",
+    "List the servers that keep the datacenter's data.",
+    _list_peers,
+    (_STALE, *CLIENT_FLAGS),
+)
+REMOVE_PEER: Final = Command(
+    "operator raft remove-peer",
+    "Remove a server that is gone for good from those that keep the data.",
+    _remove_peer,
+    (
+        Flag("address", "host:port of its server port.", placeholder="ADDRESS"),
+        Flag("id", "Its node id.", placeholder="ID"),
+        *CLIENT_FLAGS,
+    ),
+    examples=("isthmus operator raft remove-peer -address=10.0.1.8:8300",),
+)
+TRANSFER_LEADER: Final = Command(
+    "operator raft transfer-leader",
+    "Have another server lead; writes go on.",
+    _transfer,
+    (
+        Flag("id", "Node id of the server that is to lead; any by default.", placeholder="ID"),
+        *CLIENT_FLAGS,
+    ),
+)
+GET_CONFIG: Final = Command(
+    "operator autopilot get-config",
+    "Show what holds for servers that come and go.",
+    _get_config,
+    CLIENT_FLAGS,
+)
+SET_CONFIG: Final = Command(
+    "operator autopilot set-config",
+    "Change what holds for servers that come and go.",
+    _set_config,
+    (
+        Flag(
+            "cleanup-dead-servers",
+            "Remove servers that have failed.",
+            parse_bool,
+            placeholder="BOOL",
+        ),
+        Flag(
+            "last-contact-threshold",
+            "Longest silence of a healthy server.",
+            _duration,
+            placeholder="TIME",
+        ),
+        Flag(
+            "max-trailing-logs",
+            "Most writes that a healthy server is behind.",
+            whole_number,
+            placeholder="N",
+        ),
+        Flag(
+            "min-quorum",
+            "No failed server is removed below so many.",
+            whole_number,
+            placeholder="N",
+        ),
+        Flag(
+            "server-stabilization-time",
+            "Kept for Consul's tools: etcd lets a server vote as soon as it has caught up.",
+            _duration,
+            placeholder="TIME",
+        ),
+        *CLIENT_FLAGS,
+    ),
+    examples=("isthmus operator autopilot set-config -cleanup-dead-servers=false",),
+)
+STATE: Final = Command(
+    "operator autopilot state",
+    "Show how the datacenter's servers are.",
+    _state,
+    (Flag("format", "pretty or json.", default="pretty", placeholder="FORMAT"), *CLIENT_FLAGS),
+)
