@@ -480,18 +480,18 @@ class Replica:
             raise NoLeader
         restoring = self._restoring(committer, lead)
 
-        async def work() -> list[tuple[bytes, bytes]]:
+        async def work() -> tuple[int, list[tuple[bytes, bytes]]]:
             before = self.store.generation
             self._leftovers.add(next_generation(before))
             ranges = await restoring.restore(fresh, index=index)
             self._leftovers.discard(self.store.generation)
             self._leftovers.add(before)
-            return ranges
+            return self.store.index, ranges
 
-        ranges = await committer.exclusive(work, reason="a snapshot is being restored")
-        logger.info("restored a snapshot", extra={"index": self.store.index})
+        reached, ranges = await committer.exclusive(work, reason="a snapshot is being restored")
+        logger.info("restored a snapshot", extra={"index": reached})
         self._tasks.spawn(self._tidy(ranges))
-        return self.store.index
+        return reached
 
     def _restoring(self, committer: Committer, lead: Lead) -> Restoring:
         return Restoring(
