@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 NO_LEADER: Final = "No cluster leader"
+NO_SERVERS: Final = "No known Consul servers"
 NO_PATH: Final = "No path to datacenter"
 NO_REACHABLE_SERVER: Final = "Remote DC has no server currently reachable"
 PERMISSION_DENIED: Final = "Permission denied"
@@ -164,6 +165,13 @@ class NoLeader(Unavailable):
 
     def __init__(self, text: str = NO_LEADER) -> None:
         super().__init__(text)
+
+
+class NoServers(Unavailable):
+    """A client agent knows no server of its datacenter now."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_SERVERS)
 
 
 class NoPathToDatacenter(Unavailable):

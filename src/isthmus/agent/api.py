@@ -10,11 +10,9 @@ from typing import Protocol
 import msgspec
 
 from isthmus import __version__
-from isthmus.agent.doctor import Doctor
 from isthmus.agent.events import EventFilter, UserEvents
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import COMPATIBLE_BUILD
-from isthmus.agent.metrics import AgentMetrics
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
@@ -32,20 +30,31 @@ from isthmus.server.server import Server
 from isthmus.wire import gojson
 
 
+class Collector(Protocol):
+    """Collects the agent's figures."""
+
+    async def collect(self) -> Metrics:
+        """Every figure as it is now."""
+
+
 class Parts(Protocol):
     """The agent's parts that its API shows or uses."""
 
     config: AgentConfig
     node_id: str
-    server: Server
     local: LocalState
     services: LocalServices
     routes: GatewayRoutes
     events: UserEvents
     lan: Pool | None
     wan: Pool | None
-    doctor: Doctor
-    metrics: AgentMetrics
+    metrics: Collector
+
+    def figures(self) -> Mapping[str, Mapping[str, str]]:
+        """Sections of the figures in ``/v1/agent/self`` that a server has, or a client."""
+
+    async def diagnose(self, dc: str) -> DoctorReport:
+        """Examine the ways between our datacenter and others."""
 
     def stop(self, *, leave: bool) -> None:
         """Stop soon."""
@@ -88,21 +97,7 @@ class AgentApi:
                 "revision": f"isthmus-{__version__}",
                 "version": COMPATIBLE_BUILD,
             },
-            "consul": {
-                "acl": "disabled",
-                "bootstrap": "true",
-                "known_datacenters": str(len(parts.server.datacenters())),
-                "leader": str(parts.server.is_leader).lower(),
-                "leader_addr": parts.server.leader_address,
-                "server": "true",
-            },
-            "raft": {
-                "applied_index": str(parts.server.store.index),
-                "commit_index": str(parts.server.store.index),
-                "last_log_index": str(parts.server.store.index),
-                "num_peers": "0",
-                "state": "Leader" if parts.server.is_leader else "Follower",
-            },
+            **parts.figures(),
         }
         for name, pool in (("serf_lan", parts.lan), ("serf_wan", parts.wan)):
             if pool is not None:
@@ -135,13 +130,16 @@ class AgentApi:
         """Members of a pool, sorted by name."""
         pool = self._parts.wan if wan else self._parts.lan
         if pool is None:
-            not_a_member = wan and self._parts.config.ports.serf_wan == OFF
+            config = self._parts.config
+            not_a_member = wan and (config.ports.serf_wan == OFF or not config.server)
             return None if not_a_member else ()  # The latter while we start.
         return tuple(_shown(member) for member in sorted(pool.members(), key=lambda m: m.name))
 
     async def join(self, address: str, *, wan: bool) -> None:
         """Join a pool through a member at `address`."""
         config = self._parts.config
+        if wan and not config.server:
+            raise RequestError("Must be a server to join WAN cluster")
         if wan and config.connect.mesh_gateway_wan_federation:
             raise RequestError(WAN_JOIN_DISABLED)
         pool = self._parts.wan if wan else self._parts.lan
@@ -236,7 +234,7 @@ class AgentApi:
 
     async def diagnose(self, dc: str) -> DoctorReport:
         """Examine the ways between our datacenter and others."""
-        return await self._parts.doctor.examine(dc)
+        return await self._parts.diagnose(dc)
 
     @property
     def prometheus_enabled(self) -> bool:
@@ -251,6 +249,37 @@ class AgentApi:
         """The route table of a mesh gateway as JSON."""
         table = await self._parts.routes.table(service_id, content_hash, wait)
         return None if table is None else table.to_json()
+
+
+def server_figures(
+    server: Server, *, bootstrap: bool, peer_count: int
+) -> Mapping[str, Mapping[str, str]]:
+    """What a server has to say of itself in ``/v1/agent/self``."""
+    index = str(server.store.index)
+    return {
+        "consul": {
+            "acl": "disabled",
+            "bootstrap": str(bootstrap).lower(),
+            "known_datacenters": str(len(server.datacenters())),
+            "leader": str(server.is_leader).lower(),
+            "leader_addr": server.leader_address,
+            "server": "true",
+        },
+        "raft": {
+            "applied_index": index,
+            "commit_index": index,
+            "last_log_index": index,
+            "num_peers": str(peer_count),
+            "state": "Leader" if server.is_leader else "Follower",
+        },
+    }
+
+
+def client_figures(server_count: int) -> Mapping[str, Mapping[str, str]]:
+    """The same of a client."""
+    return {
+        "consul": {"acl": "disabled", "known_servers": str(server_count), "server": "false"},
+    }
 
 
 def _shown(member: roster.Member) -> Member:

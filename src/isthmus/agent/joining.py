@@ -19,7 +19,7 @@ class Joining:
 
     Args:
         config: The agent's.
-        federation: Ways to other datacenters.
+        federation: Ways to other datacenters; a client has none.
         known_dcs: Datacenters that have a federation state, ours included.
         lan: Our datacenter's pool.
         wan: The WAN pool; None when there is none.
@@ -29,7 +29,7 @@ class Joining:
     def __init__(
         self,
         config: AgentConfig,
-        federation: Federation,
+        federation: Federation | None,
         *,
         known_dcs: Callable[[], set[str]],
         lan: Pool,
@@ -53,13 +53,16 @@ class Joining:
         if self._wan is None:
             return
         if self._config.connect.mesh_gateway_wan_federation:
-            yield from self._through_gateways(self._wan)
+            assert self._federation is not None
+            yield from self._through_gateways(self._wan, self._federation)
         elif addresses := (*join.start_join_wan, *join.retry_join_wan):
             yield self._retry(
                 "WAN", self._wan, addresses, join.retry_interval_wan, join.retry_max_wan
             )
 
-    def _through_gateways(self, wan: Pool) -> Iterator[Coroutine[Any, Any, None]]:
+    def _through_gateways(
+        self, wan: Pool, federation: Federation
+    ) -> Iterator[Coroutine[Any, Any, None]]:
         config, connect, primary = (
             self._config,
             self._config.connect,
@@ -82,7 +85,7 @@ class Joining:
         if connect.primary_gateways:
             yield discover_primary_gateways(
                 self._primary_gateways,
-                self._federation.refresh_primary_gateway_fallback_addresses,
+                federation.refresh_primary_gateway_fallback_addresses,
                 interval=connect.primary_gateways_interval,
             )
         yield self._retry(
@@ -91,7 +94,7 @@ class Joining:
             [self._any_server_of(primary)],
             config.join.retry_interval_wan,
             config.join.retry_max_wan,
-            ready=lambda: self._federation.gateway_known(primary),
+            ready=lambda: federation.gateway_known(primary),
         )
 
     def _retry(

@@ -163,8 +163,38 @@ class Fetches:
             self._calls.fetches.add(clock.time() - started)
 
 
-class AgentMetrics:
-    """Collects the figures.
+class NamedMetrics:
+    """Makes metrics under Consul's names, with the prefixes that the operator wants.
+
+    Args:
+        config: Prefix, and whether gauges carry the host's name.
+        host: Our host's name.
+    """
+
+    def __init__(self, config: TelemetryConfig, *, host: str) -> None:
+        self._prefix = f"{config.metrics_prefix}." if config.metrics_prefix else ""
+        self._gauge_prefix = self._prefix
+        if host and not config.disable_hostname:
+            self._gauge_prefix += f"{host}."  # As Consul has it: of gauges only.
+
+    def _gauge(self, name: str, value: float, about: str, **labels: str) -> Metric:
+        name = self._gauge_prefix + name
+        return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
+
+    def _counter(self, name: str, value: int, about: str, **labels: str) -> Metric:
+        name = self._prefix + name
+        return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
+
+    def _health(self, pools: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+        for pool, figures in pools.items():
+            score = figures.get("health_score")
+            if score is not None:
+                about = "0 if we hear of others in time; greater the later."
+                yield self._gauge("memberlist.health.score", score, about, network=pool)
+
+
+class AgentMetrics(NamedMetrics):
+    """Collects the figures of a server agent.
 
     Args:
         config: Names.
@@ -193,10 +223,7 @@ class AgentMetrics:
         wall: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
-        self._prefix = f"{config.metrics_prefix}." if config.metrics_prefix else ""
-        self._gauge_prefix = self._prefix
-        if host and not config.disable_hostname:
-            self._gauge_prefix += f"{host}."  # As Consul has it: of gauges only.
+        super().__init__(config, host=host)
         self._server, self._calls, self._report = server, calls, report
         self._pools, self._listener = pools, listener
         self._http = http
@@ -205,7 +232,7 @@ class AgentMetrics:
     async def collect(self) -> Metrics:
         """Every figure as it is now."""
         pools = {
-            name: await _stats(pool.stats())
+            name: await pool_stats(pool.stats())
             for name, pool in self._pools().items()
             if pool is not None
         }
@@ -218,19 +245,11 @@ class AgentMetrics:
             *self._members(report, pools),
             *_federation(report),
             *_gateways(report.gateways, report.time),
-            *_gossip(pools),
+            *gossip_figures(pools),
         )
         return Metrics(self._wall(), self._clock() - self._started_at, found)
 
     # Consul's names -------------------------------------------------------------------------------
-
-    def _gauge(self, name: str, value: float, about: str, **labels: str) -> Metric:
-        name = self._gauge_prefix + name
-        return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
-
-    def _counter(self, name: str, value: int, about: str, **labels: str) -> Metric:
-        name = self._prefix + name
-        return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
 
     def _timing(self, name: str, timing: Timing, about: str, **labels: str) -> Metric:
         return Metric(
@@ -257,7 +276,7 @@ class AgentMetrics:
             yield self._counter("rpc.cross-dc", count, about, datacenter=dc)
         for method, count in self._server.call_counts.items():
             about = "Calls to this server, those passed on to another datacenter included."
-            yield _count("isthmus.rpc.calls", count, about, method=method)
+            yield counted("isthmus.rpc.calls", count, about, method=method)
 
     def _replication(self, report: FederationReport) -> Iterator[Metric]:
         replication = report.replication
@@ -273,7 +292,7 @@ class AgentMetrics:
         for timing in self._server.write_timings.values():  # In a secondary all are replication's.
             writes.merge(timing)
         yield self._timing(f"{name}.apply", writes, "Milliseconds of a replicated state's write.")
-        yield _level(
+        yield measured(
             "isthmus.replication.lag.index",
             max(0, replication.primary_index - replication.index),
             "Newest index that the primary told, minus the one that is stored.",
@@ -281,9 +300,9 @@ class AgentMetrics:
         if not replication.last_success.is_zero:
             age = _elapsed(replication.last_success, report.time)
             about = "Seconds since the primary answered; up to its wait of some minutes is normal."
-            yield _level("isthmus.replication.answered.age.seconds", age, about)
+            yield measured("isthmus.replication.answered.age.seconds", age, about)
         about = "Rounds that failed since one worked."
-        yield _level("isthmus.replication.failures", replication.failures, about)
+        yield measured("isthmus.replication.failures", replication.failures, about)
 
     def _store(self, dc: str) -> Iterator[Metric]:
         server = self._server
@@ -294,53 +313,51 @@ class AgentMetrics:
         yield self._gauge("server.isLeader", server.is_leader, "1 if this server leads.")
         about = "Reads that wait for a change, the agent's own included."
         yield self._gauge("rpc.queries_blocking", len(server.store.watches), about)
-        yield _level("isthmus.store.index", server.store.index, "Index of the latest write.")
+        yield measured("isthmus.store.index", server.store.index, "Index of the latest write.")
 
     def _members(
         self, report: FederationReport, pools: Mapping[str, Mapping[str, float]]
     ) -> Iterator[Metric]:
-        for pool, figures in pools.items():
-            score = figures.get("health_score")
-            if score is not None:
-                about = "0 if we hear of others in time; greater the later."
-                yield self._gauge("memberlist.health.score", score, about, network=pool)
+        yield from self._health(pools)
         counts: dict[tuple[str, str], int] = {}
         for member in report.members:
             key = (member.datacenter, member.status)
             counts[key] = counts.get(key, 0) + 1
         for (dc, status), count in sorted(counts.items()):
             about = "Servers in the WAN pool."
-            yield _level("isthmus.wan.members", count, about, datacenter=dc, status=status)
+            yield measured("isthmus.wan.members", count, about, datacenter=dc, status=status)
 
     def _connections(self) -> Iterator[Metric]:
         listener = self._listener
         about = "Open connections to the server port, gossip's included."
-        yield _level("isthmus.rpc.connections", listener.connection_count, about)
+        yield measured("isthmus.rpc.connections", listener.connection_count, about)
         about = "Connections closed because their address had too many."
-        yield _count("isthmus.rpc.connections.refused", listener.refused_count, about)
+        yield counted("isthmus.rpc.connections.refused", listener.refused_count, about)
         about = "Connections to the server port, refused ones included."
         yield self._counter("rpc.accept_conn", listener.accepted_count, about)
         about = "Open HTTP connections."
-        yield _level("isthmus.http.connections", self._http.connection_count, about)
+        yield measured("isthmus.http.connections", self._http.connection_count, about)
         for port, count in (("server", listener.aborted_count), ("http", self._http.aborted_count)):
             about = "Connections aborted because all of a port together held too much memory."
-            yield _count("isthmus.connections.aborted", count, about, port=port)
+            yield counted("isthmus.connections.aborted", count, about, port=port)
 
 
 # Our own ------------------------------------------------------------------------------------------
 
 
-def _level(name: str, value: float, about: str, **labels: str) -> Metric:
+def measured(name: str, value: float, about: str, **labels: str) -> Metric:
+    """A figure that goes up and down."""
     return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
 
 
-def _count(name: str, value: float, about: str, **labels: str) -> Metric:
+def counted(name: str, value: float, about: str, **labels: str) -> Metric:
+    """A figure that only goes up."""
     return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
 
 
 def _federation(report: FederationReport) -> Iterator[Metric]:
     if report.way_to_primary:
-        yield _level(
+        yield measured(
             "isthmus.primary.through_local_gateways",
             report.way_to_primary == "local gateways",
             "1 if the primary is dialled through our own gateways, 0 if through its.",
@@ -350,36 +367,36 @@ def _federation(report: FederationReport) -> Iterator[Metric]:
         servers = {"alive": found.servers_alive, "failed": found.servers - found.servers_alive}
         for status, count in servers.items():
             about = "Servers of the datacenter that can be called."
-            yield _level("isthmus.datacenter.servers", count, about, datacenter=dc, status=status)
+            yield measured("isthmus.datacenter.servers", count, about, datacenter=dc, status=status)
         about = "Mesh gateways in its federation state."
-        yield _level("isthmus.datacenter.gateways", found.gateways, about, datacenter=dc)
-        yield _level(
+        yield measured("isthmus.datacenter.gateways", found.gateways, about, datacenter=dc)
+        yield measured(
             "isthmus.datacenter.gateways.usable",
             found.gateways_usable,
             "Those with the federation meta and no critical check.",
             datacenter=dc,
         )
-        yield _level(
+        yield measured(
             "isthmus.datacenter.reached",
             found.failing_since.is_zero,
             "0 if no living server of it can be reached.",
             datacenter=dc,
         )
         if not found.updated_at.is_zero:
-            yield _level(
+            yield measured(
                 "isthmus.federation_state.age.seconds",
                 _seconds(found.state_age),
                 "Seconds since its leader wrote its federation state.",
                 datacenter=dc,
             )
-            yield _level(
+            yield measured(
                 "isthmus.federation_state.primary_index",
                 found.primary_modify_index,
                 "Its federation state's modify index in the primary.",
                 datacenter=dc,
             )
         if found.clock_known:
-            yield _level(
+            yield measured(
                 "isthmus.clock.difference.seconds",
                 _seconds(found.clock_difference),
                 "Its clock minus ours.",
@@ -390,16 +407,16 @@ def _federation(report: FederationReport) -> Iterator[Metric]:
 def _gateways(gateways: tuple[GatewayReport, ...], now: Timestamp) -> Iterator[Metric]:
     for gateway in gateways:
         address = gateway.address
-        yield _count(
+        yield counted(
             "isthmus.gateway.dials", gateway.attempts, "Dials of the gateway.", gateway=address
         )
-        yield _count(
+        yield counted(
             "isthmus.gateway.dials.failed",
             gateway.failures,
             "Those of them that failed.",
             gateway=address,
         )
-        yield _level(
+        yield measured(
             "isthmus.gateway.works",
             gateway.failing_since.is_zero,
             "0 if the latest dial of it failed.",
@@ -408,22 +425,23 @@ def _gateways(gateways: tuple[GatewayReport, ...], now: Timestamp) -> Iterator[M
         if gateway.dial_time:
             about = "How long the latest dial took that worked, with TLS."
             seconds = _seconds(gateway.dial_time)
-            yield _level("isthmus.gateway.dial.seconds", seconds, about, gateway=address)
+            yield measured("isthmus.gateway.dial.seconds", seconds, about, gateway=address)
         if not gateway.last_used.is_zero:
             about = "Seconds since the latest dial."
             age = _elapsed(gateway.last_used, now)
-            yield _level("isthmus.gateway.used.age.seconds", age, about, gateway=address)
+            yield measured("isthmus.gateway.used.age.seconds", age, about, gateway=address)
 
 
-def _gossip(pools: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+def gossip_figures(pools: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    """Figures of gossip pools, given by name."""
     for pool, figures in pools.items():
         for name, value in figures.items():
-            made = _level if name in _LEVELS or name.endswith(_LEVEL_ENDINGS) else _count
+            made = measured if name in _LEVELS or name.endswith(_LEVEL_ENDINGS) else counted
             about = f"The gossip pool's {name.replace('_', ' ')}."
             yield made(f"isthmus.gossip.{name}", value, about, pool=pool)
 
 
-async def _stats(stats: Awaitable[dict[str, str]]) -> dict[str, float]:
+async def pool_stats(stats: Awaitable[dict[str, str]]) -> dict[str, float]:
     """A pool's numbers; none of one that is closed."""
     try:
         found = await stats

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from isthmus.agent import logs
 from isthmus.agent.agent import Agent
+from isthmus.agent.client import ClientAgent
 from isthmus.agent.limits import raise_descriptor_limit
 from isthmus.agent.memory import give_back_large_blocks
 from isthmus.agent.platform import Machine
@@ -36,7 +37,8 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
 
 
 async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
-    agent = Agent(config, Machine())
+    kind = Agent if config.server else ClientAgent
+    agent = kind(config, Machine())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, agent.receive_signal, number)

@@ -1,6 +1,6 @@
 """Route tables for the mesh gateways that are registered with this agent.
 
-Computed from our own store only, so that a gateway's routes are as fresh as our knowledge and
+Computed from what our own datacenter knows, so that a gateway's routes are as fresh as that and
 never wait for another datacenter. Source: protocol/mesh.md §3, protocol/federation.md §17, §18.
 """
 
@@ -8,22 +8,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from isthmus.agent.tables import Known, Reading, Tables
 from isthmus.mesh.gateways import LAN, endpoints, remote_gateways
 from isthmus.mesh.routes import Endpoint, GatewayFacts, LocalServer, RouteTable, route_table
 from isthmus.model.address import lan_address
-from isthmus.model.catalog import CONSUL_SERVICE, CheckServiceNode, NodeService
-from isthmus.model.federation import FederationState
+from isthmus.model.catalog import CheckServiceNode, NodeService
 from isthmus.names import MESH_GATEWAY_KIND, WAN_FEDERATION_META
-from isthmus.server.blocking import Blocking
-from isthmus.store.answer import Answer
-from isthmus.store.store import Store
 
 WAIT_MAX: Final = 600.0
-_PROXY_KIND: Final = "connect-proxy"
-
-_Known = tuple[
-    tuple[CheckServiceNode, ...], tuple[CheckServiceNode, ...], tuple[FederationState, ...]
-]
+WAIT_MIN: Final = 5.0
+"""Seconds in which a client agent may learn what it has not asked for before."""
 
 
 class GatewayRoutes:
@@ -33,8 +27,7 @@ class GatewayRoutes:
         dc: Our datacenter.
         domain: DNS domain of the federation.
         trust_domain: ``<cluster uuid>.consul``; None while there is no certificate authority.
-        store: Our store.
-        blocking: Waits for changes of it.
+        tables: What is known of servers, proxies and other datacenters.
         services: Services registered with this agent, by id.
     """
 
@@ -44,12 +37,11 @@ class GatewayRoutes:
         dc: str,
         domain: str,
         trust_domain: str | None,
-        store: Store,
-        blocking: Blocking,
+        tables: Tables,
         services: Callable[[], Mapping[str, NodeService]],
     ) -> None:
         self._dc, self._domain, self._trust_domain = dc, domain, trust_domain
-        self._store, self._blocking, self._services = store, blocking, services
+        self._tables, self._services = tables, services
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def table(self, service_id: str, known_hash: str, wait: float) -> RouteTable | None:
@@ -57,13 +49,17 @@ class GatewayRoutes:
 
         Returns:
             None when no mesh gateway of that id is registered here.
+
+        Raises:
+            Unavailable: We know of no server yet, or stop.
         """
         deadline = asyncio.get_running_loop().time() + min(wait, WAIT_MAX)
         while True:
             gateway = self._services().get(service_id)
             if gateway is None or gateway.kind != MESH_GATEWAY_KIND:
                 return None
-            known = self._read()
+            left = deadline - asyncio.get_running_loop().time()
+            known = await self._tables.read(max(left, WAIT_MIN))
             table = route_table(self._facts(gateway, known.value))
             left = deadline - asyncio.get_running_loop().time()
             if table.hash != known_hash or left <= 0:
@@ -76,16 +72,14 @@ class GatewayRoutes:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _wait(self, known: Answer[_Known], seconds: float) -> None:
-        """Until the store or our registrations change, at most so long."""
+    async def _wait(self, known: Reading, seconds: float) -> None:
+        """Until the tables or our registrations change, at most so long."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
             async with asyncio.TaskGroup() as group:
-                # It reads anew: the store may change before this task has its first turn.
-                watching = group.create_task(
-                    self._blocking.wait_past(self._read, known.changed, timeout=seconds)
-                )
+                # It looks anew: something may change before this task has its first turn.
+                watching = group.create_task(self._tables.changed(known, seconds))
                 either: set[asyncio.Future[Any]] = {watching, waiter}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 watching.cancel()
@@ -94,23 +88,10 @@ class GatewayRoutes:
         finally:
             self._waiting.discard(waiter)
 
-    def _read(self) -> Answer[_Known]:
-        servers = self._store.catalog.check_service_nodes(CONSUL_SERVICE)
-        proxies = self._store.catalog.dump_kind(_PROXY_KIND)
-        states = self._store.federation.list()
-        answers = (servers, proxies, states)
-        return Answer(
-            (servers.value, proxies.value, states.value),
-            max(answer.index for answer in answers),
-            tuple(topic for answer in answers for topic in answer.topics),
-            max(answer.changed for answer in answers),
-        )
-
-    def _facts(self, gateway: NodeService, known: _Known) -> GatewayFacts:
-        servers, proxies, states = known
+    def _facts(self, gateway: NodeService, known: Known) -> GatewayFacts:
         others = {
             state.datacenter: state.mesh_gateways or ()
-            for state in states
+            for state in known.states
             if state.datacenter != self._dc
         }
         return GatewayFacts(
@@ -118,12 +99,12 @@ class GatewayRoutes:
             domain=self._domain,
             trust_domain=self._trust_domain,
             exposes_servers=(gateway.meta or {}).get(WAN_FEDERATION_META) == "1",
-            servers=tuple(_server(instance) for instance in servers),
+            servers=tuple(_server(instance) for instance in known.servers),
             gateways={dc: remote_gateways((), found) for dc, found in others.items()},
             server_gateways={
                 dc: remote_gateways((), found, exposing_only=True) for dc, found in others.items()
             },
-            services=_by_destination(proxies),
+            services=_by_destination(known.proxies),
         )
 
 

@@ -19,9 +19,6 @@ def unsupported(config: AgentConfig) -> list[Mistake]:
         One mistake for each; empty: the agent can start.
     """
     found = list[tuple[str, str, str]]()
-    if not config.server:
-        text = f"needs client agents, {_RELEASE}"
-        found.append(("server", text, "set server = true, or start with -server or -dev"))
     for key, entries in (
         ("retry_join", config.join.retry_join),
         ("retry_join_wan", config.join.retry_join_wan),

@@ -42,6 +42,8 @@ class RpcPool:
         dialer: How servers are reached.
         config: Limits.
         on_silent: Told when a connection through a gateway (``host:port``) shows no sign of life.
+        stand_in: Names the server to repeat a read on whose connection shows no sign of life;
+            None: the same one, over a new connection.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class RpcPool:
         config: PoolConfig | None = None,
         *,
         on_silent: Callable[[ServerTarget, str], None] | None = None,
+        stand_in: Callable[[ServerTarget], ServerTarget] | None = None,
     ) -> None:
         self._dialer, self._config = dialer, config or PoolConfig()
         self._on_silent = on_silent
+        self._stand_in = stand_in or (lambda target: target)
         self._entries: dict[ServerTarget, _Entry] = {}
         self._open = ConnectionSet()
         self._scope = TaskScope()
@@ -188,7 +192,7 @@ class RpcPool:
         """
         assert pending.answered is not None
         second = asyncio.get_running_loop().create_task(
-            self._call(target, header, body, repeatable=False)
+            self._call(self._stand_in(target), header, body, repeatable=False)
         )
         try:
             running: set[asyncio.Future[Reply]] = {pending.answered, second}

@@ -1,14 +1,14 @@
 """What the agent says of itself, and does when it is told to, on virtual time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar, cast
 
 import pytest
 
-from isthmus.agent.api import AgentApi, _shown_config
+from isthmus.agent.api import AgentApi, _shown_config, server_figures
 from isthmus.agent.local import LocalState, NodeFacts
 from isthmus.config.model import (
     OFF,
@@ -23,6 +23,7 @@ from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model import agent
 from isthmus.model.catalog import NodeService
 from isthmus.model.coordinate import Coord
+from isthmus.model.diagnosis import DoctorReport
 from isthmus.wire import gojson
 from support.servers import make_server
 from support.virtual_loop import now, run_virtual
@@ -88,7 +89,7 @@ class FakePool:
 class FakeParts:
     """An agent without services in a LAN pool of its own; the other parts are never used."""
 
-    doctor = metrics = routes = services = cast(Any, None)
+    metrics = routes = services = cast(Any, None)
 
     def __init__(
         self,
@@ -97,13 +98,19 @@ class FakeParts:
         wan: FakePool | None = None,
         **config: Any,
     ) -> None:
-        self.config = AgentConfig(node_name="n1", **config)
+        self.config = AgentConfig(node_name="n1", **{"server": True, **config})
         self.node_id = "b0000000-0000-0000-0000-000000000001"
         self.server = make_server()
         self.local = LocalState(facts=FACTS, rpc=_unreachable, rng=Random(1))
         self.lan: Any = lan
         self.wan: Any = wan
         self.stops: list[bool] = []
+
+    def figures(self) -> Mapping[str, Mapping[str, str]]:
+        return server_figures(self.server, bootstrap=True, peer_count=0)
+
+    async def diagnose(self, dc: str) -> DoctorReport:
+        raise AssertionError(dc)
 
     def stop(self, *, leave: bool) -> None:
         self.stops.append(leave)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from isthmus.agent.routes import GatewayRoutes
+from isthmus.agent.tables import StoreTables
 from isthmus.errors import Unavailable
 from isthmus.mesh.routes import RouteTable
 from isthmus.model.catalog import CheckServiceNode, Node, NodeService, RegisterRequest
@@ -44,8 +45,7 @@ class World:
             dc="dc1",
             domain="consul",
             trust_domain=None,
-            store=self.server.store,
-            blocking=self.server.blocking,
+            tables=StoreTables(self.server.store, self.server.blocking),
             services=lambda: self.services,
         )
         await act(self)

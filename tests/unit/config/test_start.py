@@ -15,10 +15,13 @@ def test_one_server_can_start(load_values: Load) -> None:
     assert unsupported(load_values({"server": True, "bootstrap": True})) == []
 
 
+def test_client_agent_can_start(load_values: Load) -> None:
+    assert unsupported(load_values({"retry_join": ["10.0.0.1"]})) == []
+
+
 @pytest.mark.parametrize(
     ("values", "key", "words"),
     [
-        ({"server": False}, "server", "needs client agents, not in this release"),
         (
             {"server": True, "retry_join": ["provider=aws secret=s"]},
             "retry_join",

@@ -1,0 +1,47 @@
+"""Servers that failed a call: each is left alone for a while, longer if it keeps failing.
+
+A server that cools down is not refused, it only stands behind the others: when all of a
+datacenter's servers cool down, they are tried as before.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
+
+COOLING_FIRST: Final = 5.0
+"""Seconds after a failure; twice as long after each further one."""
+COOLING_MAX: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    until: float
+    seconds: float
+
+
+class Cooling:
+    """Who cools down, and until when.
+
+    It remembers as many as its owner knows: who goes is to be told with `forget`.
+    """
+
+    def __init__(self) -> None:
+        self._failures: dict[Hashable, _Failure] = {}
+
+    def failed(self, who: Hashable, *, now: float) -> None:
+        """A call to it failed. Calls that fail together count as one failure."""
+        known = self._failures.get(who)
+        if known is None:
+            self._failures[who] = _Failure(now + COOLING_FIRST, COOLING_FIRST)
+        elif now >= known.until:
+            seconds = min(COOLING_MAX, 2 * known.seconds)
+            self._failures[who] = _Failure(now + seconds, seconds)
+
+    def forget(self, who: Hashable) -> None:
+        """It answered, came back, or is gone for good."""
+        self._failures.pop(who, None)
+
+    def is_cooling(self, who: Hashable, *, now: float) -> bool:
+        """Whether others come first."""
+        failure = self._failures.get(who)
+        return failure is not None and now < failure.until
