@@ -9,6 +9,7 @@ from isthmus.engine.memory import MemoryEngine, MemoryStorage
 from isthmus.errors import DialFailed, RemoteError, RequestError, Unavailable
 from isthmus.model.record import Record
 from isthmus.net.client import ServerTarget
+from isthmus.server.operator import LanServer
 from isthmus.server.replica import Alone
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.engine import Engine, LeaderInfo
@@ -75,6 +76,8 @@ class Cluster:
         self.wires = Wires()
         self.elections: dict[str, Chosen] = {}
         self.changes: list[str] = []
+        self.votes = {f"id-s{number}": True for number in range(1, count + 1)}
+        self.failed: set[str] = set()
         for number in range(1, count + 1):
             name = f"s{number}"
             rng = Random(number)
@@ -94,6 +97,8 @@ class Cluster:
                 election=election if chosen else Alone(rng, delay_max=0.5),
                 peers=self.wires,
                 leadership_changed=lambda name=name: self.changes.append(name),  # type: ignore[misc]
+                storage_servers=self,
+                lan_servers=self.lan_servers,
             )
 
     def __getitem__(self, name: str) -> Server:
@@ -118,6 +123,29 @@ class Cluster:
         """Stop all."""
         for server in self.servers:
             await server.stop()
+
+    def lan_servers(self) -> list[LanServer]:
+        """What the LAN pool would say."""
+        return [
+            LanServer(
+                server_id=server.config.node_id,
+                node=name,
+                address=server.config.rpc_address,
+                alive=name not in self.failed,
+                version="1.10.11",
+            )
+            for name, server in self.wires.servers.items()
+        ]
+
+    async def voters(self) -> dict[str, bool]:
+        """What the storage would say."""
+        return dict(self.votes)
+
+    async def remove(self, server_id: str) -> None:
+        """Let a server go, but not the last but one."""
+        if len(self.votes) <= 2:
+            raise RequestError("the storage does not let it go: unhealthy cluster")
+        del self.votes[server_id]
 
     def elect(self, name: str) -> None:
         """Have one lead, by decree."""
