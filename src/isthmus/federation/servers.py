@@ -46,6 +46,7 @@ class LanServers:
         self._rng = rng
         self._servers: dict[str, ServerInfo] = {}  # In order, by name.
         self._cooling = Cooling()
+        self._settled = False  # Whether any has answered us.
         self._trial: list[str] = []  # The order that is to come, while it is tried.
         self._outputs: list[Output] = []
         self._rebalance_at = now + self._interval(0)
@@ -66,6 +67,8 @@ class LanServers:
         if known is None or (server.alive and not known.alive):
             self._cooling.forget(server.name)  # It was just started.
         self._servers[server.name] = server
+        if known is None and not self._settled:
+            self._shuffle()  # Clients that start together do not all begin with the same one.
         moved = known is not None and (known.host, known.port) != (server.host, server.port)
         return known if moved else None
 
@@ -94,6 +97,7 @@ class LanServers:
 
     def answered(self, server: ServerInfo) -> None:
         """It carried a call out."""
+        self._settled = True
         self._cooling.forget(server.name)
 
     # Rebalancing ----------------------------------------------------------------------------------
@@ -135,6 +139,11 @@ class LanServers:
         """Remove and return all that is to be done, oldest first."""
         outputs, self._outputs = self._outputs, []
         return outputs
+
+    def _shuffle(self) -> None:
+        names = list(self._servers)
+        self._rng.shuffle(names)
+        self._servers = {name: self._servers[name] for name in names}
 
     def _try_next(self) -> None:
         while self._trial and self._trial[0] not in self._servers:
