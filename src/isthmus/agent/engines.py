@@ -213,8 +213,7 @@ def _check_kept(config: AgentConfig) -> None:
                         f"this server's data is kept by {engine} ({place}), and the configuration "
                         f"asks for {wanted}",
                         f'set storage {{ engine = "{engine}" }}, or move the data with: '
-                        f"isthmus operator storage migrate -data-dir {config.data_dir} "
-                        f"-to {wanted}",
+                        f"isthmus operator storage migrate -to={wanted} and the agent's own flags",
                     )
                 ]
             )

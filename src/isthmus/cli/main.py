@@ -62,6 +62,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "isthmus.cli.operator:TRANSFER_LEADER",
         "Have another server lead",
     ),
+    "operator storage migrate": (
+        "isthmus.cli.operator:MIGRATE",
+        "Move the data of the one server to another engine",
+    ),
     "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
     "rtt": ("isthmus.cli.rtt:RTT", "Estimate the round trip between two nodes"),
     "tls ca create": ("isthmus.cli.tls:CA_CREATE", "Create a certificate authority"),

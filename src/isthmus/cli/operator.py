@@ -1,4 +1,4 @@
-"""``isthmus operator raft`` and ``isthmus operator autopilot``.
+"""``isthmus operator raft``, ``autopilot`` and ``storage``.
 
 Source: protocol/cli-config-dns.md §1.2.
 """
@@ -6,10 +6,12 @@ Source: protocol/cli-config-dns.md §1.2.
 import json
 from typing import Any, Final
 
+from isthmus.cli.agent import AGENT_FLAGS, agent_config
 from isthmus.cli.client import CLIENT_FLAGS, AgentClient, failing_as
-from isthmus.cli.command import Command, say
+from isthmus.cli.command import Command, CommandFailed, complain, format_mistakes, say
 from isthmus.cli.flags import Flag, Parsed, UsageError, parse_bool, switch, whole_number
 from isthmus.cli.tables import format_table
+from isthmus.errors import ConfigError, IsthmusError
 from isthmus.units import parse_duration
 
 _RAFT: Final = "/v1/operator/raft"
@@ -144,6 +146,58 @@ _SETTINGS: Final = {
     "min-quorum": "MinQuorum",
     "server-stabilization-time": "ServerStabilizationTime",
 }
+
+
+def _migrate(args: Parsed) -> int:
+    try:
+        config = agent_config(args)
+    except ConfigError as error:
+        complain(format_mistakes(error, prefix="==> "))
+        return 1
+    import asyncio
+
+    from isthmus.agent.migration import describe, migrate
+    from isthmus.agent.platform import Machine
+
+    say(f"==> Moving the data in {config.data_dir} to {args['to']}; the agent must be stopped")
+    try:
+        done = asyncio.run(migrate(config, args["to"], Machine()))
+    except (IsthmusError, OSError) as error:
+        raise CommandFailed(f"Error! The data was not moved: {error}") from error
+    for line in describe(done):
+        say(f"    {line}")
+    say("Success! Set this before you start the agent again:")
+    say(
+        "    bootstrap_expect = 3 instead of bootstrap = true, and start the other servers"
+        if args["to"] == "etcd"
+        else "    bootstrap = true instead of bootstrap_expect"
+    )
+    return 0
+
+
+def _engine(given: str) -> str:
+    if given not in {"sqlite", "etcd"}:
+        raise ValueError("must be sqlite or etcd")
+    return given
+
+
+MIGRATE: Final = Command(
+    "operator storage migrate",
+    "Move the data of a datacenter's one server to another engine, while it is stopped.",
+    _migrate,
+    (
+        Flag(
+            "to",
+            "sqlite, for one server, or etcd, for several.",
+            _engine,
+            "etcd",
+            placeholder="ENGINE",
+        ),
+        *AGENT_FLAGS,
+    ),
+    count=0,
+    examples=("isthmus operator storage migrate -config-dir=/etc/isthmus.d -to=etcd",),
+)
 
 _STALE: Final = switch("stale", "Let any server answer, also without a leader.")
 

@@ -181,19 +181,8 @@ class Replica:
 
     async def _load(self, store: Store, head: Head) -> None:
         """Fill empty tables with what the engine has."""
-        collecting = gc.isenabled()
-        gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
-        try:
-            async for page in self.engine.scan(rows_prefix(head.generation)):
-                store.load(page)
-            indexes = [pair async for page in self.engine.scan(b"i/") for pair in page]
-        finally:
-            if collecting:
-                gc.enable()
-        prefix = table_index_key(head.generation)
-        self._note_generations((key for key, _ in indexes), head.generation)
-        own = [pair for pair in indexes if pair[0].startswith(prefix)]
-        store.loaded(index=head.index, generation=head.generation, table_indexes=own)
+        indexes = await load_tables(store, self.engine, head)
+        self._note_generations(indexes, head.generation)
         self._seen = head.revision
 
     # Following --------------------------------------------------------------------------------
@@ -558,6 +547,30 @@ class Replica:
         with contextlib.suppress(TimeoutError, EngineError):
             async with asyncio.timeout(RESIGN_TIMEOUT):
                 await self.engine.resign(lead, to)
+
+
+async def load_tables(store: Store, engine: Engine, head: Head) -> list[bytes]:
+    """Fill empty tables with what an open engine has.
+
+    Returns:
+        Keys of the tables' indexes, of all generations.
+
+    Raises:
+        EngineError: It cannot be read.
+    """
+    collecting = gc.isenabled()
+    gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
+    try:
+        async for page in engine.scan(rows_prefix(head.generation)):
+            store.load(page)
+        indexes = [pair async for page in engine.scan(b"i/") for pair in page]
+    finally:
+        if collecting:
+            gc.enable()
+    prefix = table_index_key(head.generation)
+    own = [(key, data) for key, data in indexes if key.startswith(prefix)]
+    store.loaded(index=head.index, generation=head.generation, table_indexes=own)
+    return [key for key, _ in indexes]
 
 
 class _NewGeneration(EngineError):
