@@ -137,6 +137,10 @@ class Committer:
             self._expiry = loop.call_at(entry.deadline, self._expire)
         return await entry.future
 
+    def use(self, engine: Engine, lead: Lead) -> None:
+        """Commit to another engine from now on; only from within `exclusive`."""
+        self._engine, self._lead = engine, lead
+
     async def exclusive(self, work: Callable[[], Awaitable[T]], *, reason: str) -> T:
         """Do something with the engine between two batches; writes are held meanwhile.
 

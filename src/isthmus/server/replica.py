@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, Protocol
 
-from isthmus.errors import EngineError, NoLeader, Unavailable
+from isthmus.errors import EngineError, InvalidRequest, NoLeader, Unavailable
 from isthmus.net.tasks import TaskScope
 from isthmus.server.committer import Committer
 from isthmus.server.restoring import (
@@ -29,6 +29,7 @@ from isthmus.server.restoring import (
 )
 from isthmus.store.commands import Command
 from isthmus.store.engine import (
+    EMPTY_INDEX,
     Change,
     Compacted,
     Corrupt,
@@ -168,6 +169,71 @@ class Replica:
         if self.engine.shared:
             self._tasks.spawn(self._campaign())
             self._tasks.spawn(self._confirm_when_idle())
+
+    async def move(self, engine: Engine, election: Election) -> None:
+        """Keep the data in another engine from now on, one that other servers can share.
+
+        Reads go on; writes wait until it is done, and are then made there.
+
+        Args:
+            engine: Closed and empty.
+            election: When to lead there.
+
+        Raises:
+            NoLeader: We do not lead; nothing changed.
+            InvalidRequest: The engine is not empty; nothing changed.
+            Busy, EngineError: It could not be done; the data is where it was.
+        """
+        committer = self._committer
+        if committer is None:
+            raise NoLeader
+        assert engine.shared
+        assert not self.engine.shared, "servers that share an engine cannot leave it one by one"
+
+        async def work() -> tuple[Engine, list[tuple[bytes, bytes]]]:
+            lead, fresh, ranges = await self._copy_to(engine, committer)
+            old, self.engine = self.engine, engine
+            self._election, self._lead = election, lead
+            self.store.adopt(fresh)
+            committer.use(engine, lead)
+            return old, ranges
+
+        old, ranges = await committer.exclusive(work, reason="the data is being moved")
+        lead, info = self._lead, self._info
+        assert lead is not None
+        self.leader = LeaderInfo(info.server_id, info.node, info.address, lead.epoch)
+        self._note_confirmed()
+        self._tell()
+        for duty in (self._follow(), self._campaign(), self._confirm_when_idle()):
+            self._tasks.spawn(duty)
+        await old.close()
+        self._tasks.spawn(self._tidy(ranges))
+
+    async def _copy_to(
+        self, engine: Engine, committer: Committer
+    ) -> tuple[Lead, Store, list[tuple[bytes, bytes]]]:
+        """Fill an empty engine with our tables; the lead there, the tables, and what is left."""
+        head = await engine.open()
+        if head.index != EMPTY_INDEX:
+            await engine.close()
+            raise InvalidRequest("the storage to move to has data already")
+        lead = await engine.claim(self._info, preempt=True)
+        if lead is None:
+            raise EngineUnavailable("another server has taken the storage", operation="claim")
+        tables, fresh = Store(), Store()
+        for name, rows in self.store.copy_rows().items():
+            tables.fill(name, rows.values())
+        fresh.loaded(index=head.index, generation=head.generation, table_indexes=())
+        restoring = Restoring(
+            fresh,
+            engine,
+            lead=lead,
+            batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
+            is_open=lambda: committer.is_open,
+        )
+        ranges = await restoring.restore(tables, index=self.store.index)
+        self._seen = (await engine.open()).revision
+        return lead, fresh, ranges
 
     async def stop(self) -> None:
         """Finish the batch in flight, hand the leadership back, close."""

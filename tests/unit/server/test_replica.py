@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from random import Random
 
 import pytest
 
-from isthmus.engine.memory import HISTORY_MAX
-from isthmus.errors import NoLeader
+from isthmus.engine.memory import HISTORY_MAX, MemoryEngine
+from isthmus.errors import InvalidRequest, NoLeader
 from isthmus.model.catalog import NodeService, RegisterRequest, ServiceRequest
 from isthmus.model.kv import KV_CAS, KV_DELETE, KV_SET, DirEntry, KeyRequest, KVSRequest
 from isthmus.model.query import DatacenterRequest
+from isthmus.server.replica import Alone
 from isthmus.server.server import Server
 from isthmus.store.engine import Batch, Change, Head, Lead, OutcomeUnknown
 from support.cluster import Cluster
+from support.servers import CLUSTER, make_server
 from support.virtual_loop import now, run_virtual
 
 
@@ -269,3 +272,68 @@ def test_commit_whose_answer_is_lost_still_reaches_the_tables_of_who_sent_it() -
         assert await value(leader, "k") == b"v"
 
     play(act, chosen=True)
+
+
+def test_data_moves_to_an_engine_that_others_share_while_it_is_served() -> None:
+    async def whole() -> None:
+        cluster = Cluster(2)
+        alone = make_server(MemoryEngine(cluster=CLUSTER))
+        await alone.start()
+        for number in range(50):
+            await alone.call("KVS.Apply", put(f"before/{number}", b"v"))
+        index = alone.store.index
+        waiting = asyncio.ensure_future(
+            alone.call("KVS.Get", KeyRequest(key="new", min_query_index=index))
+        )
+        written: list[str] = []
+
+        async def write(name: str) -> None:
+            for number in range(100):
+                await alone.call("KVS.Apply", put(f"{name}/{number}"))
+                written.append(f"{name}/{number}")
+                await asyncio.sleep(0.001)
+
+        writers = [asyncio.ensure_future(write(name)) for name in ("a", "b")]
+        await asyncio.sleep(0.05)
+        await alone.replica.move(MemoryEngine(storage=cluster.storage), Alone(Random(1)))
+        assert alone.is_leader
+        assert alone.engine.shared
+        await asyncio.gather(*writers)
+        await alone.call("KVS.Apply", put("new", b"1"))
+        await waiting
+        assert alone.store.index > index + 200
+        await cluster.start()
+        for server in cluster.servers:
+            assert not server.is_leader
+            assert server.store.kv.list("").value == alone.store.kv.list("").value
+            assert server.store.index == alone.store.index
+        cluster.wires.servers["alpha"] = alone
+        await cluster["s2"].call("KVS.Apply", put("through a follower"))
+        await cluster.until(lambda: same_tables(cluster))
+        keys = {row.key for row in cluster["s1"].store.kv.list("").value}
+        assert set(written) <= keys
+        await alone.stop()
+        del cluster.wires.servers["alpha"]
+        await cluster.until(lambda: bool(cluster.leaders))
+        await cluster.stop()
+
+    run_virtual(whole())
+
+
+def test_data_does_not_move_onto_other_data() -> None:
+    async def whole() -> None:
+        cluster = Cluster(1)
+        await cluster.start()
+        await cluster["s1"].call("KVS.Apply", put("theirs"))
+        alone = make_server(MemoryEngine(cluster=CLUSTER))
+        await alone.start()
+        await alone.call("KVS.Apply", put("ours"))
+        with pytest.raises(InvalidRequest, match="has data already"):
+            await alone.replica.move(MemoryEngine(storage=cluster.storage), Alone(Random(1)))
+        await alone.call("KVS.Apply", put("goes on"))
+        assert not alone.engine.shared
+        assert await value(cluster["s1"], "ours") is None
+        await alone.stop()
+        await cluster.stop()
+
+    run_virtual(whole())
