@@ -5,16 +5,20 @@ its request with it: the task is cancelled, so a blocking query frees its watch.
 """
 
 import asyncio
+import logging
+from contextlib import aclosing
 from http import HTTPStatus
 from time import gmtime, strftime
 from typing import Final
 
 import httptools
 
+from isthmus.errors import IsthmusError
 from isthmus.http.connections import Admission, Connections
 from isthmus.http.door import Door
 from isthmus.http.request import Request
 from isthmus.http.response import PLAIN, Response
+from isthmus.http.streams import BodyStream
 
 HEAD_SIZE_MAX: Final = 1024 * 1024
 """Bytes of a request's line and headers; Go's default."""
@@ -30,6 +34,9 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOO_MANY: Final = (
     "Your IP is issuing too many concurrent connections, please rate limit your calls\n"
 )
+
+
+_logger = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
@@ -58,6 +65,8 @@ class Connection(asyncio.Protocol):
         "_reading",
         "_receiving_since",
         "_request",
+        "_stream",
+        "_streaming",
         "_target",
         "_task",
         "_transport",
@@ -84,6 +93,10 @@ class Connection(asyncio.Protocol):
         self._in_head, self._head_size = True, 0
         self._limit = 0
         self._receiving_since: float | None = None
+        self._stream: BodyStream | None = None
+        """Body that arrives while its request is being answered."""
+        self._streaming: asyncio.Event | None = None
+        """Set when the client can take more of an answer that is sent piece by piece."""
 
     # From the transport ---------------------------------------------------------------------
 
@@ -103,13 +116,15 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._connections.unsent.note(self._transport, self._peer, 0)
         self._waiting.clear()
+        if self._stream is not None:
+            self._stream.fail("the client went away")
         if self._task is not None:
             self._task.cancel()
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
-        if self._closing:
+        if self._closing and self._stream is None:
             return
         if self._in_head:
             self._head_size += len(data)
@@ -139,6 +154,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client reads again."""
         self._writable = True
+        if self._streaming is not None:
+            self._streaming.set()
         if self._transport is not None:
             self._connections.unsent.note(self._transport, self._peer, 0)
         self._next()
@@ -170,7 +187,15 @@ class Connection(asyncio.Protocol):
         )
         self._request = request
         length = self._headers.get(b"content-length", b"0")
-        if length != b"0" or b"transfer-encoding" in self._headers:
+        has_body = length != b"0" or b"transfer-encoding" in self._headers
+        if has_body and self._door.streams(request):
+            assert self._transport is not None
+            if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._task is None:
+                self._transport.write(_CONTINUE)
+            request.stream = BodyStream(self._pause_body, self._resume_body)
+            self._submit()
+            self._stream, self._in_head = request.stream, False
+        elif has_body:
             self._limit = self._door.body_limit(request)
             if int(length) > self._limit:
                 request.oversize = int(length)
@@ -182,6 +207,9 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Part of the body; more than the limit is not kept, and ends the connection."""
+        if self._stream is not None:
+            self._stream.feed(body)
+            return
         if self._closing:
             return
         self._body += body
@@ -192,6 +220,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """A request is complete."""
+        if self._stream is not None:
+            self._stream.end()
+            self._stream, self._in_head, self._head_size = None, True, 0
+            return
         if not self._closing:
             self._submit()
 
@@ -250,12 +282,18 @@ class Connection(asyncio.Protocol):
         try:
             await self._connections.take_turn(self._peer)
             response = await self._door.handle(request)
+            if request.stream is not None and not request.stream.is_complete:
+                request.stream.discard()
+                response.close = True  # The rest of its body would be taken for a request.
+            if response.stream is not None:
+                await self._send_stream(request, response)
         except BaseException:
             self._task = None
             self.abort()
             raise
         self._task = None
-        self._send(request, response)
+        if response.stream is None:
+            self._send(request, response)
         self._next()
 
     def _next(self) -> None:
@@ -290,6 +328,46 @@ class Connection(asyncio.Protocol):
             transport = self._transport
             self._connections.unsent.note(transport, self._peer, transport.get_write_buffer_size())
 
+    async def _send_stream(self, request: Request, response: Response) -> None:
+        """Send an answer piece by piece, as fast as the client takes them.
+
+        A body that breaks off ends the connection, so that the client sees it is not whole.
+        """
+        assert response.stream is not None
+        if response.close:
+            self._closing = True
+        self._streaming = asyncio.Event()
+        left = response.stream_size
+        date = self._connections.date(self._loop.time())
+        last = self._closing and not self._waiting
+        self._write(encode_response(response, date=date, close=last, body=False))
+        try:
+            async with aclosing(response.stream) as pieces:
+                async for piece in pieces:
+                    left -= len(piece)
+                    self._write(piece)
+                    while not self._writable:
+                        self._streaming.clear()
+                        await self._streaming.wait()
+        except IsthmusError as error:
+            _logger.info("an answer broke off: %s", error, extra={"path": request.raw_path})
+        finally:
+            self._streaming = None
+        if left:
+            self.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _pause_body(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _resume_body(self) -> None:
+        if self._transport is not None and self._reading:
+            self._transport.resume_reading()
+
     def _refuse(self, status: int, text: str) -> None:
         """Answer something that is no request of ours, and close."""
         self._closing = True
@@ -319,7 +397,8 @@ def encode_response(
     """
     parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n"]
     parts += [f"{name}: {value}\r\n" for name, value in response.headers]
-    parts.append(f"Date: {date}\r\nContent-Length: {len(response.body)}\r\n")
+    size = len(response.body) if response.stream is None else response.stream_size
+    parts.append(f"Date: {date}\r\nContent-Length: {size}\r\n")
     parts.append("Connection: close\r\n\r\n" if close else "\r\n")
     head = "".join(parts).encode("latin-1", "replace")
     return head + response.body if body else head

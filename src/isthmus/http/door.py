@@ -21,6 +21,7 @@ from isthmus.http import (
     kv,
     metrics,
     operator,
+    snapshot,
     status,
 )
 from isthmus.http.bodies import compress
@@ -51,6 +52,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *isthmus.ROUTES,
     *events.ROUTES,
     *keyring.ROUTES,
+    *snapshot.ROUTES,
     *operator.ROUTES,
 )
 """Every endpoint."""
@@ -82,6 +84,14 @@ class Door:
             ("X-Consul-Default-Acl-Policy", default_policy),
             *self._configured,
         ]
+
+    def streams(self, request: Request) -> bool:
+        """Whether a request's body, of which nothing came yet, passes through its handler."""
+        try:
+            route = self._routes.find(unescape(request.raw_path))
+        except ValueError:
+            return False
+        return route is not None and route.streams and request.method in route.handlers
 
     def body_limit(self, request: Request) -> int:
         """Largest body in bytes that a request, of which only the head is known, may have."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from isthmus.http.streams import BodyStream
+
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TOKEN_HEADER: Final = b"x-consul-token"
 _AUTHORIZATION: Final = b"authorization"
@@ -81,6 +83,7 @@ class Request:
         peer: Address of the client; empty on a unix socket.
         oversize: Size of a body that was over its limit and has not been kept; 0 for none.
         query: Parameters; set by the door.
+        stream: The body while it arrives, where an endpoint takes it so; `body` is empty then.
         argument: Part of the unescaped path behind the route's prefix; set by the door.
     """
 
@@ -94,6 +97,7 @@ class Request:
         "query",
         "raw_path",
         "raw_query",
+        "stream",
     )
 
     def __init__(
@@ -116,6 +120,7 @@ class Request:
         self.body = body
         self.peer = peer
         self.oversize = oversize
+        self.stream: BodyStream | None = None
         self.query = NO_QUERY
         self.argument = ""
 

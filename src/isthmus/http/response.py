@@ -3,6 +3,7 @@
 Source: protocol/http-api.md §1, "Response headers", §3.
 """
 
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from isthmus.model.query import QueryMeta
@@ -30,9 +31,11 @@ class Response:
         body: Complete.
         close: Whether the connection ends after it.
         packed: Whether the body is compressed already.
+        stream: Yields the body instead, where it is too long for memory.
+        stream_size: Bytes that it yields.
     """
 
-    __slots__ = ("body", "close", "headers", "packed", "status")
+    __slots__ = ("body", "close", "headers", "packed", "status", "stream", "stream_size")
 
     def __init__(
         self,
@@ -47,6 +50,8 @@ class Response:
         self.body = body
         self.close = close
         self.packed = False
+        self.stream: AsyncGenerator[bytes, None] | None = None
+        self.stream_size = 0
 
     @classmethod
     def text(cls, status: int, text: str) -> "Response":

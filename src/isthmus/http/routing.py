@@ -26,6 +26,7 @@ class Route:
         path: Exact, or a prefix with a slash at its end.
         handlers: By method, in the order in which ``Allow`` lists them.
         tells_state: Whether a failed call is answered with the headers of a state query.
+        streams: Whether a handler takes the body of a request while it arrives.
         kv_limit: Whether a body may be as large as a key's value, instead of `BODY_SIZE_MAX`.
     """
 
@@ -33,6 +34,7 @@ class Route:
     handlers: Mapping[str, Handler]
     tells_state: bool = False
     kv_limit: bool = False
+    streams: bool = False
 
     @property
     def allow(self) -> str:

@@ -18,6 +18,7 @@ from isthmus.model import (
     kv,
     operator,
     query,
+    snapshot,
     storage,
 )
 
@@ -103,6 +104,10 @@ METHODS: Final[Mapping[str, Method]] = {
     "Operator.AutopilotState": Method(query.DatacenterRequest, operator.AutopilotState),
     "Operator.TransferLeader": Method(
         operator.TransferLeaderRequest, operator.TransferLeaderResponse, read=False
+    ),
+    "Isthmus.SnapshotRead": Method(snapshot.SnapshotReadRequest, snapshot.SnapshotPiece),
+    "Isthmus.SnapshotWrite": Method(
+        snapshot.SnapshotWriteRequest, snapshot.SnapshotWriteReply, read=False
     ),
     "Isthmus.Storage": Method(storage.StorageRequest, storage.StorageReply, read=False, local=True),
 }

@@ -36,6 +36,7 @@ from isthmus.server.forward import RemoteCaller
 from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
 from isthmus.server.replica import Alone, Election, Replica
+from isthmus.server.snapshot import SnapshotConfig, Snapshots
 from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
 from isthmus.store.engine import Engine, LeaderInfo
@@ -111,6 +112,7 @@ class Server:
         storage_servers: Who keeps the data; None: we alone.
         lan_servers: All servers of the LAN pool, us included; None: we alone.
         storage: Answers other servers that form a storage cluster with us.
+        snapshots: Where files of snapshots are kept, and how large they may get.
     """
 
     def __init__(
@@ -130,12 +132,12 @@ class Server:
         peers: RemoteCaller | None = None,
         leadership_changed: Callable[[], None] = lambda: None,
         storage: StorageAnswer | None = None,
+        snapshots: SnapshotConfig | None = None,
         storage_servers: StorageServers | None = None,
         lan_servers: Callable[[], Sequence[LanServer]] | None = None,
     ) -> None:
         self.config: Final = config
         self.store: Final = store
-        self.engine: Final = engine
         self.blocking: Final = Blocking(
             store.watches,
             rng=rng,
@@ -178,6 +180,15 @@ class Server:
             caller=peers,
             wall=wall,
         )
+        self.snapshots: Final = Snapshots(
+            snapshots or SnapshotConfig(),
+            self.replica,
+            commit=self.apply,
+            dc=config.datacenter,
+            primary=config.primary,
+            rng=rng,
+            wall=wall,
+        )
         self._context = Context(
             dc=config.datacenter,
             store=store,
@@ -187,6 +198,7 @@ class Server:
             leader=lambda: self.leader_address,
             peers=lambda: tuple(sorted(server.address for server in everyone() if server.alive)),
             operator=self.operator,
+            snapshots=self.snapshots,
             datacenters=self.datacenters,
             note_coordinate=self._coordinates.add,
             datacenter_maps=wan.maps if wan is not None else tuple,
@@ -208,6 +220,11 @@ class Server:
             for method, handler in HANDLERS.items()
         }
 
+    @property
+    def engine(self) -> Engine:
+        """Where writes become durable."""
+        return self.replica.engine
+
     # Life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -218,14 +235,14 @@ class Server:
         """
         await self.replica.start()
         self._tasks.spawn(self._coordinates.run())
-        if self.engine.shared:
-            self._tasks.spawn(self.operator.watch())
+        self._tasks.spawn(self.operator.watch())
         _logger.info("storage loaded", extra={"index": self.store.index, **self.store.row_counts()})
 
     async def stop(self) -> None:
         """Release blocked reads, refuse queued writes, finish the batch in flight, close."""
         self._relay.close()
         self.blocking.close()
+        await self.snapshots.close()
         await self._tasks.close()
         await self.replica.stop()
 

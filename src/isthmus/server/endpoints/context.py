@@ -10,6 +10,12 @@ from isthmus.model.coordinate import Coordinate, DatacenterMap
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.keyring import KeyringRequest, KeyringResponse
 from isthmus.model.query import QueryOptions
+from isthmus.model.snapshot import (
+    SnapshotPiece,
+    SnapshotReadRequest,
+    SnapshotWriteReply,
+    SnapshotWriteRequest,
+)
 from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.server.blocking import Blocking
 from isthmus.server.operator import Operator
@@ -85,6 +91,16 @@ async def no_storage(request: StorageRequest) -> StorageReply:
     raise RequestError("this server takes part in no storage cluster")
 
 
+class SnapshotDesk(Protocol):
+    """Takes and restores snapshots."""
+
+    async def read(self, request: SnapshotReadRequest) -> SnapshotPiece:
+        """A step of saving."""
+
+    async def write(self, request: SnapshotWriteRequest) -> SnapshotWriteReply:
+        """A step of restoring."""
+
+
 class WanView(Protocol):
     """Where the servers of all datacenters lie, as our WAN pool knows it."""
 
@@ -116,6 +132,7 @@ class Context:
         gossip: The pools that this server is a member of.
         remote: Carries calls to other datacenters; None when there is no way to any.
         operator: Knows the servers of our datacenter, for operators.
+        snapshots: Takes and restores snapshots.
         storage: Answers other servers that form a storage cluster with us.
     """
 
@@ -130,6 +147,7 @@ class Context:
     note_coordinate: Callable[[Coordinate], None]
     datacenter_maps: Callable[[], tuple[DatacenterMap, ...]]
     operator: Operator
+    snapshots: SnapshotDesk
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
     report: Callable[[], FederationReport] = FederationReport

@@ -9,6 +9,12 @@ from typing import Final
 from isthmus.errors import PERMISSION_DENIED, PermissionDenied
 from isthmus.model.diagnosis import Clock, FederationReport
 from isthmus.model.query import DatacenterRequest
+from isthmus.model.snapshot import (
+    SnapshotPiece,
+    SnapshotReadRequest,
+    SnapshotWriteReply,
+    SnapshotWriteRequest,
+)
 from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.model.timestamp import Timestamp
 from isthmus.net.listener import PeerInfo
@@ -30,6 +36,16 @@ async def storage(context: Context, request: StorageRequest) -> StorageReply:
     return await context.storage(request)
 
 
+async def snapshot_read(context: Context, request: SnapshotReadRequest) -> SnapshotPiece:
+    """A step of saving a snapshot of our data."""
+    return await context.snapshots.read(request)
+
+
+async def snapshot_write(context: Context, request: SnapshotWriteRequest) -> SnapshotWriteReply:
+    """A step of restoring one, on the leader."""
+    return await context.snapshots.write(request)
+
+
 def check_server(peer: PeerInfo) -> None:
     """Refuse a caller whose certificate is no server's.
 
@@ -44,4 +60,10 @@ def check_server(peer: PeerInfo) -> None:
         )
 
 
-METHODS: Final[Mapping[str, Handler]] = {"Clock": clock, "Report": report, "Storage": storage}
+METHODS: Final[Mapping[str, Handler]] = {
+    "Clock": clock,
+    "Report": report,
+    "SnapshotRead": snapshot_read,
+    "SnapshotWrite": snapshot_write,
+    "Storage": storage,
+}

@@ -1,0 +1,256 @@
+"""What a snapshot of Consul's holds, written as if it were written now.
+
+The rows become ordinary commands, so everything that holds for writes holds for them; indexes are
+new. What is there already is replaced, or with `keep` left as it is. What this release has no
+place for is counted and named.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any, Final
+
+import msgspec
+
+from isthmus.errors import MalformedPacket, RequestError
+from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
+from isthmus.model.config_entry import ConfigEntryRequest
+from isthmus.model.federation import UPSERT, FederationStateRequest
+from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
+from isthmus.model.snapshot import ImportedKind
+from isthmus.store.commands import Command
+from isthmus.store.store import Store
+from isthmus.wire import consul_snapshot as rows
+from isthmus.wire.blob import from_blob
+from isthmus.wire.consul_snapshot import ConsulRow, ConsulSnapshotReader
+from isthmus.wire.msgpack import from_plain
+
+BATCH: Final = 256
+"""Commands that are on their way at once."""
+NAMES_MAX: Final = 20
+_NAME_SIZE_MAX: Final = 200
+
+NODE: Final = "Node"
+SERVICE: Final = "Service"
+CHECK: Final = "Check"
+_NO_TABLE: Final = {
+    rows.SESSION: "this release has no sessions; locks are not taken over either",
+    rows.PREPARED_QUERY: "this release has no prepared queries",
+    rows.CONFIG_ENTRY: "this release has no config entries",
+}
+_OWN: Final = {
+    rows.TOMBSTONE: "deletions need no trace here",
+    rows.COORDINATES: "agents tell their coordinates anew",
+    rows.INDEX: "indexes are counted anew",
+    29: "it belongs to Consul's storage",
+    31: "it belongs to Consul's storage",
+}
+_OTHER: Final = "this release has no place for them"
+_SECONDARY: Final = "the primary datacenter owns them; import them there"
+_KEPT: Final = "what was there already was kept"
+_BINARY_CONFIG_ENTRY: Final = "config entry"
+
+
+def check_snapshot(source: IO[bytes]) -> int:
+    """Read a whole snapshot of Consul's; return how many rows it has. Not for an event loop.
+
+    Raises:
+        UnreadableSnapshot: It cannot be read.
+    """
+    return sum(1 for _ in ConsulSnapshotReader(source).rows())
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of one kind of rows."""
+
+    kind: str
+    reason: str = ""
+    found: int = 0
+    imported: int = 0
+    kept: int = 0
+    refused: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def leave(self, name: str) -> None:
+        if len(self.names) < NAMES_MAX:
+            self.names.append(name[:_NAME_SIZE_MAX])
+
+    def told(self) -> ImportedKind:
+        return ImportedKind(
+            kind=self.kind,
+            found=self.found,
+            imported=self.imported,
+            kept=self.kept,
+            refused=self.refused,
+            names=tuple(self.names) or None,
+            reason=self.reason,
+        )
+
+
+class ConsulImport:
+    """One import.
+
+    Args:
+        store: What is there already.
+        commit: Makes a command durable.
+        dc: Our datacenter; nodes that are imported belong to it.
+        writes_states: Whether federation states may be written here.
+        keep: Leave what is there already as it is.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        commit: Callable[[Command], Awaitable[object]],
+        *,
+        dc: str,
+        writes_states: bool,
+        keep: bool,
+    ) -> None:
+        self._store, self._commit, self._dc = store, commit, dc
+        self._writes_states, self._keep = writes_states, keep
+        self._tallies: dict[str, _Tally] = {}
+
+    async def run(self, source: IO[bytes]) -> tuple[ImportedKind, ...]:
+        """Write what is in a snapshot that `check_snapshot` found whole.
+
+        Returns:
+            What became of each kind, in the order in which they stand in the file.
+
+        Raises:
+            Unavailable, EngineError: Writing does not work any more; what was written stays,
+                and the import may be repeated.
+        """
+        batch: list[tuple[_Tally, str, Command]] = []
+        for write in self._writes(ConsulSnapshotReader(source).rows()):
+            batch.append(write)
+            if len(batch) >= BATCH:
+                await self._flush(batch)
+                batch = []
+        await self._flush(batch)
+        return tuple(tally.told() for tally in self._tallies.values())
+
+    async def _flush(self, batch: list[tuple[_Tally, str, Command]]) -> None:
+        """Write a batch; commands are carried out in the order in which they are handed in."""
+        results = await asyncio.gather(
+            *(self._commit(command) for _, _, command in batch), return_exceptions=True
+        )
+        for (tally, name, _), result in zip(batch, results, strict=True):
+            if isinstance(result, RequestError):
+                tally.refused += 1
+                tally.reason = tally.reason or str(result)
+                tally.leave(name)
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                tally.imported += 1
+
+    def _writes(self, found: Iterator[ConsulRow]) -> Iterator[tuple[_Tally, str, Command]]:
+        """The writes that rows come to; what comes to none is counted only."""
+        for row in found:
+            try:
+                yield from self._write(row)
+            except (MalformedPacket, UnicodeError) as error:
+                tally = self._tally(_name_of_type(row.type))
+                tally.refused += 1
+                tally.reason = tally.reason or str(error)
+
+    def _write(self, row: ConsulRow) -> Iterator[tuple[_Tally, str, Command]]:
+        if row.type == rows.REGISTER:
+            request: RegisterRequest = from_plain(RegisterRequest, row.value)
+            yield from self._register(request)
+        elif row.type == rows.KVS:
+            entry: DirEntry = from_plain(DirEntry, row.value)
+            there = self._store.kv.get(entry.key).value is not None
+            command = KVSRequest(datacenter=self._dc, op=KV_SET, dir_ent=entry)
+            yield from self._one(rows.TYPE_NAMES[rows.KVS], entry.key, command, there=there)
+        elif row.type == rows.FEDERATION_STATE:
+            yield from self._federation_state(row)
+        else:
+            self._leave(row)
+
+    def _register(self, request: RegisterRequest) -> Iterator[tuple[_Tally, str, Command]]:
+        """One node, or one service or check of a node that came before."""
+        known = self._store.catalog.node(request.node).value is not None
+        request = msgspec.structs.replace(request, datacenter=self._dc, token="")
+        check = request.check
+        if request.service is not None:
+            name = f"{request.node}/{request.service.id}"
+            there = self._has_service(request.node, request.service)
+            bare = msgspec.structs.replace(request, check=None, checks=None, skip_node_update=True)
+            yield from self._one(SERVICE, name, bare, there=there)
+        if check is not None:
+            name = f"{request.node}/{check.check_id}"
+            there = self._has_check(request.node, check)
+            bare = msgspec.structs.replace(
+                request, service=None, checks=None, skip_node_update=True
+            )
+            yield from self._one(CHECK, name, bare, there=there)
+        if request.service is None and check is None:
+            yield from self._one(NODE, request.node, request, there=known)
+
+    def _has_service(self, node: str, service: NodeService) -> bool:
+        found = self._store.catalog.node_services(node).value
+        return found is not None and any(one.id.lower() == service.id.lower() for one in found[1])
+
+    def _has_check(self, node: str, check: HealthCheck) -> bool:
+        found = self._store.catalog.node_checks(node).value
+        return any(one.check_id.lower() == check.check_id.lower() for one in found)
+
+    def _federation_state(self, row: ConsulRow) -> Iterator[tuple[_Tally, str, Command]]:
+        request: FederationStateRequest = from_plain(FederationStateRequest, row.value)
+        state = request.state
+        name = state.datacenter if state is not None else ""
+        kind = rows.TYPE_NAMES[rows.FEDERATION_STATE]
+        if not self._writes_states:
+            tally = self._tally(kind)
+            tally.found += 1
+            tally.reason = _SECONDARY
+            tally.leave(name)
+            return
+        there = self._store.federation.get(name).value is not None
+        if state is not None:  # Indexes are counted anew, those of this primary included.
+            state = msgspec.structs.replace(state, primary_modify_index=0)
+        command = FederationStateRequest(datacenter=self._dc, op=UPSERT, state=state)
+        yield from self._one(kind, name, command, there=there)
+
+    def _one(
+        self, kind: str, name: str, command: Command, *, there: bool
+    ) -> Iterator[tuple[_Tally, str, Command]]:
+        tally = self._tally(kind)
+        tally.found += 1
+        if there and self._keep:
+            tally.kept += 1
+            tally.reason = tally.reason or _KEPT
+            tally.leave(name)
+        else:
+            yield tally, name, command
+
+    def _leave(self, row: ConsulRow) -> None:
+        tally = self._tally(_name_of_type(row.type))
+        tally.found += 1
+        tally.reason = _NO_TABLE.get(row.type) or _OWN.get(row.type) or _OTHER
+        if row.type in _NO_TABLE:
+            tally.leave(_name_of(row))
+
+    def _tally(self, kind: str) -> _Tally:
+        return self._tallies.setdefault(kind, _Tally(kind))
+
+
+def _name_of_type(kind: int) -> str:
+    return rows.TYPE_NAMES.get(kind, f"type {kind}")
+
+
+def _name_of(row: ConsulRow) -> str:
+    """What an operator calls a row that has no place here."""
+    value: Any = row.value
+    if row.type == rows.CONFIG_ENTRY:
+        try:
+            entry = from_blob(ConfigEntryRequest, value).entry
+        except MalformedPacket:
+            return _BINARY_CONFIG_ENTRY
+        return f"{entry.kind}/{entry.name}" if entry is not None else _BINARY_CONFIG_ENTRY
+    if not isinstance(value, dict):
+        return ""
+    return str(value.get("Name") or value.get("ID") or "")
