@@ -11,6 +11,7 @@ Only this package knows everyone. Who talks to whom::
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ from isthmus.config.model import OFF, AgentConfig
 from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import federation_states_supported
 from isthmus.model.address import lan_address, wan_address
+from isthmus.model.coordinate import distance
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.federation import FederationState
 from isthmus.model.network import Networks
@@ -90,6 +92,7 @@ class Agent(NodeAgent):
             rng=self._rng,
             changed=self._federation_changed,
             populated=self._locator_populated,
+            far=self._wan_distance,
         )
         self._calls = CrossDcCalls(self.federation.forwarder)
         self._make_doctor()
@@ -405,6 +408,13 @@ class Agent(NodeAgent):
     def _locator_populated(self) -> None:
         if self.wan is not None:
             self.wan.release()
+
+    def _wan_distance(self, member: str) -> float:
+        """Seconds to a member of the WAN pool and back; infinite when that is unknown."""
+        where = self.wan.coordinate_of(member) if self.wan is not None else None
+        if self.wan is None or where is None:
+            return math.inf
+        return distance(self.wan.coordinate(), where)
 
     def _dc_departed(self, dc: str) -> None:
         self.federation.outcomes.forget(dc)

@@ -245,6 +245,10 @@ class AgentApi:
         """Every figure about the agent, as it is now."""
         return await self._parts.metrics.collect()
 
+    async def move_storage(self) -> None:
+        """See `LocalAgent.move_storage`."""
+        await self._parts.move_storage()
+
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         """The route table of a mesh gateway as JSON."""
         table = await self._parts.routes.table(service_id, content_hash, wait)
@@ -275,10 +279,11 @@ def server_figures(
     }
 
 
-def client_figures(server_count: int) -> Mapping[str, Mapping[str, str]]:
-    """The same of a client."""
+def client_figures(servers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+    """The same of a client, which knows `servers` and calls the first of them."""
     return {
-        "consul": {"acl": "disabled", "known_servers": str(server_count), "server": "false"},
+        "consul": {"acl": "disabled", "known_servers": str(len(servers)), "server": "false"},
+        "isthmus": {"servers": ", ".join(servers)},
     }
 
 

@@ -53,7 +53,7 @@ class ClientAgent(NodeAgent):
 
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         """See `NodeAgent.figures`."""
-        return client_figures(len(self.calls.servers))
+        return client_figures([server.node for server in self.calls.servers])
 
     async def diagnose(self, dc: str) -> DoctorReport:
         """Refuse: the ways between datacenters begin at servers.

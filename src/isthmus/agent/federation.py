@@ -6,6 +6,7 @@ the main loop. Source: protocol/federation.md §5, §6, §12.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -40,6 +41,7 @@ class Federation:
         rng: Source of chance.
         changed: Called when gateways became known or changed.
         populated: Called once, when the locator was told the states of our store.
+        far: Seconds to a member of the WAN pool and back; infinite when that is unknown.
 
     Attributes:
         locator: None when gateways are not in use.
@@ -54,9 +56,10 @@ class Federation:
         rng: Random,
         changed: Callable[[], None],
         populated: Callable[[], None],
+        far: Callable[[str], float] = lambda name: math.inf,
     ) -> None:
         self._config, self._network = config, network
-        self._changed, self._populated = changed, populated
+        self._changed, self._populated, self._far = changed, populated, far
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.outcomes = Outcomes()
@@ -75,9 +78,11 @@ class Federation:
             domain=config.domain,
         )
         self.pool = RpcPool(
-            FederatedDialer(direct, gateways, config.datacenter), on_silent=self._gateway_silent
+            FederatedDialer(direct, gateways, config.datacenter),
+            on_silent=self._gateway_silent,
+            stand_in=self._stand_in,
         )
-        self.forwarder = Forwarder(self.router, self.pool, self)
+        self.forwarder = Forwarder(self.router, self.pool, self, far=far)
 
     def gossip_carrier(self) -> GossipCarrier:
         """What carries gossip through gateways; to be called on the gossip thread's loop."""
@@ -230,6 +235,18 @@ class Federation:
                     "hop": str(hop_of(trouble.step, trouble.text)),
                 },
             )
+
+    def _stand_in(self, target: ServerTarget) -> ServerTarget:
+        """Another server of the datacenter: server or gateway may be what is silent."""
+        if target.dc == self._config.datacenter:
+            return target  # That call is for the leader.
+        now = self._loop.time()
+        for server in self.router.servers(target.dc):
+            if server.node == target.node:
+                self.router.failed(server, now=now)
+        for server in self.router.in_order(target.dc, now=now, far=self._far):
+            return ServerTarget(server.dc, server.node, server.host, server.port)
+        return target
 
     def _gateway_silent(self, target: ServerTarget, gateway: str) -> None:
         assert self.locator is not None

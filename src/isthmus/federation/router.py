@@ -5,10 +5,11 @@ Source: protocol/gossip.md §14.2, protocol/rpc.md §7, §11.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from isthmus.federation.cooling import Cooling
 from isthmus.model.coordinate import Coord, Coordinate, DatacenterMap, distance
 
 _BUILD: Final = re.compile(r"\d+\.\d+\.\d+")
@@ -16,6 +17,9 @@ _INTEGERS: Final = ("port", "vsn")
 _OPTIONAL_INTEGERS: Final = ("expect", "wan_join_port", "raft_vsn")
 FEDERATION_STATES_FEATURE: Final = "ft_fs"
 _WAN_AREA: Final = "wan"
+NEAR_RATIO: Final = 1.25
+NEAR_SLACK: Final = 0.002
+"""A server counts as near as the nearest up to so many times its distance, and seconds more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +88,71 @@ def parse_server(
 class Router:
     """Which servers a datacenter has, and in which order to try them.
 
-    Alive servers stand before failed ones; one that failed a call goes behind its equals.
+    Alive servers stand before failed ones; one that failed a call goes behind its equals, and
+    behind all others while it cools down.
     """
 
     def __init__(self) -> None:
         self._servers: dict[str, dict[str, ServerInfo]] = {}
+        self._cooling = Cooling()
 
     def put(self, server: ServerInfo) -> bool:
         """Add or replace a server; returns whether its datacenter is new."""
         is_new = server.dc.lower() not in self._servers
-        self._servers.setdefault(server.dc.lower(), {})[server.name] = server
+        servers = self._servers.setdefault(server.dc.lower(), {})
+        known = servers.get(server.name)
+        if known is not None and server.alive and not known.alive:
+            self._cooling.forget(server.name)  # It came back.
+        servers[server.name] = server
         return is_new
 
     def remove(self, name: str, dc: str) -> bool:
         """Forget a server that left; returns whether its datacenter is gone with it."""
         servers = self._servers.get(dc.lower(), {})
+        self._cooling.forget(name)
         if servers.pop(name, None) is None or servers:
             return False
         del self._servers[dc.lower()]
         return True
 
     def servers(self, dc: str) -> tuple[ServerInfo, ...]:
-        """Servers of a datacenter in the order to try; empty when it is unknown."""
+        """Servers of a datacenter, those alive first; empty when it is unknown."""
         servers = self._servers.get(dc.lower(), {}).values()
         return tuple(sorted(servers, key=lambda server: not server.alive))
 
-    def failed(self, server: ServerInfo) -> None:
-        """A call to it failed: its equals come first from now on."""
+    def in_order(
+        self, dc: str, *, now: float, far: Callable[[str], float] = lambda name: math.inf
+    ) -> tuple[ServerInfo, ...]:
+        """Servers of a datacenter in the order to try: the nearest first.
+
+        Args:
+            dc: The datacenter.
+            now: Seconds on the driver's monotonic clock.
+            far: Seconds to a member of the WAN pool and back; infinite when that is unknown.
+        """
+        distances = {server.name: far(server.name) for server in self.servers(dc)}
+        near = min(distances.values(), default=0.0) * NEAR_RATIO + NEAR_SLACK
+
+        def rank(server: ServerInfo) -> tuple[bool, bool, float]:
+            away = distances[server.name]
+            return (
+                self._cooling.is_cooling(server.name, now=now),
+                not server.alive,
+                0.0 if away <= near else away,
+            )
+
+        return tuple(sorted(self.servers(dc), key=rank))
+
+    def failed(self, server: ServerInfo, *, now: float) -> None:
+        """A call to it failed: all others come first for a while, its equals for longer."""
         servers = self._servers.get(server.dc.lower(), {})
         if server.name in servers:
+            self._cooling.failed(server.name, now=now)
             servers[server.name] = servers.pop(server.name)
+
+    def answered(self, server: ServerInfo) -> None:
+        """It carried a call out."""
+        self._cooling.forget(server.name)
 
     def datacenters(self) -> tuple[str, ...]:
         """Known datacenters, sorted."""

@@ -130,9 +130,9 @@ class LanServers:
             self._try_next()
             return
         self.answered(server)
-        for name in self._trial:  # Whom nobody asked comes next, failed ones stay where they are.
-            if name in self._servers:
-                self._servers[name] = self._servers.pop(name)
+        # Whom nobody asked comes next; who did not answer, and failed members, last.
+        first = {name: self._servers[name] for name in self._trial if name in self._servers}
+        self._servers = first | self._servers
         self._trial = []
 
     def take_outputs(self) -> list[Output]:

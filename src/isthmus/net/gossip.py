@@ -242,6 +242,10 @@ class Pool:
         """Last known coordinate of each member, ours included, as of now. Any thread."""
         return self._driver.coordinates.known.copy()  # One step, whatever its thread does.
 
+    def coordinate_of(self, name: str) -> Coord | None:
+        """Last known coordinate of a member; None when there is none. Any thread."""
+        return self._driver.coordinates.known.get(name)
+
     async def join(self, addresses: Sequence[str], *, ignore_old: bool = True) -> int:
         """Join through each of ``[name/]host[:port]``.
 

@@ -4,7 +4,10 @@ Source: protocol/rpc.md §7. Better than Consul: every server of the datacenter 
 are repeated when a connection breaks under them, and every call has a deadline.
 """
 
+import asyncio
 import logging
+import math
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from isthmus.errors import (
@@ -91,12 +94,19 @@ class Forwarder:
         router: Knows the servers.
         caller: Calls one.
         witness: Is told how calls end, and how long they have failed.
+        far: Seconds to a member of the WAN pool and back; infinite when that is unknown.
     """
 
     def __init__(
-        self, router: Router, caller: RemoteCaller, witness: Witness | None = None
+        self,
+        router: Router,
+        caller: RemoteCaller,
+        witness: Witness | None = None,
+        *,
+        far: Callable[[str], float] = lambda name: math.inf,
     ) -> None:
         self._router, self._caller, self._witness = router, caller, witness
+        self._far = far
 
     def datacenters(self) -> tuple[str, ...]:
         """Datacenters that have servers."""
@@ -111,7 +121,10 @@ class Forwarder:
             Unavailable: No server could be reached. A write surely did not take effect when
                 the error is a `DialFailed`, and may have when it is a `ConnectionLost`.
         """
-        attempts = CallAttempts(self._router, dc, repeatable=METHODS[method].read)
+        clock = asyncio.get_running_loop()
+        attempts = CallAttempts(
+            self._router, dc, repeatable=METHODS[method].read, now=clock.time(), far=self._far
+        )
         server = attempts.next()
         if server is None:
             raise NoPathToDatacenter(dc, self._witness.why(dc) if self._witness else "")
@@ -121,17 +134,19 @@ class Forwarder:
             try:
                 answer = await self._call(server, method, request, reply)
             except RemoteError as error:
+                attempts.answered(server)
                 raise self._remote(error, server) from error
             except DialFailed as error:
                 failure = error
-                attempts.dial_failed(server)
+                attempts.dial_failed(server, now=clock.time())
             except ConnectionLost as error:
                 failure = error
-                attempts.connection_lost(server)
+                attempts.connection_lost(server, now=clock.time())
             except ProtocolError as error:
                 failure = ConnectionLost(str(error))
-                attempts.connection_lost(server)
+                attempts.connection_lost(server, now=clock.time())
             else:
+                attempts.answered(server)
                 if self._witness is not None:
                     self._witness.call_answered(server.dc, server.node)
                 return answer

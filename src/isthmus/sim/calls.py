@@ -169,7 +169,7 @@ class Caller:
     def call(self, dc: str, method: str, request: Record, done: Done, *, timeout: float) -> None:
         """Have a server of `dc` answer; `done` is told, `timeout` seconds later at the latest."""
         read = METHODS[method].read
-        attempts = CallAttempts(self._router, dc, repeatable=read)
+        attempts = CallAttempts(self._router, dc, repeatable=read, now=self._world.now)
         call = Call(dc, method, request, done, attempts)
         server = attempts.next()
         if server is None or self._count >= CALLS_MAX:
@@ -240,7 +240,7 @@ class Caller:
         del self._links[link.dc, link.node]
         for call in list(link.calls):
             assert call.server is not None
-            call.attempts.dial_failed(call.server)
+            call.attempts.dial_failed(call.server, now=self._world.now)
             self._next(call, text)
 
     def _lost(self, link: Link, text: str = "the connection was closed") -> None:
@@ -250,7 +250,7 @@ class Caller:
         del self._links[link.dc, link.node]
         for call in list(link.calls):
             assert call.server is not None
-            call.attempts.connection_lost(call.server)
+            call.attempts.connection_lost(call.server, now=self._world.now)
             self._next(call, text)
 
     def _next(self, call: Call, text: str) -> None:

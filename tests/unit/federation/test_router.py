@@ -1,5 +1,6 @@
 """Servers by datacenter, read from member tags."""
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -55,10 +56,69 @@ def test_alive_servers_stand_before_failed_ones_and_failures_rotate() -> None:
     servers = [make_server(f"{name}.dc2") for name in ("a", "b", "c")]
     assert [router.put(server) for server in servers] == [True, False, False]
     assert not router.put(servers[0])
-    router.failed(servers[0])
+    router.failed(servers[0], now=0.0)
     assert [server.node for server in router.servers("DC2")] == ["b", "c", "a"]
     router.put(make_server("b.dc2", alive=False))
     assert [server.node for server in router.servers("dc2")] == ["c", "a", "b"]
+
+
+def order(router: Router, *, now: float = 0.0, **far: float) -> list[str]:
+    """Nodes of dc2 in the order to try; seconds to each, where they are known."""
+    found = router.in_order(
+        "dc2", now=now, far=lambda name: far.get(name.partition(".")[0], math.inf)
+    )
+    return [server.node for server in found]
+
+
+def three_servers() -> Router:
+    router = Router()
+    for name in ("a", "b", "c"):
+        router.put(make_server(f"{name}.dc2"))
+    return router
+
+
+def test_nearest_server_comes_first() -> None:
+    router = three_servers()
+    assert order(router) == ["a", "b", "c"]
+    assert order(router, a=0.3, b=0.1, c=0.2) == ["b", "c", "a"]
+    assert order(router, c=9.0) == ["c", "a", "b"]
+
+
+def test_servers_about_as_near_as_the_nearest_are_equal() -> None:
+    router = three_servers()
+    assert order(router, a=0.120, b=0.100, c=0.128) == ["a", "b", "c"]
+    assert order(router, a=0.002, b=0.0001, c=0.0004) == ["a", "b", "c"]
+    router.failed(make_server("a.dc2"), now=0.0)
+    assert order(router, now=1e3, a=0.1, b=0.1, c=0.1) == ["b", "c", "a"]
+
+
+def test_server_that_failed_cools_down_and_is_then_the_nearest_again() -> None:
+    router = three_servers()
+    nearest = make_server("a.dc2")
+    distances = {"a": 0.1, "b": 0.5, "c": 0.5}
+    router.failed(nearest, now=10.0)
+    router.failed(nearest, now=10.0)  # Two calls at the same time are one failure.
+    assert order(router, now=14.9, **distances) == ["b", "c", "a"]
+    assert order(router, now=15.0, **distances) == ["a", "b", "c"]
+    router.failed(nearest, now=15.0)
+    assert order(router, now=24.9, **distances) == ["b", "c", "a"]
+    router.answered(nearest)
+    assert order(router, now=24.9, **distances) == ["a", "b", "c"]
+
+
+def test_failed_member_is_tried_after_living_ones_and_before_those_that_cool_down() -> None:
+    router = three_servers()
+    router.put(make_server("a.dc2", alive=False))
+    router.failed(make_server("b.dc2"), now=0.0)
+    assert order(router, a=0.1, b=0.1, c=9.0) == ["c", "a", "b"]
+
+
+def test_server_that_came_back_has_cooled_down() -> None:
+    router = three_servers()
+    router.failed(make_server("a.dc2"), now=0.0)
+    router.put(make_server("a.dc2", alive=False))
+    router.put(make_server("a.dc2"))
+    assert order(router, a=0.1, b=0.9, c=0.9) == ["a", "b", "c"]
 
 
 def test_datacenter_goes_with_its_last_server() -> None:

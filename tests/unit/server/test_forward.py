@@ -1,5 +1,6 @@
 """Which servers of another datacenter are called, in which order, and what the caller is told."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -246,3 +247,19 @@ def test_a_datacenter_without_servers_is_explained_when_something_is_known_of_it
     with pytest.raises(NoPathToDatacenter) as failure:
         run_virtual(forwarder.call("dc2", *READ, str))
     assert str(failure.value) == "No path to datacenter: the gateway is down"
+
+
+def test_nearest_server_is_called_and_a_dead_one_costs_no_caller_an_error() -> None:
+    """Three servers, the nearest is dead: callers are answered, and it cools down."""
+    caller = FakeCaller(dial_failed(), *["done"] * 3, dial_failed(), "done")
+    distances = {"a.dc2": 0.3, "b.dc2": 0.1, "c.dc2": 0.2}
+
+    async def act() -> None:
+        forwarder = Forwarder(make_router("a", "b", "c"), caller, far=distances.__getitem__)
+        for method, request in (READ, WRITE, READ):
+            assert await forwarder.call("dc2", method, request, str) == "done"
+        await asyncio.sleep(5)
+        assert await forwarder.call("dc2", *WRITE, str) == "done"
+
+    run_virtual(act())
+    assert caller.called == ["b", "c", "c", "c", "b", "c"]
