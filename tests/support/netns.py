@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 GATEWAY_PORT = 8443
+SITE_SERVERS_MAX = 7
 _CLONE_NEWNET = 0x40000000
 _numbers = itertools.count()
 
@@ -61,31 +62,15 @@ class Response:
 
 
 @dataclass
-class Site:
-    """A datacenter's network: a namespace with the addresses of a server and of gateways."""
+class Namespace:
+    """A network namespace that sockets can be opened in."""
 
-    name: str
-    number: int
     namespace: str
-    private: str
     _entered: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         """A thread that lives in the namespace opens the sockets; others may use them."""
         self._entered = ThreadPoolExecutor(1, initializer=_enter, initargs=(self.namespace,))
-
-    @property
-    def server(self) -> str:
-        """Address of the datacenter's server; nothing outside can reach it."""
-        return f"{self.private}.0.10"
-
-    def gateway(self, index: int = 0) -> str:
-        """LAN address of a gateway."""
-        return f"{self.private}.0.{20 + index}"
-
-    def gateway_wan(self, index: int = 0) -> str:
-        """WAN address of a gateway; two are configured for every site."""
-        return f"198.51.100.{4 * (self.number - 1) + 1 + 64 * index}"
 
     def inside(self, call: Callable[[], T]) -> T:
         """Do something in the namespace."""
@@ -99,12 +84,49 @@ class Site:
         """Connect from inside the namespace."""
         return self.inside(lambda: socket.create_connection((host, port), timeout))
 
+    def close(self) -> None:
+        """Stop the thread inside."""
+        self._entered.shutdown()
+
+
+@dataclass
+class Site(Namespace):
+    """A datacenter's network: a namespace with the addresses of servers and of gateways."""
+
+    name: str
+    number: int
+    private: str
+
+    @property
+    def server(self) -> str:
+        """Address of the datacenter's first server; nothing outside can reach it."""
+        return self.server_address(0)
+
+    def server_address(self, index: int) -> str:
+        """Address of one of up to `SITE_SERVERS_MAX` servers."""
+        return f"{self.private}.0.{10 + index}"
+
+    def gateway(self, index: int = 0) -> str:
+        """LAN address of a gateway."""
+        return f"{self.private}.0.{20 + index}"
+
+    def gateway_wan(self, index: int = 0) -> str:
+        """WAN address of a gateway; two are configured for every site."""
+        return f"198.51.100.{4 * (self.number - 1) + 1 + 64 * index}"
+
     def request(
-        self, method: str, path: str, body: bytes | None = None, *, timeout: float = 15.0
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        timeout: float = 15.0,
+        server: int = 0,
     ) -> Response:
-        """Ask the site's server over HTTP."""
-        connection = http.client.HTTPConnection(self.server, 8500, timeout=timeout)
-        connection.sock = self.connect(self.server, 8500, timeout)
+        """Ask one of the site's servers over HTTP."""
+        host = self.server_address(server)
+        connection = http.client.HTTPConnection(host, 8500, timeout=timeout)
+        connection.sock = self.connect(host, 8500, timeout)
         try:
             connection.request(method, path, body)
             answer = connection.getresponse()
@@ -115,10 +137,6 @@ class Site:
     def get(self, path: str) -> Any:
         """GET and decode; fails on an error status."""
         return self.request("GET", path).json()
-
-    def close(self) -> None:
-        """Stop the thread inside."""
-        self._entered.shutdown()
 
 
 def _enter(namespace: str) -> None:
@@ -145,7 +163,7 @@ class Sites:
         self.transit = f"{self._prefix}t"
         self._create(count)
         self.sites = [
-            Site(f"dc{number}", number, f"{self._prefix}d{number}", self._private(number))
+            Site(f"{self._prefix}d{number}", f"dc{number}", number, self._private(number))
             for number in range(1, count + 1)
         ]
 
@@ -172,7 +190,8 @@ class Sites:
         inside = ("ip", "-n", namespace)
         run(*inside, "link", "set", "lo", "up")
         private = self._private(number)
-        for address in (f"{private}.0.10", *(f"{private}.0.{20 + i}" for i in range(4))):
+        servers = [f"{private}.0.{10 + index}" for index in range(SITE_SERVERS_MAX)]
+        for address in (*servers, *(f"{private}.0.{20 + i}" for i in range(4))):
             run(*inside, "addr", "add", f"{address}/32", "dev", "lo")
         for address in (f"198.51.100.{wan + 1}/30", f"198.51.100.{wan + 65}/32"):
             run(*inside, "addr", "add", address, "dev", here)
@@ -236,4 +255,56 @@ class Sites:
         for site in self.sites:
             site.close()
         for namespace in (*(site.namespace for site in self.sites), self.transit):
+            subprocess.run(["ip", "netns", "del", namespace], check=False, timeout=30)
+
+
+class Lan:
+    """One datacenter's machines: a namespace each, on one bridge. A context manager.
+
+    Args:
+        count: How many; their addresses are 10.77.0.1 and on.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._prefix = f"isth{os.getpid()}l{next(_numbers)}"
+        self._switch = f"{self._prefix}s"
+        run("ip", "netns", "add", self._switch)
+        switch = ("ip", "-n", self._switch)
+        run(*switch, "link", "add", "lan", "type", "bridge")
+        run(*switch, "link", "set", "lan", "up")
+        self.hosts = [self._attach(number) for number in range(1, count + 1)]
+
+    def _attach(self, number: int) -> Namespace:
+        namespace, switch = f"{self._prefix}h{number}", ("ip", "-n", self._switch)
+        run("ip", "netns", "add", namespace)
+        run(
+            *("ip", "link", "add", "eth0", "netns", namespace),
+            *("type", "veth", "peer", "name", f"port{number}", "netns", self._switch),
+        )
+        run(*switch, "link", "set", f"port{number}", "master", "lan", "up")
+        inside = ("ip", "-n", namespace)
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
+        run(*inside, "link", "set", "eth0", "up")
+        return Namespace(namespace)
+
+    def address(self, number: int) -> str:
+        """Of the host with a number, from 1 on."""
+        return f"10.77.0.{number}"
+
+    def cut(self, number: int) -> None:
+        """Pull a host's cable at the switch: its packets vanish, and nobody is told."""
+        run("ip", "-n", self._switch, "link", "set", f"port{number}", "nomaster")
+
+    def heal(self, number: int) -> None:
+        """Undo `cut`."""
+        run("ip", "-n", self._switch, "link", "set", f"port{number}", "master", "lan")
+
+    def __enter__(self) -> "Lan":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self.hosts:
+            host.close()
+        for namespace in (*(host.namespace for host in self.hosts), self._switch):
             subprocess.run(["ip", "netns", "del", namespace], check=False, timeout=30)
