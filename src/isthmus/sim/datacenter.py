@@ -124,6 +124,8 @@ class Datacenter:
         self._gateways_changed = gateways_changed
         self._servers: dict[str, LocalServer] = {}
         self._own: RouteTable | None = None
+        self._found: dict[str, Route | None] = {}
+        """What `_own` has for the servers that were asked for."""
 
     # Writes ---------------------------------------------------------------------------------------
 
@@ -140,12 +142,16 @@ class Datacenter:
     def add_server(self, node: str, machine: Machine) -> None:
         """A server is in the catalog: gateways let its name be dialled."""
         self._servers[node] = LocalServer(node, machine.address, SERVER_PORT)
-        self._own = None
+        self._forget_routes()
 
     def remove_server(self, node: str) -> None:
         """A server left for good."""
         self._servers.pop(node, None)
+        self._forget_routes()
+
+    def _forget_routes(self) -> None:
         self._own = None
+        self._found.clear()
 
     def register(self, gateway: Gateway) -> None:
         """A gateway says where it is, or what its check found, in the catalog."""
@@ -171,10 +177,12 @@ class Datacenter:
         Looked up in the production route table, of which only the part about `dc` is made.
         """
         if dc == self.name:
-            if self._own is None:
-                facts = self._facts(servers=tuple(self._servers.values()))
-                self._own = route_table(facts)
-            return _found(self._own, dc, node)
+            if node not in self._found:
+                if self._own is None:
+                    facts = self._facts(servers=tuple(self._servers.values()))
+                    self._own = route_table(facts)
+                self._found[node] = _found(self._own, dc, node)
+            return self._found[node]
         state = self.tables.state(dc)
         if state is None:
             return None

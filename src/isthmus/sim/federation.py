@@ -26,7 +26,7 @@ from isthmus.sim.member import Member as PoolMember
 from isthmus.sim.network import Machine
 from isthmus.sim.pool import Pool
 from isthmus.sim.scenario import Scenario
-from isthmus.sim.server import EPOCH, Monitor, Server
+from isthmus.sim.server import ALIVE, EPOCH, Monitor, Server
 from isthmus.sim.topology import Host, Role
 from isthmus.sim.ways import NoWay, Way, Ways
 from isthmus.sim.world import Process, ProcessState, World
@@ -105,6 +105,7 @@ class Federation:
             on_event=self._wan_event,
             on_join=self._join_finished,
         )
+        self._counted: tuple[tuple[Member, ...], int] = (), 0
         self._telling: set[str] = set()
         self._moves = 0
         self._ways = Ways(self.world.network, self.datacenters, self._processes.get, self._resolve)
@@ -231,6 +232,12 @@ class Federation:
     def machine_of(self, host: Host) -> Machine:
         """Machine of a host."""
         return self._machines[host]
+
+    def count_alive(self, members: tuple[Member, ...]) -> int:
+        """How many members are alive; counted once for all that look at the same ones."""
+        if members is not self._counted[0]:
+            self._counted = members, [member.status for member in members].count(ALIVE)
+        return self._counted[1]
 
     def primary_gateways(self) -> Sequence[str]:
         """What `primary_gateways` is configured to: a host name, as it is advised."""

@@ -393,10 +393,11 @@ class Invariants:
         """See `Monitor.gateways_changed`."""
         name = datacenter.name
         self._changed_at[name] = self._now
+        current = self._current(name)
         self._behind[name] = {
             other.name
             for other in self._federation.datacenters.values()
-            if not self._is_newest(other, name)
+            if not _is_newest(other.tables.state(name), current)
         }
         self._see_convergence(name)
 
@@ -405,19 +406,17 @@ class Invariants:
         if about not in self._federation.datacenters:
             return
         behind = self._behind.setdefault(about, set())
-        if self._is_newest(datacenter, about):
+        if _is_newest(state, self._current(about)):
             if datacenter.name in behind:
                 behind.discard(datacenter.name)
                 self._see_convergence(about)
         else:
             behind.add(datacenter.name)
 
-    def _is_newest(self, datacenter: Datacenter, about: str) -> bool:
-        state = datacenter.tables.state(about)
-        current = self._federation.datacenters[about].tables.gateways
-        return state is not None and state.is_same(
-            FederationState(datacenter=about, mesh_gateways=current or None)
-        )
+    def _current(self, about: str) -> FederationState:
+        """What a datacenter's newest state says."""
+        gateways = self._federation.datacenters[about].tables.gateways
+        return FederationState(datacenter=about, mesh_gateways=gateways or None)
 
     def _see_convergence(self, about: str) -> None:
         changed_at = self._changed_at.get(about)
@@ -439,6 +438,10 @@ class Invariants:
             if until == float("inf") and address not in held:
                 known[address] = self._now + RECENT
         known.update(dict.fromkeys(held, float("inf")))
+
+
+def _is_newest(state: FederationState | None, current: FederationState) -> bool:
+    return state is not None and state.is_same(current)
 
 
 def _addresses(state: FederationState | None, *, wan: bool) -> Iterable[str]:

@@ -127,9 +127,10 @@ class Link:
         model: What it does.
         cut: Whether nothing gets through.
         plain: Whether a packet's fate is one draw: no queue, no duplicates, nothing held back.
+        typical: Median latency in seconds, what is added to it included.
     """
 
-    __slots__ = ("_free_at", "_quantiles", "_random", "_scale", "cut", "model", "plain")
+    __slots__ = ("_free_at", "_quantiles", "_random", "_scale", "cut", "model", "plain", "typical")
 
     def __init__(self, model: LinkModel, random: Callable[[], float]) -> None:
         self._random = random
@@ -141,6 +142,7 @@ class Link:
         """Behave like `model` from now on; what is under way arrives as it would have."""
         self.model = model
         self.plain = not (model.duplication or model.reordering or model.bandwidth)
+        self.typical = model.median + model.extra
         self._quantiles = model.quantiles()
         steps = len(self._quantiles) - 1
         self._scale = steps / (1 - model.loss) if model.loss < 1 else 0.0
@@ -326,8 +328,7 @@ class Network:
 
     def latency(self, source: Machine, target: Machine) -> float:
         """Median seconds from one machine to another."""
-        model = self.link(source, target).model
-        return model.median + model.extra
+        return self.link(source, target).typical
 
     def uniform(self, group: str) -> Link | None:
         """The link between any two machines of a group, if there is one and it is plain."""

@@ -143,6 +143,9 @@ class Surroundings(Protocol):
     def machine_of(self, host: Host) -> Machine:
         """Machine of a server."""
 
+    def count_alive(self, members: tuple[Member, ...]) -> int:
+        """How many of a pool's members are alive, as one of them sees it."""
+
 
 class _Posted(Message):
     """Something to be done by a server; waits while its process stands still."""
@@ -260,8 +263,7 @@ class Server(Actor):
         """WAN members that we take to be alive, ourselves included."""
         members = self.wan.serf.members()
         if members is not self._counted[0]:
-            count = sum(member.status is ALIVE for member in members)
-            self._counted = members, count
+            self._counted = members, self._around.count_alive(members)
         return self._counted[1]
 
     def known_dcs(self) -> set[str]:
@@ -495,9 +497,8 @@ class Server(Actor):
         """Servers of a datacenter; from the first question on the router keeps them."""
         if dc not in self._called:
             self._called.add(dc)
-            for member in self.wan.serf.members():
-                if member.tags.get("dc") == dc:
-                    self._route(member)
+            for member in self._in_wan(dc):
+                self._route(member)
         return self.router.servers(dc)
 
     def _route(self, member: Member) -> None:
@@ -591,16 +592,15 @@ class Server(Actor):
     def _flood_now(self) -> None:
         """Bring our datacenter's servers into the WAN pool."""
         lan = self.lan.serf.members()
-        for address in missing_in_wan(
-            lan, self._own_in_wan(), own_name=self.host.node, dc=self.host.dc
-        ):
+        own = self._in_wan(self.host.dc)
+        for address in missing_in_wan(lan, own, own_name=self.host.node, dc=self.host.dc):
             name, _, place = address.partition("/")
             self._join(self.wan, [JoinTarget(name, split_host_port(place))])
 
-    def _own_in_wan(self) -> list[Member]:
-        """WAN members of our own datacenter: all that flooding looks at."""
+    def _in_wan(self, dc: str) -> list[Member]:
+        """WAN members of one datacenter, without a look at all the others."""
         wan = self.wan.serf
-        names = [host.name for host in self._around.servers_of(self.host.dc)]
+        names = [host.name for host in self._around.servers_of(dc)]
         return [member for name in names if (member := wan.member(name)) is not None]
 
     # Locator --------------------------------------------------------------------------------------

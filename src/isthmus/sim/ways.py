@@ -4,8 +4,9 @@ A dial's fate is decided when it begins: which hop refuses, hangs, or leads on. 
 the hops' median latencies, so that dials cost no chance and few events.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from isthmus.mesh.routes import Endpoint, RouteKind
@@ -19,6 +20,8 @@ HANDSHAKE_TRIPS: Final = 2
 """Round trips of TCP and TLS 1.3 until both sides may send."""
 HOPS_MAX: Final = 4
 """Gateways on one way; production ways have two."""
+_REMOTE: Final = RouteKind.REMOTE_SERVERS  # Looking a name up in an enumeration takes long.
+_RUNNING: Final = ProcessState.RUNNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +126,7 @@ class Ways:
             now: World's time.
         """
         waited, tried, texts, hangs = 0.0, list[str](), list[str](), False
-        places = [
-            (address, place)
-            for address in candidates
-            for place in self._resolve(address) or (address,)
-        ]
-        for address, place in places[:CANDIDATES_MAX]:
+        for address, place in islice(self._places(candidates), CANDIDATES_MAX):
             found = self._through(source, place, dc, node, now=now, hops=1)
             if isinstance(found, _Leg):
                 return Way(
@@ -144,45 +142,54 @@ class Ways:
             waited += min(found.seconds, STAGGER)
         return NoWay(tuple(tried), waited, "; ".join(texts) or "no gateway is known", hangs)
 
+    def _places(self, candidates: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Candidates, and what each stands for now."""
+        for address in candidates:
+            for place in self._resolve(address) or (address,):
+                yield address, place
+
     def _through(
         self, source: Machine, address: str, dc: str, node: str, *, now: float, hops: int
     ) -> _Leg | _Stop:
         """Connect to a gateway and let it lead on."""
-        gateway = self._outside.get(address) or self._inside.get(address)
-        if gateway is None or not self._may_dial(source, address, gateway):
+        gateway = self._listener(source, address)
+        if gateway is None:
             return _Stop(STAGGER, "no such host answers", hangs=True)
-        entered = self._connect(source, gateway.machine, gateway.process)
+        machine = gateway.process.machine
+        entered = self._connect(source, machine, gateway.process)
         if isinstance(entered, _Stop):
             return entered
-        route = self._datacenters[gateway.host.dc].route(dc, node)
+        host = gateway.host
+        route = self._datacenters[host.dc].route(dc, node)
         if route is None or hops >= HOPS_MAX:
-            return _Stop(entered, f"gateway {gateway.host.name} closed: no route to {dc}")
-        waited, text, hangs = entered, f"gateway {gateway.host.name} has nobody to dial", False
+            return _Stop(entered, f"gateway {host.name} closed: no route to {dc}")
+        waited, stop = entered, None
+        remote = route.kind is _REMOTE
         for endpoint in gateway.order(route.endpoints, now=now):
-            if route.kind is RouteKind.REMOTE_SERVERS:
-                further = self._through(
-                    gateway.machine, str(endpoint), dc, node, now=now, hops=hops + 1
-                )
-            else:
-                further = self._server(gateway, endpoint)
+            further = (
+                self._through(machine, str(endpoint), dc, node, now=now, hops=hops + 1)
+                if remote
+                else self._server(machine, endpoint)
+            )
             if isinstance(further, _Leg):
                 gateway.health.worked(endpoint, seconds=further.seconds)
                 return _Leg(
-                    (gateway.machine, *further.path),
+                    (machine, *further.path),
                     (gateway, *further.gateways),
                     waited + further.seconds,
                 )
             gateway.health.failed(endpoint, now=now)
             waited += min(further.seconds, CONFIG.stagger)
-            text, hangs = further.text, hangs or further.hangs
-        return _Stop(waited, text, hangs)
+            hangs = further.hangs or (stop is not None and stop.hangs)
+            stop = _Stop(waited, further.text, hangs)
+        return stop or _Stop(waited, f"gateway {host.name} has nobody to dial")
 
-    def _server(self, gateway: Gateway, endpoint: Endpoint) -> _Leg | _Stop:
-        """Connect to a server of the gateway's own datacenter."""
+    def _server(self, source: Machine, endpoint: Endpoint) -> _Leg | _Stop:
+        """Connect from a gateway to a server of its own datacenter."""
         process = self._server_at(endpoint.host)
         if process is None:
             return _Stop(STAGGER, f"no such host answers: {endpoint}", hangs=True)
-        reached = self._connect(gateway.machine, process.machine, process)
+        reached = self._connect(source, process.machine, process)
         if isinstance(reached, _Stop):
             return reached
         return _Leg((process.machine,), (), reached)
@@ -190,16 +197,25 @@ class Ways:
     def _connect(self, source: Machine, target: Machine, process: Process) -> float | _Stop:
         """Seconds of a handshake between two machines, or why there is none."""
         there, back = self._network.link(source, target), self._network.link(target, source)
-        if there.cut or back.cut or process.state is ProcessState.SILENT:
+        state = process.state
+        if there.cut or back.cut or state is ProcessState.SILENT:
             return _Stop(STAGGER, f"no answer from {target.name}", hangs=True)
-        trip = sum(link.model.median + link.model.extra for link in (there, back))
-        if process.state is ProcessState.CRASHED:
+        trip = there.typical + back.typical
+        if state is _RUNNING:
+            return HANDSHAKE_TRIPS * trip
+        if state is ProcessState.CRASHED:
             return _Stop(trip, f"connection refused by {target.name}")
-        if process.state is ProcessState.PAUSED:
-            return _Stop(STAGGER, f"{target.name} accepts and hangs", hangs=True)
-        return HANDSHAKE_TRIPS * trip
+        return _Stop(STAGGER, f"{target.name} accepts and hangs", hangs=True)
 
-    def _may_dial(self, source: Machine, address: str, gateway: Gateway) -> bool:
-        """Inside addresses lead nowhere from another datacenter, nor the other way round."""
-        inside = source.group == gateway.machine.group
-        return (self._inside if inside else self._outside).get(address) is gateway
+    def _listener(self, source: Machine, address: str) -> Gateway | None:
+        """Who listens at an address, seen from a machine.
+
+        Inside addresses lead nowhere from another datacenter, nor the other way round.
+        """
+        gateway = self._inside.get(address)
+        if gateway is not None:
+            return gateway if gateway.process.machine.group == source.group else None
+        gateway = self._outside.get(address)
+        if gateway is None or gateway.process.machine.group == source.group:
+            return None
+        return gateway
