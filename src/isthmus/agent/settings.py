@@ -12,10 +12,12 @@ from isthmus.gossip.config import GossipConfig
 from isthmus.http.server import HttpConfig
 from isthmus.model.operator import AutopilotConfig
 from isthmus.net.tls import TlsConfig
+from isthmus.server.snapshot import SnapshotConfig
 from isthmus.store.engine import Engine
 from isthmus.units import Duration
 
 _STORE_FOLDER = "store"
+_SNAPSHOT_FOLDER = "snapshots"
 
 
 def tls_config(config: AgentConfig) -> TlsConfig:
@@ -36,6 +38,14 @@ def tls_config(config: AgentConfig) -> TlsConfig:
         node_name=config.node_name,
         dc=config.datacenter,
         domain=config.domain,
+    )
+
+
+def snapshot_config(config: AgentConfig) -> SnapshotConfig:
+    """Where snapshots are kept while they come and go."""
+    return SnapshotConfig(
+        directory=None if config.data_dir is None else config.data_dir / _SNAPSHOT_FOLDER,
+        size_max=config.storage.snapshot_size_max,
     )
 
 

@@ -166,6 +166,7 @@ _STORAGE: Final = (
     _key("storage.etcd.client_port", PORT, "storage.client_port", "Where it listens for us, on 127.0.0.1."),
     _key("storage.etcd.heartbeat_interval", DURATION, "storage.heartbeat_interval", "Between two signs of life of its leader; one round trip between the servers is right.", positive=True),
     _key("storage.etcd.election_timeout", DURATION, "storage.election_timeout", "Without a sign of life for so long another leads; at least 5 heartbeats.", positive=True),
+    _key("storage.snapshot_size_max", INT, "storage.snapshot_size_max", "Largest snapshot, in bytes, that is taken in to be restored or imported.", positive=True),
     _key("storage.etcd.quota_bytes", INT, "storage.quota_bytes", "How large its database may get.", positive=True),
 )
 _AUTOPILOT: Final = (

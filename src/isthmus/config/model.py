@@ -141,6 +141,7 @@ class StorageConfig:
         client_port: Its port for us.
         heartbeat_interval, election_timeout: Its pace.
         quota_bytes: How large its database may get.
+        snapshot_size_max: Largest snapshot that is taken in.
     """
 
     engine: str = "auto"
@@ -160,6 +161,7 @@ class StorageConfig:
     heartbeat_interval: float = 0.1
     election_timeout: float = 1.0
     quota_bytes: int = 8 * 1024**3
+    snapshot_size_max: int = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
