@@ -9,7 +9,7 @@ import pytest
 
 from isthmus.agent.tables import Known, RemoteTables
 from isthmus.errors import RemoteError, Unavailable
-from isthmus.model.catalog import NodeService, RegisterRequest, ConnectProxyConfig
+from isthmus.model.catalog import ConnectProxyConfig, NodeService, RegisterRequest
 from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
 from isthmus.model.record import Record
 from isthmus.server.server import Server
