@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from isthmus.cli.command import CommandFailed
@@ -23,6 +23,8 @@ from isthmus.errors import IsthmusError
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8500"
 TIMEOUT: Final = 75.0
 """Seconds an answer may take; a server may hold a call for its leader."""
+UPLOAD_TIMEOUT: Final = 3600.0
+"""Seconds that the answer to a long body may take, such as the restore of a large snapshot."""
 CONNECT_TIMEOUT: Final = 10.0
 BODY_SIZE_MAX: Final = 256 * 1024 * 1024
 """Longest answer that is read."""
@@ -56,6 +58,8 @@ QUERY_FLAGS: Final = (
 )
 """Flags of commands whose answers come from servers."""
 
+_PIECE_SIZE: Final = 256 * 1024
+_TEXT_SIZE_MAX: Final = 64 * 1024
 _UNIX: Final = "unix://"
 J = TypeVar("J", list[Any], dict[str, Any])
 
@@ -263,13 +267,9 @@ class AgentClient:
         Raises:
             RequestFailed: The agent was not reached, or answered with another status.
         """
-        parameters = {**self._query, **(query or {})}
-        target = self.endpoint.prefix + path
-        if parameters:
-            target += "?" + urlencode(parameters, doseq=True)
-        connection = _Connection(self.endpoint, self._tls, self._server_name, TIMEOUT)
+        connection = self._connect()
         try:
-            connection.request(method, target, body=body, headers=self._headers)
+            connection.request(method, self._target(path, query), body=body, headers=self._headers)
             answer = connection.getresponse()
             data = answer.read(self._body_size_max + 1)
         except (OSError, http.client.HTTPException) as error:
@@ -279,9 +279,70 @@ class AgentClient:
         if len(data) > self._body_size_max:
             raise RequestFailed(f"the answer is longer than {self._body_size_max} bytes")
         if answer.status not in {200, 404}:
-            text = data.decode(errors="replace").strip()
-            raise RequestFailed(f"Unexpected response code: {answer.status} ({text})")
+            raise _unexpected(answer.status, data)
         return answer.status, data
+
+    def download(self, path: str, out: BinaryIO, query: Mapping[str, Any] | None = None) -> None:
+        """GET something that is too long for memory.
+
+        Args:
+            path: Path of the request.
+            out: Gets the body.
+            query: Parameters.
+
+        Raises:
+            RequestFailed: No whole answer, or another status than 200.
+        """
+        connection = self._connect()
+        try:
+            connection.request("GET", self._target(path, query), headers=self._headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise _unexpected(answer.status, answer.read(_TEXT_SIZE_MAX))
+            while piece := answer.read(_PIECE_SIZE):
+                out.write(piece)
+            if answer.length:
+                raise RequestFailed(f"{self.endpoint} broke off, {answer.length} bytes are missing")
+        except (OSError, http.client.HTTPException) as error:
+            raise RequestFailed(self._unreachable(error)) from error
+        finally:
+            connection.close()
+
+    def upload(
+        self, path: str, source: BinaryIO, size: int, query: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """PUT something that is too long for memory; returns the answer's body.
+
+        Args:
+            path: Path of the request.
+            source: Where the body is read from.
+            size: Bytes of it.
+            query: Parameters.
+
+        Raises:
+            RequestFailed: No answer, or another status than 200.
+        """
+        connection = self._connect(UPLOAD_TIMEOUT)
+        headers = {**self._headers, "Content-Length": str(size)}
+        try:
+            connection.request("PUT", self._target(path, query), body=source, headers=headers)
+            answer = connection.getresponse()
+            data = answer.read(self._body_size_max)
+        except (OSError, http.client.HTTPException) as error:
+            raise RequestFailed(self._unreachable(error)) from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise _unexpected(answer.status, data)
+        return data
+
+    def _target(self, path: str, query: Mapping[str, Any] | None) -> str:
+        parameters = {**self._query, **(query or {})}
+        target = self.endpoint.prefix + path
+        return f"{target}?{urlencode(parameters, doseq=True)}" if parameters else target
+
+    def _connect(self, timeout: float = TIMEOUT) -> "_Connection":
+        return _Connection(self.endpoint, self._tls, self._server_name, timeout)
 
     def change(
         self,
@@ -297,8 +358,7 @@ class AgentClient:
         """
         status, data = self.request(method, path, query, body)
         if status != 200:
-            text = data.decode(errors="replace").strip()
-            raise RequestFailed(f"Unexpected response code: {status} ({text})")
+            raise _unexpected(status, data)
         return data
 
     def _unreachable(self, error: Exception) -> str:
@@ -321,6 +381,11 @@ class AgentClient:
             "Start one with: isthmus agent -dev\n"
             "or say where it is with -http-addr or CONSUL_HTTP_ADDR."
         )
+
+
+def _unexpected(status: int, body: bytes) -> RequestFailed:
+    text = body.decode(errors="replace").strip()
+    return RequestFailed(f"Unexpected response code: {status} ({text})")
 
 
 @contextmanager

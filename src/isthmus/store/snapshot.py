@@ -337,31 +337,3 @@ def load_snapshot(source: Readable) -> tuple[SnapshotMeta, Store]:
         except (Corrupt, UnicodeError, AttributeError, TypeError) as error:
             raise UnreadableSnapshot(f"the snapshot's rows of {table}: {error}") from error
     return reader.meta, store
-
-
-@dataclass(frozen=True, slots=True)
-class TableSize:
-    """How much of a snapshot one table is.
-
-    Attributes:
-        rows: Number of rows.
-        size: Bytes of them, before compression.
-    """
-
-    rows: int
-    size: int
-
-
-def inspect_snapshot(source: Readable) -> tuple[SnapshotMeta, dict[str, TableSize]]:
-    """Read a whole snapshot, verify it, and say what is in it.
-
-    Raises:
-        UnreadableSnapshot: It cannot be read.
-    """
-    reader = SnapshotReader(source)
-    rows: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    for table, data in reader.rows():
-        rows[table] = rows.get(table, 0) + 1
-        sizes[table] = sizes.get(table, 0) + len(data)
-    return reader.meta, {table: TableSize(rows[table], sizes[table]) for table in rows}

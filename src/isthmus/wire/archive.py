@@ -235,7 +235,8 @@ class _Inflated:
         try:
             ready = self._unzip.decompress(packed, PIECE_SIZE)
         except zlib.error as error:
-            raise UnreadableSnapshot(f"failed to decompress snapshot: gzip: {error}") from error
+            reason = "invalid header" if "incorrect header" in str(error) else str(error)
+            raise UnreadableSnapshot(f"failed to decompress snapshot: gzip: {reason}") from error
         self._packed = self._unzip.unused_data or self._unzip.unconsumed_tail
         return ready
 
