@@ -141,6 +141,17 @@ def make_storage(
     return etcd.ManagedStorage(config, platform, node_id=node_id, caller=caller, lan=lan, rng=rng)
 
 
+def departed(members: tuple[Member, ...], *, dc: str) -> set[str]:
+    """Ids of servers of our datacenter that left, and did not come back."""
+    return {
+        member.tags.get("id", "")
+        for member in members
+        if member.tags.get("role") == "consul"
+        and member.tags.get("dc") == dc
+        and member.status is MemberStatus.LEFT
+    }
+
+
 def presence(members: tuple[Member, ...], *, dc: str) -> dict[str, bool]:
     """Servers of our datacenter by id: whether each is alive; who left is missing."""
     return {

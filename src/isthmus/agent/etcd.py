@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from isthmus.agent.engines import FOLDER, ServerStorage, other_servers, presence
+from isthmus.agent.engines import FOLDER, ServerStorage, departed, other_servers, presence
 from isthmus.agent.platform import Platform
 from isthmus.agent.storage import StorageKeeper, StorageKeeperConfig
 from isthmus.config.model import AgentConfig
@@ -38,6 +38,8 @@ from isthmus.store.engine import Limits
 
 logger = logging.getLogger(__name__)
 
+LEASE_TIME: Final = 5.0
+"""Seconds after which a leader is replaced whose etcd goes on leading without it."""
 CARE_INTERVAL: Final = 1.0
 """Seconds between two rounds of the leader's care for the cluster's members."""
 DEAD_TIME: Final = 30.0
@@ -114,6 +116,7 @@ class ManagedStorage(ServerStorage):
             cluster=_new_uuid(platform),
             wall=platform.wall,
             limits=Limits(OPERATIONS_MAX, REQUEST_SIZE_MAX),
+            lease_time=LEASE_TIME,
         )
         super().__init__(config, engine, self._members, node_id=node_id, lan=lan)
 
@@ -169,6 +172,7 @@ class ManagedStorage(ServerStorage):
         keeper = ClusterKeeper(
             self.cluster,
             presence=lambda: presence(self._lan(), dc=self._config.datacenter),
+            left=lambda: departed(self._lan(), dc=self._config.datacenter),
             dead_after=lambda: DEAD_TIME,
             cleanup=lambda: server.store.autopilot.get().cleanup_dead_servers,
             quorum_min=lambda: server.store.autopilot.get().min_quorum,

@@ -347,6 +347,9 @@ class EtcdEngine:
         self._see_leader(value, fence)
         stored = answer.responses[1].response_range.kvs[0]
         self._index_revision = stored.mod_revision
+        index, batch_id, _, generation = msgpack.unpackb(stored.value)
+        # Commits that we have not been told of are behind us all the same.
+        self._head = Head(index, stored.mod_revision, batch_id, generation, self._head.cluster)
         lead = Lead(epoch=epoch, fence=fence)
         self._lease = lease.ID
         self._renewed_at = asyncio.get_running_loop().time()
@@ -395,42 +398,76 @@ class EtcdEngine:
             success=[*changes, put(self._root + INDEX_KEY, _packed(index))],
             failure=[get(self._root + LEADER_KEY), get(self._root + INDEX_KEY)],
         )
-        answer = await self._send_commit(request)
+        answer, again = await self._send_commit(request)
         revision = answer.header.revision
         if not answer.succeeded:
-            stored = answer.responses[1].response_range.kvs
-            if not stored or msgpack.unpackb(stored[0].value)[1] != batch.id:
+            holder, stored = (reply.response_range.kvs for reply in answer.responses)
+            found = await self._find_batch(batch, stored, holder if again else ())
+            if found is None:
                 raise Fenced(
                     "another server has taken over the storage, or committed", operation="commit"
                 )
-            revision = int(stored[0].mod_revision)  # An earlier send of it was the commit.
+            revision = found  # An earlier send of it was the commit.
         self._index_revision = self._scan_revision = revision
         self._redo = []
         self._renewed_at = asyncio.get_running_loop().time()
         self._head = Head(batch.index, revision, batch.id, generation, self._head.cluster)
         return self._head
 
-    async def _send_commit(self, request: Any) -> Any:
+    async def _find_batch(self, batch: Batch, stored: Any, holder: Any) -> int | None:
+        """The revision at which a batch is in, None if it is not.
+
+        Args:
+            batch: It was refused now.
+            stored: The index key, as it is.
+            holder: The leader key, as it is; empty if the batch was sent only once.
+
+        Raises:
+            OutcomeUnknown: An earlier send of it may be in, below what others have committed.
+        """
+        for _ in range(2):
+            if not stored or stored[0].mod_revision == self._index_revision:
+                return None
+            if msgpack.unpackb(stored[0].value)[1] == batch.id:
+                return int(stored[0].mod_revision)
+            if not holder:
+                return None
+            # Ours can only be in from before who leads now claimed.
+            request = MESSAGES["RangeRequest"](
+                key=self._root + INDEX_KEY, revision=holder[0].mod_revision
+            )
+            try:
+                stored = (await self._call("Range", request, "commit")).kvs
+            except (EngineUnavailable, Compacted) as error:
+                raise _unknown(f"could not find out whether a commit is in: {error}") from error
+        raise _unknown("several servers have led since a commit was sent")
+
+    async def _send_commit(self, request: Any) -> tuple[Any, bool]:
+        """The answer to a transaction; and whether it may have been carried out before that."""
         self._check("commit")
         clock = asyncio.get_running_loop()
         deadline, doubtful = clock.time() + COMMIT_TIME_MAX, False
         while True:
             try:
-                return await self.client.call(
+                answer = await self.client.call(
                     "Txn", request, timeout=max(0.1, deadline - clock.time())
                 )
             except CallFailed as error:
                 known = translated(error, "commit")
-                if not isinstance(known, EngineUnavailable):
-                    raise known from error
-                doubtful |= error.sent and not any(t in error.details for t in _SURELY_NOT_IN)
-                if clock.time() >= deadline:
+                refused = not isinstance(known, EngineUnavailable)
+                doubtful |= (
+                    error.sent
+                    and not refused
+                    and not any(text in error.details for text in _SURELY_NOT_IN)
+                )
+                if refused or clock.time() >= deadline:
                     if doubtful:
-                        raise OutcomeUnknown(
-                            f"no answer to a commit within {COMMIT_TIME_MAX:g} s: {error}",
-                            operation="commit",
+                        raise _unknown(
+                            f"no answer to a commit within {COMMIT_TIME_MAX:g} s: {error}"
                         ) from error
                     raise known from error
+            else:
+                return answer, doubtful
             await asyncio.sleep(_RETRY_INTERVAL)
 
     async def confirm(self, lead: Lead) -> None:
@@ -574,7 +611,7 @@ class EtcdEngine:
         request = MESSAGES["TxnRequest"](
             compare=[compare_revision(self._root + LEADER_KEY, lead.fence)], success=changes
         )
-        answer = await self._send_commit(request)
+        answer, _ = await self._send_commit(request)
         if not answer.succeeded:
             raise Fenced("another server has taken over the storage", operation="commit")
         self._scan_revision = answer.header.revision
@@ -684,6 +721,10 @@ class _Pending:
             if key not in self._puts and not any(record.hides(key) for record in self._redo)
         ]
         yield from sorted([*kept, *((key, self._puts[key]) for key in new)])
+
+
+def _unknown(text: str) -> OutcomeUnknown:
+    return OutcomeUnknown(text, operation="commit")
 
 
 def _end_of(prefix: bytes) -> bytes:

@@ -6,6 +6,7 @@ Source: the public field numbers of etcd's v3 API.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -269,7 +270,6 @@ class EtcdClient:
                 failure = error
                 if error.sent or error.status != "UNAVAILABLE":
                     break
-                await self._move_on()
         assert failure is not None
         raise failure
 
@@ -284,24 +284,30 @@ class EtcdClient:
                     request, timeout=timeout, metadata=self._metadata()
                 )
             raise CallFailed(method, error.code().name, error.details() or "", sent=True) from error
+        except asyncio.CancelledError as error:
+            raise _ended(method) from error
 
     async def _connect(self) -> None:
-        """Be connected to the current endpoint.
+        """Be connected to the current endpoint; without an answer the next one becomes it.
 
         Raises:
             CallFailed: It does not answer; nothing was sent.
         """
         if self._channel is None:
             self._open_channel()
-        assert self._channel is not None
-        if self._channel.get_state() is grpc.ChannelConnectivity.READY:
+        channel = self._channel
+        assert channel is not None
+        if channel.get_state() is grpc.ChannelConnectivity.READY:
             return
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._channel.channel_ready()
-        except TimeoutError:
+                await channel.channel_ready()
+        except (TimeoutError, grpc.aio.UsageError):  # The latter: another caller gave it up.
+            endpoint = self.endpoint
+            if self._channel is channel:
+                await self._move_on()
             raise CallFailed(
-                "connect", "UNAVAILABLE", f"{self.endpoint} does not answer", sent=False
+                "connect", "UNAVAILABLE", f"{endpoint} does not answer", sent=False
             ) from None
         if self._access.username and not self._token:
             await self._authenticate()
@@ -349,9 +355,12 @@ class EtcdClient:
         return (("token", self._token),) if self._token else ()
 
     async def _move_on(self) -> None:
-        """Use the next endpoint from now on."""
-        await self.close()
+        """Use the next endpoint from now on, with the certificates that we have by then."""
         self.endpoint = next(self._order)
+        if self._credentials is not None:
+            with contextlib.suppress(EngineUnavailable):
+                self._credentials = self._access.credentials()
+        await self.close()
 
     async def keep_alive(self, lease: int) -> int:
         """Renew a lease; its remaining seconds, 0 when it is gone.
@@ -378,6 +387,8 @@ class EtcdClient:
             raise CallFailed(
                 "LeaseKeepAlive", error.code().name, error.details() or "", sent=True
             ) from error
+        except asyncio.CancelledError as error:
+            raise _ended("LeaseKeepAlive") from error
         finally:
             call.cancel()
         return 0
@@ -409,6 +420,8 @@ class EtcdClient:
             ) from error
         except asyncio.InvalidStateError as error:
             raise CallFailed("Watch", "UNAVAILABLE", str(error), sent=True) from error
+        except asyncio.CancelledError as error:
+            raise _ended("Watch") from error
         finally:
             call.cancel()
 
@@ -418,6 +431,18 @@ class EtcdClient:
         self._methods = {}
         if channel is not None:
             await channel.close()
+
+
+def _ended(method: str) -> BaseException:
+    """What the end of a call means that gRPC calls cancelled.
+
+    It says so to whoever is cancelled, and also to all calls of a channel that is closed: those
+    callers are to go on.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return CallFailed(method, "UNAVAILABLE", "the connection was given up", sent=True)
 
 
 def translated(error: CallFailed, operation: str) -> EngineError:

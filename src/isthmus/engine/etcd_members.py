@@ -5,7 +5,7 @@ Source: design of storage, §7 "managed etcd", §10 "Later" and "Upkeep".
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -32,6 +32,8 @@ BACKSTOP_MAX: Final = 2.0
 DEFRAGMENT_SIZE_MIN: Final = 512 * 1024 * 1024
 DEFRAGMENT_RATIO: Final = 2.0
 DEFRAGMENT_TIMEOUT: Final = 120.0
+UNSTARTED_TIME: Final = 60.0
+"""Seconds that a server may take from being let in to its first start."""
 QUIET_AFTER_JOIN: Final = 600.0
 """Seconds after a member joined in which nothing is defragmented: old releases then corrupt."""
 
@@ -253,7 +255,9 @@ class ClusterKeeper:
     Args:
         cluster: Our member, which must lead.
         presence: Which servers of the datacenter the LAN pool knows, by server id: True alive,
-            False failed. One that is missing has left.
+            False failed. One that is missing may be on its way: we may have begun just now
+            ourselves. It counts as failed.
+        left: Servers that said that they go for good, or that an operator made leave.
         dead_after: Seconds that a failed server stays a member.
         cleanup: Whether dead servers are removed at all.
         quorum_min: None is removed below so many.
@@ -264,13 +268,15 @@ class ClusterKeeper:
         cluster: EtcdCluster,
         *,
         presence: Callable[[], Mapping[str, bool]],
+        left: Callable[[], Collection[str]],
         dead_after: Callable[[], float],
         cleanup: Callable[[], bool],
         quorum_min: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._cluster, self._presence = cluster, presence
+        self._cluster, self._presence, self._left = cluster, presence, left
         self._dead_after, self._cleanup, self._quorum_min = dead_after, cleanup, quorum_min
         self._dead_since: dict[str, float] = {}
+        self._unstarted_since: dict[int, float] = {}
         self._joined_at = 0.0
         self._count = 0
 
@@ -286,6 +292,7 @@ class ClusterKeeper:
         for member in members:
             if member.is_learner and member.name:
                 await self._promote(member)
+        await self._remove_unstarted(members, now=now)
         await self._remove_dead(members, now=now)
         status = await self._cluster.status()
         if any("NOSPACE" in alarm for alarm in status.alarms):
@@ -310,9 +317,21 @@ class ClusterKeeper:
         else:
             logger.info("storage member %s votes from now on", member.name)
 
+    async def _remove_unstarted(self, members: tuple[Member, ...], *, now: float) -> None:
+        """Remove learners that never came: while there is one, nobody else can join."""
+        self._unstarted_since = {
+            member.number: self._unstarted_since.get(member.number, now)
+            for member in members
+            if member.is_learner and not member.name
+        }
+        for number, since in self._unstarted_since.items():
+            if now - since > UNSTARTED_TIME:
+                logger.warning("removing a storage member that was to join and never started")
+                await self._cluster.remove(number)
+
     async def _remove_dead(self, members: tuple[Member, ...], *, now: float) -> None:
         """Remove one server that is gone, if those that remain keep their majority."""
-        presence = self._presence()
+        presence, left = self._presence(), self._left()
         alive = {name for name, is_alive in presence.items() if is_alive}
         self._dead_since = {
             member.name: self._dead_since.get(member.name, now)
@@ -325,7 +344,7 @@ class ClusterKeeper:
             since = self._dead_since.get(member.name)
             if since is None:
                 continue
-            has_left = member.name not in presence
+            has_left = member.name in left
             waited = now - since > (_LEFT_TIME if has_left else self._dead_after())
             if not waited or not (has_left or self._cleanup()):
                 continue
@@ -349,4 +368,4 @@ class ClusterKeeper:
 
 
 _LEFT_TIME: Final = 3.0
-"""Seconds that a server must be missing in the LAN pool: we may know nobody yet ourselves."""
+"""Seconds that a server that left stays a member: it may just be restarted."""

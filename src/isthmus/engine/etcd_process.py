@@ -282,21 +282,8 @@ class EtcdProcess:
         wait = RESTART_MIN
         while True:
             started = clock.time()
-            self._last_words = ""
-            self._process = process = await asyncio.create_subprocess_exec(
-                *self.command(formation, alone=alone),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=PIPE,
-                limit=_LINE_SIZE_MAX,
-                env=_ENVIRONMENT,
-            )
-            self._pid_file.write_text(f"{process.pid}\n")
+            code = await self._run_once(formation, alone=alone)
             alone = False
-            assert process.stderr is not None
-            await self._forward_log(process.stderr)
-            code = await process.wait()
-            self._process = None
             if self._stopping:
                 return
             if self._was_removed:
@@ -313,6 +300,32 @@ class EtcdProcess:
             )
             await asyncio.sleep(wait)
             wait = min(RESTART_MAX, 2 * wait)
+
+    async def _run_once(self, formation: Formation, *, alone: bool) -> int | None:
+        """Run it until it ends; its exit code, None when it could not even be started."""
+        self._last_words = ""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.command(formation, alone=alone),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=PIPE,
+                limit=_LINE_SIZE_MAX,
+                env=_ENVIRONMENT,
+            )
+        except OSError as error:
+            self._last_words = str(error)
+            return None
+        self._process = process
+        try:
+            self._pid_file.write_text(f"{process.pid}\n")
+        except OSError as error:  # Of a full disk, where the member itself may live on.
+            logger.warning("could not note etcd's process id: %s", error)
+        assert process.stderr is not None
+        await self._forward_log(process.stderr)
+        code = await process.wait()
+        self._process = None
+        return code
 
     async def _forward_log(self, stream: asyncio.StreamReader) -> None:
         """Take its log lines over until it closes them."""

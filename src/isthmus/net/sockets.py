@@ -185,6 +185,9 @@ class _SocketListening:
             raise
         except AssertionError:
             raise
+        except OSError as error:  # The peer left before we came to it.
+            inbound.close()
+            _logger.debug("a connection ended at once: %s", error)
         except Exception:
             inbound.close()
             _logger.exception("accepting a connection failed", extra={"peer": inbound.peer[0]})

@@ -154,7 +154,9 @@ class Replica:
         """
         head = await self.engine.open()
         try:
-            await self._load(self.store, head)
+            fresh = Store(watches=self.store.watches)  # A load that fails leaves nothing behind.
+            await self._load(fresh, head)
+            self.store.adopt(fresh)
             self.is_loaded = True
             self.leader = await self.engine.leader()
             self._note_contact()
@@ -163,6 +165,7 @@ class Replica:
             await self._campaign_once()
         except BaseException:
             await self._tasks.close()
+            self._tasks = TaskScope()  # It may be tried again.
             await self.engine.close()
             raise
         self.head = head
@@ -289,7 +292,7 @@ class Replica:
         leader = await self.engine.leader()
         if self._lead is not None and (leader is None or leader.epoch != self._lead.epoch):
             await self._step_down("another server leads" if leader else "our lease has run out")
-        self._set_leader(leader)
+        await self._learn_leader()
 
     async def _reload(self) -> None:
         """Load everything anew beside what is served, then serve it."""
@@ -338,6 +341,10 @@ class Replica:
             return
         if self.engine.shared:
             await self._catch_up(lead)
+            holder = await self.engine.leader()
+            if holder is None or holder.epoch != lead.epoch:
+                await self._learn_leader()  # It was taken from us meanwhile.
+                return
         self._begin(lead)
 
     async def _catch_up(self, lead: Lead) -> None:
@@ -382,6 +389,7 @@ class Replica:
         except EngineError as error:
             if self._committer is committer:
                 self._cease(f"storage failed: {error}")
+                await self._learn_leader()
         except BaseException:
             if self._committer is committer:
                 self._cease("a defect stopped the writing of data")
@@ -396,6 +404,7 @@ class Replica:
             await asyncio.wait({committing})
         if self._lead is not None:
             self._cease(reason)
+            await self._learn_leader()
 
     def _cease(self, reason: str) -> None:
         self._lead, self._committer, self._committing = None, None, None
@@ -448,6 +457,13 @@ class Replica:
         else:
             if stats.get("has_leader", True):
                 self._note_contact()
+
+    async def _learn_leader(self) -> None:
+        """Who leads, as the storage has last told; a key of ours alone does not make it us."""
+        leader = await self.engine.leader()
+        if leader is not None and leader.server_id == self._info.server_id and not self._lead:
+            leader = None
+        self._set_leader(leader)
 
     def _set_leader(self, leader: LeaderInfo | None) -> None:
         if leader != self.leader:

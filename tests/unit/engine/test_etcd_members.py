@@ -79,10 +79,12 @@ class Care:
     def __init__(self, *names: str) -> None:
         self.cluster = FakeCluster(*names)
         self.present: dict[str, bool] = dict.fromkeys(names, True)
+        self.left: set[str] = set()
         self.cleanup = True
         self.keeper = ClusterKeeper(
             self.cluster,
             presence=lambda: self.present,
+            left=lambda: self.left,
             dead_after=lambda: 30.0,
             cleanup=lambda: self.cleanup,
         )
@@ -118,7 +120,23 @@ async def test_server_that_left_is_removed_at_once_also_without_cleanup() -> Non
     care.cleanup = False
     care.present["b"] = False
     del care.present["c"]
+    care.left.add("c")
+    assert await care.until(4) == ["remove 3"]
     assert await care.until(60) == ["remove 3"]
+
+
+async def test_server_that_nobody_has_heard_of_yet_is_given_the_time_of_a_failed_one() -> None:
+    care = Care("a", "b", "c")
+    del care.present["c"]
+    assert await care.until(30) == []
+    assert await care.until(31) == ["remove 3"]
+
+
+async def test_learner_that_never_starts_makes_room_for_others() -> None:
+    care = Care("a", "b")
+    care.cluster.found.append(Member(number=3, name="", peer_url="https://c", is_learner=True))
+    assert await care.until(60) == []
+    assert await care.until(61) == ["remove 3"]
 
 
 @pytest.mark.parametrize(

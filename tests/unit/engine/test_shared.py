@@ -1,6 +1,7 @@
 """What engines promise that several servers share: following, fencing across servers, records."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -151,6 +152,23 @@ async def test_new_leader_goes_on_at_the_index_of_the_old_one(join: Join) -> Non
     await beta.close()
 
 
+async def test_new_leader_may_claim_before_it_has_read_all_commits(join: Join) -> None:
+    alpha, beta = join(), join()
+    await alpha.open()
+    head = await beta.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    (claimed,) = await take(beta, head.revision, 1)
+    await alpha.commit(lead, 1, make_batch(2, puts={b"d/a": b"1"}))
+    newer = await beta.claim(BETA, preempt=True)
+    assert newer is not None
+    assert [change.index for change in await take(beta, claimed.revision, 2)] == [2, 0]
+    await beta.commit(newer, 2, make_batch(3, puts={b"d/a": b"2"}))
+    assert await rows(beta) == [(b"d/a", b"2")]
+    await alpha.close()
+    await beta.close()
+
+
 # --- What only etcd does -----------------------------------------------------------------------
 
 
@@ -212,6 +230,47 @@ async def test_commit_whose_answer_is_lost_is_in_once(etcd: str) -> None:
     await engine.commit(lead, 2, make_batch(3, puts={b"d/b": b"2"}))
     assert await rows(engine) == [(b"d/a", b"1"), (b"d/b", b"2")]
     await engine.close()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("leaders", [1, 2])
+async def test_commit_whose_answer_is_lost_below_commits_of_others(
+    etcd: str, arrives: bool, leaders: int
+) -> None:
+    """It is not said to be out when it is in: whoever asked for it would do it twice."""
+    root = f"/lost-below-{arrives}-{leaders}/"
+    alpha, beta = make_etcd(etcd, root), make_etcd(etcd, root)
+    await alpha.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    send, sends = alpha.client.call, 0
+
+    async def losing(method: str, request: object, *, timeout: float = 5.0) -> object:
+        nonlocal sends
+        sends += 1
+        if sends > 1:
+            return await send(method, request, timeout=timeout)
+        if arrives:
+            await send(method, request, timeout=timeout)
+        for _ in range(leaders):
+            head = await beta.open()
+            newer = await beta.claim(BETA, preempt=True)
+            assert newer is not None
+            await beta.commit(newer, head.index, make_batch(head.index + 1))
+        raise CallFailed(method, "UNAVAILABLE", "the connection broke", sent=True)
+
+    alpha.client.call = losing  # type: ignore[method-assign]
+    batch = dataclasses.replace(make_batch(2, puts={b"d/a": b"1"}), id=b"our own batch id")
+    if leaders == 2:
+        with pytest.raises(OutcomeUnknown, match="several servers have led"):
+            await alpha.commit(lead, 1, batch)
+    elif arrives:
+        assert (await alpha.commit(lead, 1, batch)).index == 2
+    else:
+        with pytest.raises(Fenced):
+            await alpha.commit(lead, 1, batch)
+    await alpha.close()
+    await beta.close()
 
 
 async def test_commit_that_is_never_answered_has_an_unknown_outcome(

@@ -13,7 +13,7 @@ from isthmus.model.kv import KV_CAS, KV_DELETE, KV_SET, DirEntry, KeyRequest, KV
 from isthmus.model.query import DatacenterRequest
 from isthmus.server.replica import Alone
 from isthmus.server.server import Server
-from isthmus.store.engine import Batch, Change, Head, Lead, OutcomeUnknown
+from isthmus.store.engine import Batch, Change, Head, Lead, LeaderInfo, OutcomeUnknown
 from support.cluster import Cluster
 from support.servers import CLUSTER, make_server
 from support.virtual_loop import now, run_virtual
@@ -148,6 +148,46 @@ def test_leader_that_is_replaced_commits_nothing_and_its_callers_are_served() ->
         again = await cluster["s3"].call("KVS.Apply", put("counter", b"2", op=KV_CAS, index=index))
         assert not again
         await cluster.until(lambda: same_tables(cluster))
+
+    play(act, chosen=True)
+
+
+def test_leadership_that_is_taken_while_its_claim_is_answered_is_not_begun() -> None:
+    async def act(cluster: Cluster) -> None:
+        slow = cluster["s2"]
+        claim = slow.engine.claim
+
+        async def claim_late(info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
+            lead = await claim(info, preempt=preempt)
+            cluster.elect("s3")
+            await cluster.until(lambda: cluster["s3"].is_leader)
+            return lead
+
+        slow.engine.claim = claim_late  # type: ignore[method-assign]
+        cluster.elect("s2")
+        await cluster.until(lambda: cluster["s3"].is_leader)
+        await slow.call("KVS.Apply", put("k", b"v"))
+        await cluster.until(lambda: cluster.leaders == ["s3"], timeout=0.05)
+        assert slow.replica.leader == cluster["s3"].replica.leader
+
+    play(act, chosen=True)
+
+
+def test_leader_that_is_fenced_knows_who_leads_without_being_told_again() -> None:
+    async def act(cluster: Cluster) -> None:
+        old = cluster["s1"]
+        commit = old.engine.commit
+
+        async def commit_late(lead: Lead, base: int, batch: Batch) -> Head:
+            cluster.elect("s2")
+            await cluster.until(lambda: cluster["s2"].is_leader)
+            await asyncio.sleep(1)  # The change of leadership has come, and waits for us.
+            return await commit(lead, base, batch)
+
+        old.engine.commit = commit_late  # type: ignore[method-assign]
+        await old.call("KVS.Apply", put("k", b"v"))
+        assert old.replica.leader == cluster["s2"].replica.leader
+        assert await value(old, "k") == b"v"
 
     play(act, chosen=True)
 
