@@ -43,7 +43,7 @@ def wire_name(name: str) -> str:
     return "".join(_INITIALISMS.get(part, part.capitalize()) for part in name.split("_"))
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name):
+class Record(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name, omit_defaults=True):
     """Base of every record on Consul's wires and in the store.
 
     Fields stand in the order of Go's declaration, which is the order of the JSON object.

@@ -29,7 +29,7 @@ from isthmus.model.catalog import (
 )
 from isthmus.model.record import Record
 from isthmus.store.answer import Answer
-from isthmus.store.keys import folded, owned
+from isthmus.store.keys import folded, folded_id, owned
 from isthmus.store.table import Schema, Table
 from isthmus.store.watch import Topic, table_topic
 
@@ -71,16 +71,16 @@ NODES: Final = Schema("nodes", Node, key=lambda row: folded(row.node), indexes={
 SERVICES: Final = Schema(
     "services",
     ServiceRow,
-    key=lambda row: owned(folded(row.node), folded(row.service.id)),
+    key=lambda row: owned(folded(row.node), folded_id(row.service.id)),
     indexes={"service": _service_names, "kind": _kinds, "connect": _destinations},
 )
 CHECKS: Final = Schema(
     "checks",
     HealthCheck,
-    key=lambda row: owned(folded(row.node), folded(row.check_id)),
+    key=lambda row: owned(folded(row.node), folded_id(row.check_id)),
     indexes={
         "service": lambda row: (folded(row.service_name),) if row.service_id else (),
-        "instance": lambda row: (owned(folded(row.node), folded(row.service_id)),),
+        "instance": lambda row: (owned(folded(row.node), folded_id(row.service_id)),),
     },
 )
 

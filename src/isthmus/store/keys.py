@@ -21,6 +21,7 @@ from typing import Final
 FORMAT_KEY: Final = b"m/format"
 INDEX_KEY: Final = b"m/index"
 LEADER_KEY: Final = b"m/leader"
+_TABLE_AT: Final = len(b"d/0000/")
 _END: Final = b"\x00"
 _FOLDED_MAX: Final = 16_384
 """Names repeat; so many of them are kept folded."""
@@ -40,6 +41,11 @@ def component(text: str) -> bytes:
 def folded(text: str) -> bytes:
     """One component whose case does not count, as in names of nodes and services."""
     return _folded(text) if len(text) <= _FOLDED_SIZE_MAX else component(text.lower())
+
+
+def folded_id(text: str) -> bytes:
+    """As `folded`, for names that are used once and would only displace others that are kept."""
+    return component(text.lower())
 
 
 @functools.lru_cache(_FOLDED_MAX)
@@ -66,6 +72,11 @@ def split_row_key(key: bytes) -> tuple[str, bytes]:
     """Table and primary key of a row's key."""
     _, _, table, pk = key.split(b"/", 3)
     return table.decode("ascii"), pk
+
+
+def table_part(key: bytes) -> bytes:
+    """A row's key up to its primary key."""
+    return key[: key.index(b"/", _TABLE_AT) + 1]
 
 
 def table_index_key(generation: int, table: str = "") -> bytes:

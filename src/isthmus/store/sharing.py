@@ -4,9 +4,12 @@ Rows are immutable, so sharing is never seen, except in memory. Source: design o
 """
 
 import functools
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from isthmus.model.record import Record, fields_of, split_optional
 
@@ -15,6 +18,8 @@ R = TypeVar("R", bound=Record)
 _TEXT_SIZE_MAX: Final = 64
 """Longer texts are outputs and notes, which do not repeat."""
 _VALUES_MAX: Final = 500_000
+_UNIQUE: Final = frozenset({"id", "check_id", "service_id", "output", "notes"})
+"""Fields whose values rarely repeat: a place in the pool would cost more than it saves."""
 
 
 class Sharing:
@@ -40,6 +45,35 @@ class Sharing:
                 if shared is not value:
                     changed[name] = shared
         return msgspec.structs.replace(row, **changed) if changed else row
+
+    def take(self, row: R) -> R:
+        """As `row`, for a row that nobody else holds yet: it is changed where it is."""
+        if len(self._pool) >= self._values_max:
+            self._pool.clear()
+        self._take(row)
+        return row
+
+    def _take(self, row: Record) -> None:
+        """Replace field values by known ones; what is a field's default is shared anyway."""
+        known, values = _taken_fields(type(row))
+        pool = self._pool
+        for (name, default, inside), value in zip(known, values(row), strict=True):
+            if value is default or value is None:
+                continue
+            if inside:
+                self._take(value)
+                continue
+            kind = type(value)
+            if kind is str:
+                if len(value) > _TEXT_SIZE_MAX:
+                    continue
+                shared = pool.setdefault(value, value)
+            elif kind is dict:
+                shared = self._share_dict(value)
+            else:
+                shared = self._share(value)
+            if shared is not value:
+                force_setattr(row, name, shared)
 
     def _share(self, value: Any) -> Any:
         kind = type(value)
@@ -81,8 +115,42 @@ def _shared_fields(record: type[Record]) -> tuple[tuple[str, object], ...]:
         (field.name, defaults[field.name])
         for field in fields_of(record)
         for kind in (split_optional(field.kind)[0],)
-        if _is_shared(kind)
+        if _is_shared(kind) and field.name not in _UNIQUE
     )
+
+
+@functools.cache
+def _taken_fields(
+    record: type[Record],
+) -> tuple[tuple[tuple[str, object, bool], ...], Callable[[Record], tuple[Any, ...]]]:
+    """Name and default of each field worth sharing, and whether it is a record to look into.
+
+    Returns:
+        Those, and what gets their values out of a record.
+    """
+    kinds = {field.name: split_optional(field.kind)[0] for field in fields_of(record)}
+    fields = tuple(
+        (name, default, _is_record(kinds[name]) and not _is_hashable(kinds[name]))
+        for name, default in _shared_fields(record)
+    )
+    names = [name for name, _ in _shared_fields(record)]
+    if len(names) > 1:
+        return fields, attrgetter(*names)
+    return fields, lambda row: tuple([getattr(row, name) for name in names])
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Record)
+
+
+def _is_hashable(kind: Any) -> bool:
+    """Whether values of a declared type can always be looked up."""
+    kind, _ = split_optional(kind)
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return all(_is_hashable(field.kind) for field in fields_of(kind))
+    if get_origin(kind) is tuple:
+        return _is_hashable(get_args(kind)[0])
+    return get_origin(kind) is not dict and kind is not object
 
 
 def _is_shared(kind: Any) -> bool:

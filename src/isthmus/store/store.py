@@ -17,6 +17,7 @@ from isthmus.store.keys import (
     row_key,
     split_row_key,
     table_index_key,
+    table_part,
 )
 from isthmus.store.kv import KV, KeyValues
 from isthmus.store.rows import decode_row, encode_row
@@ -95,10 +96,10 @@ class Store:
         Raises:
             Corrupt: A row cannot be read.
         """
-        for name, group in groupby(pairs, key=lambda pair: split_row_key(pair[0])[0]):
-            table = self._tables.get(name)
+        for prefix, group in groupby(pairs, key=lambda pair: table_part(pair[0])):
+            table = self._tables.get(split_row_key(prefix)[0])
             if table is not None:  # Else of a release that knows more tables: not ours to read.
-                table.fill(self._decoded(table.schema, group))
+                table.fill(self._decoded(table.schema, len(prefix), group))
 
     def fill(self, name: str, rows: Iterable[Record]) -> None:
         """Put rows into a table that is empty yet; call `loaded` after the last table.
@@ -118,12 +119,16 @@ class Store:
         table.fill(keyed())
 
     def _decoded(
-        self, schema: Schema[Any], pairs: Iterable[tuple[bytes, bytes]]
+        self, schema: Schema[Any], cut: int, pairs: Iterable[tuple[bytes, bytes]]
     ) -> Iterator[tuple[bytes, Any]]:
-        record, shared = schema.record, schema.name in _CATALOG
+        """Rows with their primary keys, which follow `cut` bytes of the stored ones."""
+        record, share = schema.record, self._sharing.take
+        if schema.name not in _CATALOG:
+            for key, data in pairs:
+                yield key[cut:], decode_row(record, data)
+            return
         for key, data in pairs:
-            row = decode_row(record, data)
-            yield split_row_key(key)[1], self._sharing.row(row) if shared else row
+            yield key[cut:], share(decode_row(record, data))
 
     def loaded(
         self, *, index: int, generation: int, table_indexes: Iterable[tuple[bytes, bytes]]
@@ -223,7 +228,7 @@ class Store:
             table = self._tables.get(name)
             if table is not None:
                 row = decode_row(table.schema.record, data)
-                row = self._sharing.row(row) if name in _CATALOG else row
+                row = self._sharing.take(row) if name in _CATALOG else row
                 at = getattr(getattr(row, "service", row), "modify_index", change.index)
                 changes.append(RowChange(name, pk, table.put(row), row, at))
         self.index = max(self.index, change.index)

@@ -101,14 +101,15 @@ class Table(Generic[Row]):
 
     def fill(self, rows: Iterable[tuple[bytes, Row]]) -> None:
         """Insert many rows under their primary keys, none of which is there yet."""
-        keys = []
+        keys, filled = [], self._rows
+        indexes = [(self._buckets[name], keys_of) for name, keys_of in self.schema.indexes.items()]
         for pk, row in rows:
-            assert pk not in self._rows, "a table is filled once"
-            self._rows[pk] = row
+            assert pk not in filled, "a table is filled once"
+            filled[pk] = row
             keys.append(pk)
-            for name, keys_of in self.schema.indexes.items():
+            for buckets, keys_of in indexes:
                 for key in keys_of(row):
-                    self._add(name, key, pk)
+                    _add(buckets, key, pk)
         self._keys.update(keys)
 
     def adopt(self, other: "Table[Row]") -> None:
@@ -131,7 +132,7 @@ class Table(Generic[Row]):
                 for key in before:
                     self._drop(name, key, pk)
                 for key in after:
-                    self._add(name, key, pk)
+                    _add(self._buckets[name], key, pk)
         return old
 
     def delete(self, pk: bytes) -> Row | None:
@@ -144,16 +145,6 @@ class Table(Generic[Row]):
                     self._drop(name, key, pk)
         return old
 
-    def _add(self, name: str, key: bytes, pk: bytes) -> None:
-        buckets = self._buckets[name]
-        bucket = buckets.get(key)
-        if bucket is None:
-            buckets[key] = pk
-        elif isinstance(bucket, bytes):
-            buckets[key] = [bucket, pk] if bucket < pk else [pk, bucket]
-        else:
-            insort(bucket, pk)
-
     def _drop(self, name: str, key: bytes, pk: bytes) -> None:
         buckets = self._buckets[name]
         bucket = buckets[key]
@@ -163,6 +154,19 @@ class Table(Generic[Row]):
         del bucket[bisect_left(bucket, pk)]
         if len(bucket) == 1:
             buckets[key] = bucket[0]
+
+
+def _add(buckets: dict[bytes, bytes | list[bytes]], key: bytes, pk: bytes) -> None:
+    """Add a primary key to the bucket of a secondary index's key."""
+    bucket = buckets.get(key)
+    if bucket is None:
+        buckets[key] = pk
+    elif isinstance(bucket, bytes):
+        buckets[key] = [bucket, pk] if bucket < pk else [pk, bucket]
+    elif bucket[-1] < pk:
+        bucket.append(pk)  # As always in a load, which comes in order.
+    else:
+        insort(bucket, pk)
 
 
 class TableChange(NamedTuple):

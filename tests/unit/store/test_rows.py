@@ -27,21 +27,34 @@ def test_row_comes_back_as_it_was(record: type[Record], data: st.DataObject) -> 
     assert type(again) is record
 
 
-def test_row_begins_with_its_version_and_is_an_array_in_order_of_declaration() -> None:
-    entry = DirEntry(lock_index=1, key="k", flags=2, value=b"v", create_index=3, modify_index=4)
-    assert encode_row(entry) == bytes([ROW_VERSION]) + b"\x97\x01\xa1k\x02\xc4\x01v\xa0\x03\x04"
+def test_row_is_its_version_and_a_map_of_what_is_not_default() -> None:
+    entry = DirEntry(key="k", flags=2, value=b"v", modify_index=4)
+    fields = {b"Key": b"\xa1k", b"Flags": b"\x02", b"Value": b"\xc4\x01v", b"ModifyIndex": b"\x04"}
+    data = b"".join(bytes([0xA0 + len(name)]) + name + value for name, value in fields.items())
+    encoded = encode_row(entry)
+    assert encoded[:1] == bytes([ROW_VERSION])
+    assert encoded.endswith(data)
+    assert len(encoded) - len(data) <= 4  # The map's head.
+
+
+def test_row_whose_text_is_not_utf_8_is_an_array_in_order_of_declaration() -> None:
+    entry = DirEntry(lock_index=1, key="\udcff", flags=2, create_index=3, modify_index=4)
+    data = b"\x01\x97\x01\xa1\xff\x02\xc0\xa0\x03\x04"
+    assert encode_row(entry) == data
+    assert decode_row(DirEntry, data) == entry
 
 
 def test_row_of_an_earlier_release_takes_defaults_for_fields_it_does_not_have() -> None:
-    assert decode_row(DirEntry, bytes([ROW_VERSION]) + b"\x92\x01\xa1k") == DirEntry(
-        lock_index=1, key="k"
-    )
+    expected = DirEntry(lock_index=1, key="k")
+    assert decode_row(DirEntry, b"\x01\x92\x01\xa1k") == expected
+    assert decode_row(DirEntry, b"\x02\x82\xa9LockIndex\x01\xa3Key\xa1k") == expected
 
 
+@pytest.mark.parametrize("version", [b"\x01", b"\x02"])
 @given(st.binary(max_size=60))
-def test_any_bytes_are_a_row_or_corrupt(data: bytes) -> None:
+def test_any_bytes_are_a_row_or_corrupt(version: bytes, data: bytes) -> None:
     with contextlib.suppress(Corrupt):
-        decode_row(DirEntry, bytes([ROW_VERSION]) + data)
+        decode_row(DirEntry, version + data)
 
 
 def test_row_of_another_version_is_corrupt() -> None:

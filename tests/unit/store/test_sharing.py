@@ -4,6 +4,8 @@ from hypothesis import given
 
 from isthmus.model.catalog import ConnectProxyConfig, NodeService
 from isthmus.model.record import Record
+from isthmus.store.catalog import ServiceRow
+from isthmus.store.rows import decode_row, encode_row
 from isthmus.store.sharing import Sharing
 from support.records import values
 
@@ -29,6 +31,40 @@ def test_numbers_that_are_equal_but_not_the_same_stay_apart() -> None:
         config = sharing.row(make_service(proxy=proxy)).proxy.config
         assert config is not None
         assert type(config["a"]) is type(value)
+
+
+def test_taken_row_is_shared_where_it_is() -> None:
+    sharing = Sharing()
+    ours, theirs = make_service(id="a"), make_service(id="b", port=1)
+    assert sharing.take(ours) is ours
+    assert sharing.take(theirs) is theirs
+    assert ours == make_service(id="a")
+    assert theirs == make_service(id="b", port=1)
+    assert ours.tags is theirs.tags
+    assert ours.meta is theirs.meta
+    assert ours.service is theirs.service
+
+
+def test_taken_row_shares_what_records_inside_it_hold() -> None:
+    sharing = Sharing()
+    rows = [ServiceRow(node="n", service=make_service(id=name)) for name in "ab"]
+    first, second = [sharing.take(row).service for row in rows]
+    assert first.tags is second.tags
+    assert (first.id, second.id) == ("a", "b")
+
+
+def test_what_rarely_repeats_takes_no_place_in_the_pool() -> None:
+    sharing = Sharing()
+    for number in range(100):
+        sharing.take(NodeService(id=f"web-{number}", service="web"))
+    assert len(sharing) == 1
+
+
+@given(values(ServiceRow))
+def test_taken_row_is_equal(row: ServiceRow) -> None:
+    sharing, fresh = Sharing(), decode_row(ServiceRow, encode_row(row))
+    assert sharing.take(fresh) == row
+    assert sharing.take(decode_row(ServiceRow, encode_row(row))) == row
 
 
 @given(values(NodeService))
