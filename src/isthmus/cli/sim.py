@@ -1,5 +1,7 @@
 """``isthmus sim``: rehearse a federation and what may befall it, in virtual time."""
 
+import errno
+import os
 import signal
 import sys
 import time
@@ -56,6 +58,8 @@ def make_command(simulate: Simulate, simulate_agents: Simulate) -> Command:
             raise UsageError(f"-runs must be from 1 to {RUNS_MAX}")
         if scenario.seed + runs - 1 > SEED_MAX:
             raise UsageError(f"-seed is at most {SEED_MAX}")
+        if args["report"]:
+            _check_report(Path(args["report"]))
         code = 0
         for seed in range(scenario.seed, scenario.seed + runs):
             code = max(code, _run_one(replace(scenario, seed=seed), args, chosen))
@@ -133,6 +137,19 @@ def _failure(summary: Summary) -> str:
         lines.append(f"  and {more} more")
     lines.append(f"replay: {replay_command(recording.scenario)}")
     return "\n".join(lines)
+
+
+def _check_report(path: Path) -> None:
+    """Refuse at once what could not be written after a run that may take an hour."""
+    if path.is_dir():
+        number = errno.EISDIR
+    elif not path.parent.is_dir():
+        number = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        number = errno.EACCES
+    else:
+        return
+    raise CommandFailed(f"cannot write {path}: {os.strerror(number)}", code=BAD_USAGE)
 
 
 def _write_report(summary: Summary, name: str, *, several: bool) -> None:

@@ -169,12 +169,42 @@ def test_each_of_several_runs_has_a_report(sim: Command, tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-7.html", "out-8.html"]
 
 
-def test_report_that_cannot_be_written_is_told(
-    sim: Command, tmp_path: Path, capsys: Captured
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("none/out.html", "No such file or directory"),
+        ("file/out.html", "Not a directory"),
+        (".", "Is a directory"),
+    ],
+)
+def test_report_that_cannot_be_written_is_told_before_anything_runs(
+    sim: Command,
+    simulation: FakeSimulation,
+    tmp_path: Path,
+    capsys: Captured,
+    name: str,
+    why: str,
 ) -> None:
-    path = tmp_path / "none" / "out.html"
-    assert sim(["-report", str(path)]) == FAILED
-    assert f"cannot write {path}: No such file or directory" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    assert sim(["-report", str(path)]) == BAD_USAGE
+    assert f"cannot write {path}: {why}" in capsys.readouterr().err
+    assert simulation.ran == []
+
+
+def test_report_that_cannot_be_written_after_all_is_told(
+    simulation: FakeSimulation, tmp_path: Path, capsys: Captured
+) -> None:
+    path = tmp_path / "out.html"
+
+    def simulate(
+        scenario: Scenario, *, progress: Callable[[float], None] | None = None
+    ) -> Recording:
+        path.mkdir()
+        return simulation(scenario, progress=progress)
+
+    assert make_command(simulate, no_agents)(["-report", str(path)]) == FAILED
+    assert f"cannot write {path}: Is a directory" in capsys.readouterr().err
 
 
 def test_file_is_run_and_flags_change_it(
