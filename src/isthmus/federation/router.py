@@ -15,7 +15,6 @@ from isthmus.model.coordinate import Coord, Coordinate, DatacenterMap, distance
 _BUILD: Final = re.compile(r"\d+\.\d+\.\d+")
 _INTEGERS: Final = ("port", "vsn")
 _OPTIONAL_INTEGERS: Final = ("expect", "wan_join_port", "raft_vsn")
-FEDERATION_STATES_FEATURE: Final = "ft_fs"
 _WAN_AREA: Final = "wan"
 NEAR_RATIO: Final = 1.25
 NEAR_SLACK: Final = 0.002

@@ -187,8 +187,8 @@ class MemberTable:
         self._shared = False
         """Whether other tables look at `nodes`, too: then it is copied before it is changed."""
         self.suspicions: dict[str, Suspicion] = {}
-        self._stall_min = config.probe_interval
         """Timers of the suspects."""
+        self._stall_min = config.probe_interval
         self._announce()
 
     def __len__(self) -> int:
