@@ -144,6 +144,9 @@ class FakeLocal:
     async def metrics(self) -> Metrics:
         return self.figures
 
+    async def move_storage(self) -> None:
+        self._tell("move storage")
+
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         self._tell("gateway_routes", service_id, content_hash, wait)
         return self.routes.get(service_id)

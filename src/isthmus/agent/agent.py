@@ -19,7 +19,7 @@ from isthmus.agent import settings
 from isthmus.agent.api import server_figures
 from isthmus.agent.coordinates import WanCoordinates
 from isthmus.agent.doctor import Doctor, Surroundings
-from isthmus.agent.engines import lan_servers, make_storage
+from isthmus.agent.engines import CurrentStorage, lan_servers, make_storage, move_to_etcd
 from isthmus.agent.events import announce_leadership
 from isthmus.agent.federation import Federation
 from isthmus.agent.joining import Joining
@@ -38,6 +38,7 @@ from isthmus.agent.ports import listening
 from isthmus.agent.status import Clocks, FederationStatus
 from isthmus.agent.tables import StoreTables, Tables
 from isthmus.config.model import OFF, AgentConfig
+from isthmus.errors import InvalidRequest
 from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import federation_states_supported
 from isthmus.model.address import lan_address, wan_address
@@ -77,7 +78,7 @@ class Agent(NodeAgent):
         self._duties: FederationDuties | None = None
         self._duties_task: asyncio.Task[None] | None = None
         self._lan_members: LanMembership | None = None
-        self._is_complete = False
+        self._is_complete = self._moving = False
         self._feature_seen = False
         self._gateways_seen: object = None
         self._gateway_hosts: set[str] = set()
@@ -106,7 +107,7 @@ class Agent(NodeAgent):
         )
         await self._storage.open()
         self.server = self._make_server()
-        self._closers += [self._storage.close, self.server.stop, self.federation.close]
+        self._closers += [self._close_storage, self.server.stop, self.federation.close]
         if not self._storage.needs_others:
             await self.server.start()
         listener = await self._start_listener()
@@ -150,6 +151,32 @@ class Agent(NodeAgent):
             bootstrap=self._identity.bootstrap,
             peer_count=len(self._lan_servers()) - 1,
         )
+
+    async def move_storage(self) -> None:
+        """Keep the data in an etcd that other servers can join; it is served all the time.
+
+        Raises:
+            InvalidRequest: It is in etcd already, or nowhere.
+            EngineError, Unavailable: It could not be done; the data is where it was.
+        """
+        if self._moving:
+            raise InvalidRequest("the data is being moved already")
+        self._moving = True
+        try:
+            self._storage = await move_to_etcd(
+                self.config,
+                self._platform,
+                node_id=self.node_id,
+                caller=self.federation.pool,
+                lan=self._lan_pool_members,
+                rng=self._rng,
+                server=self.server,
+            )
+        finally:
+            self._moving = False
+
+    async def _close_storage(self) -> None:
+        await self._storage.close()
 
     async def diagnose(self, dc: str) -> DoctorReport:
         """See `NodeAgent.diagnose`."""
@@ -223,8 +250,9 @@ class Agent(NodeAgent):
             election=self._storage.election,
             peers=self.federation.pool,
             leadership_changed=self._leadership_changed,
-            storage=self._storage.answer,
-            storage_servers=self._storage,
+            storage=lambda request: self._storage.answer(request),
+            snapshots=settings.snapshot_config(config),
+            storage_servers=CurrentStorage(lambda: self._storage),
             lan_servers=self._lan_servers,
         )
 

@@ -53,6 +53,9 @@ class Parts(Protocol):
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         """Sections of the figures in ``/v1/agent/self`` that a server has, or a client."""
 
+    async def move_storage(self) -> None:
+        """Keep the datacenter's data in another engine; an `InvalidRequest` where that is none."""
+
     async def diagnose(self, dc: str) -> DoctorReport:
         """Examine the ways between our datacenter and others."""
 

@@ -4,7 +4,9 @@ An etcd of our own has to be formed or joined before there is an engine to open;
 in `agent.etcd`, which is loaded only where etcd is used.
 """
 
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -20,6 +22,8 @@ from isthmus.server.operator import LanServer
 from isthmus.server.replica import Alone, Election
 from isthmus.server.server import Server
 from isthmus.store.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 FOLDER: Final = "storage"
 """Folder in the data directory of a server whose data etcd keeps."""
@@ -57,7 +61,7 @@ class ServerStorage:
     ) -> None:
         self._config, self._own_id, self._lan = config, node_id, lan
         self.engine, self.election = engine, election
-        self.is_shared = config.storage_engine == "etcd"
+        self.is_shared = engine.shared
 
     async def open(self) -> None:
         """Know what we knew before; then `answer` may be called."""
@@ -139,6 +143,70 @@ def make_storage(
         engine = etcd.external_engine(config, platform)
         return ServerStorage(config, engine, election, node_id=node_id, lan=lan)
     return etcd.ManagedStorage(config, platform, node_id=node_id, caller=caller, lan=lan, rng=rng)
+
+
+class CurrentStorage:
+    """Who keeps the data now; implements `server.operator.StorageServers`.
+
+    Args:
+        current: The storage, which may be exchanged for another.
+    """
+
+    def __init__(self, current: Callable[[], ServerStorage]) -> None:
+        self._current = current
+
+    async def voters(self) -> Mapping[str, bool]:
+        """See `StorageServers.voters`."""
+        return await self._current().voters()
+
+    async def remove(self, server_id: str) -> None:
+        """See `StorageServers.remove`."""
+        await self._current().remove(server_id)
+
+
+async def move_to_etcd(
+    config: AgentConfig,
+    platform: Platform,
+    *,
+    node_id: str,
+    caller: RemoteCaller,
+    lan: Callable[[], tuple[Member, ...]],
+    rng: Random,
+    server: Server,
+) -> ServerStorage:
+    """Have a running server keep its data in an etcd of its own, which others can then join.
+
+    Reads go on; writes wait for the seconds that the copying takes. The old files stay, under
+    another name.
+
+    Returns:
+        The new storage, which runs; the old one is closed.
+
+    Raises:
+        InvalidRequest: The data is in etcd already, or nowhere. Nothing changed.
+        EngineError, Unavailable: It could not be done; the data is where it was.
+    """
+    if config.data_dir is None:
+        raise InvalidRequest("an agent with -dev keeps nothing that could be moved")
+    if server.engine.shared:
+        raise InvalidRequest("this server's data is in etcd already")
+    from isthmus.agent import etcd
+
+    alone = replace(config, bootstrap=True, bootstrap_expect=0)
+    storage = etcd.ManagedStorage(alone, platform, node_id=node_id, caller=caller, lan=lan, rng=rng)
+    try:
+        await storage.open()
+        await storage.keeper.run()
+        await server.replica.move(storage.engine, storage.members)
+    except BaseException:
+        await storage.close()
+        raise
+    storage.serve(server)
+    stamp = int(platform.wall().timestamp())
+    old = config.data_dir / "store"
+    kept = old.rename(old.with_name(f"sqlite.migrated-{stamp}"))
+    logger.info("the data is kept by etcd from now on; the old files are in %s", kept)
+    return storage
 
 
 def departed(members: tuple[Member, ...], *, dc: str) -> set[str]:

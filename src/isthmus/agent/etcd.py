@@ -34,7 +34,7 @@ from isthmus.net.files import LocalFiles
 from isthmus.net.tasks import TaskScope
 from isthmus.server.forward import RemoteCaller
 from isthmus.server.server import Server
-from isthmus.store.engine import Limits
+from isthmus.store.engine import EngineUnavailable, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class ManagedStorage(ServerStorage):
     Attributes:
         keeper: Keeps our member.
         cluster: Calls about the cluster.
+        members: Knows when we should lead.
 
     Args:
         config: The agent's.
@@ -108,7 +109,7 @@ class ManagedStorage(ServerStorage):
             entropy=platform.entropy,
         )
         self.cluster = EtcdCluster(process_config.access)
-        self._members = MemberElection(self.cluster, rng=rng)
+        self.members = MemberElection(self.cluster, rng=rng)
         engine = ManagedEtcdEngine(
             self.cluster,
             process_config.access,
@@ -118,7 +119,7 @@ class ManagedStorage(ServerStorage):
             limits=Limits(OPERATIONS_MAX, REQUEST_SIZE_MAX),
             lease_time=LEASE_TIME,
         )
-        super().__init__(config, engine, self._members, node_id=node_id, lan=lan)
+        super().__init__(config, engine, self.members, node_id=node_id, lan=lan)
 
     async def open(self) -> None:
         """Know what we knew before; then `answer` may be called."""
@@ -127,8 +128,24 @@ class ManagedStorage(ServerStorage):
     async def run(self, server: Server) -> None:
         """See `ServerStorage.run`."""
         await self.keeper.run()
+        await self._until_open()
         await server.start()
-        self._scope.spawn(self._members.watch(server.replica.look))
+        self.serve(server)
+
+    async def _until_open(self) -> None:
+        """Wait until the engine can be opened: its cluster may lose its majority meanwhile."""
+        while True:
+            try:
+                await self.engine.open()
+            except EngineUnavailable as error:
+                logger.warning("the storage cannot be opened yet: %s", error)
+                await asyncio.sleep(CARE_INTERVAL)
+            else:
+                return
+
+    def serve(self, server: Server) -> None:
+        """Look after the cluster on behalf of a server that runs on it."""
+        self._scope.spawn(self.members.watch(server.replica.look))
         self._scope.spawn(self._care(server))
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ from isthmus.agent.services import LocalServices
 from isthmus.agent.tables import Tables
 from isthmus.config.model import AgentConfig
 from isthmus.config.reload import reloadable_changes
-from isthmus.errors import IsthmusError
+from isthmus.errors import InvalidRequest, IsthmusError
 from isthmus.http.server import HttpServer
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.network import Networks
@@ -88,6 +88,14 @@ class NodeAgent:
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         """Our own sections of the figures in ``/v1/agent/self``."""
         raise NotImplementedError
+
+    async def move_storage(self) -> None:
+        """Keep the datacenter's data in another engine.
+
+        Raises:
+            InvalidRequest: This agent keeps none.
+        """
+        raise InvalidRequest("this agent is a client: ask the datacenter's server")
 
     async def diagnose(self, dc: str) -> DoctorReport:
         """Examine the ways between our datacenter and others."""

@@ -392,7 +392,10 @@ class StorageKeeper:
             await asyncio.sleep(STEP_INTERVAL)
 
     async def _until_ready(self) -> None:
-        """Wait until our member has a leader, and says how long it has been."""
+        """Wait until our member has a leader and votes; warn when that takes long.
+
+        A learner answers nothing yet; the leader's server lets it vote once it has caught up.
+        """
         clock = asyncio.get_running_loop()
         started = clock.time()
         while True:
@@ -400,7 +403,7 @@ class StorageKeeper:
                 status = await self._client.call("Status", MESSAGES["StatusRequest"]())
             except CallFailed:
                 status = None
-            if status is not None and status.leader:
+            if status is not None and status.leader and not status.isLearner:
                 return
             if clock.time() - started > START_TIMEOUT:
                 self._warn(

@@ -149,6 +149,8 @@ _SETTINGS: Final = {
 
 
 def _migrate(args: Parsed) -> int:
+    if args["online"]:
+        return _migrate_online(args)
     try:
         config = agent_config(args)
     except ConfigError as error:
@@ -175,6 +177,18 @@ def _migrate(args: Parsed) -> int:
     return 0
 
 
+def _migrate_online(args: Parsed) -> int:
+    if args["to"] != "etcd":
+        raise UsageError("Only a move to etcd can be made while the agent runs")
+    say("==> Moving the agent's data to etcd while it serves")
+    with failing_as("Error moving the data"):
+        AgentClient.of(args).change("PUT", "/v1/isthmus/storage/migrate")
+    say("Success! Set this in the agent's configuration before its next start:")
+    say("    bootstrap_expect = 3 instead of bootstrap = true")
+    say("Other servers with bootstrap_expect = 3 can join now.")
+    return 0
+
+
 def _engine(given: str) -> str:
     if given not in {"sqlite", "etcd"}:
         raise ValueError("must be sqlite or etcd")
@@ -183,7 +197,8 @@ def _engine(given: str) -> str:
 
 MIGRATE: Final = Command(
     "operator storage migrate",
-    "Move the data of a datacenter's one server to another engine, while it is stopped.",
+    "Move the data of a datacenter's one server to another engine, while it is stopped; to etcd "
+    "also while it runs.",
     _migrate,
     (
         Flag(
@@ -193,10 +208,15 @@ MIGRATE: Final = Command(
             "etcd",
             placeholder="ENGINE",
         ),
+        switch("online", "Ask the running agent to do it; the flags of its address count then."),
         *AGENT_FLAGS,
+        *CLIENT_FLAGS,
     ),
     count=0,
-    examples=("isthmus operator storage migrate -config-dir=/etc/isthmus.d -to=etcd",),
+    examples=(
+        "isthmus operator storage migrate -online",
+        "isthmus operator storage migrate -config-dir=/etc/isthmus.d -to=sqlite",
+    ),
 )
 
 _STALE: Final = switch("stale", "Let any server answer, also without a leader.")

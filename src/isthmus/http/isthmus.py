@@ -34,7 +34,14 @@ async def doctor(context: Context, request: Request) -> Response:
     return context.json(request, report)
 
 
+async def migrate_storage(context: Context, request: Request) -> Response:
+    """Move the data of the datacenter's one server to etcd, while it is served."""
+    await context.local.move_storage()
+    return Response()
+
+
 ROUTES: Final = (
+    Route("/v1/isthmus/storage/migrate", {"PUT": migrate_storage}),
     Route("/v1/isthmus/federation", {"GET": federation}),
     Route("/v1/isthmus/federation/doctor", {"PUT": doctor}),
 )

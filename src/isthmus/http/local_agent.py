@@ -116,6 +116,12 @@ class LocalAgent(Protocol):
     async def metrics(self) -> Metrics:
         """Every figure about the agent, as it is now."""
 
+    async def move_storage(self) -> None:
+        """Keep the data of the datacenter's one server in etcd from now on, so others can join.
+
+        Raises an `InvalidRequest` when it is there already.
+        """
+
     async def gateway_routes(self, service_id: str, content_hash: str, wait: float) -> bytes | None:
         """The route table of a mesh gateway as JSON, once its hash differs from the one given.
 

@@ -95,6 +95,17 @@ def test_only_what_is_named_is_changed(cli: Cli, agent: FakeAgent) -> None:
     assert "Nothing to set" in result.err
 
 
+def test_storage_is_moved_by_the_running_agent(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/isthmus/storage/migrate", b"", method="PUT")
+    result = cli("operator", "storage", "migrate", "-online")
+    assert result.code == 0
+    assert "bootstrap_expect = 3" in result.out
+    assert agent.last[:2] == ("PUT", "/v1/isthmus/storage/migrate")
+    result = cli("operator", "storage", "migrate", "-online", "-to=sqlite")
+    assert result.code == 1
+    assert "Only a move to etcd" in result.err
+
+
 def test_state_is_shown(cli: Cli, agent: FakeAgent) -> None:
     one = {
         "ID": "id1", "Name": "s1", "Address": "10.0.0.1:8300", "NodeStatus": "alive",
