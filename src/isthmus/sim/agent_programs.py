@@ -1,4 +1,4 @@
-"""The programs of a federation of whole agents: servers and gateways, each on a host of its own.
+"""The programs of a federation of whole agents: servers, clients, gateways, each on its own host.
 
 A program may be started, paused, killed and started anew; each run has an event loop and chances
 of its own.
@@ -11,6 +11,7 @@ from typing import Protocol
 from uuid import UUID
 
 from isthmus.agent.agent import Agent
+from isthmus.agent.client import ClientAgent
 from isthmus.config.model import AgentConfig
 from isthmus.gateway.registration import GatewayService
 from isthmus.gossip.roster import MemberStatus
@@ -142,6 +143,38 @@ class AgentProgram(Program):
             self._stage.fabric, self.host, loop, self.disk, seed=self.seed("agent")
         )
         self.agent = Agent(self.config, machine)
+        return await self.agent.run()
+
+
+class ClientProgram(Program):
+    """A client agent.
+
+    Attributes:
+        config: Its configuration.
+        agent: Of this run.
+    """
+
+    agent: ClientAgent
+
+    def __init__(self, stage: Stage, name: str, host: Host, config: AgentConfig) -> None:
+        super().__init__(stage, name, config.datacenter, host)
+        self.config = config
+        self._disk = Disk(uuid_of(stage.seed, name, "cluster"))  # It keeps no data.
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs and is in its pool."""
+        return self.is_running and getattr(self, "agent", None) is not None and self._has_pool
+
+    @property
+    def _has_pool(self) -> bool:
+        return self.agent.lan is not None
+
+    async def _main(self, loop: HostLoop) -> int:
+        machine = SimulatedMachine(
+            self._stage.fabric, self.host, loop, self._disk, seed=self.seed("agent")
+        )
+        self.agent = ClientAgent(self.config, machine)
         return await self.agent.run()
 
 

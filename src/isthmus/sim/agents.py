@@ -19,6 +19,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -26,6 +27,7 @@ from isthmus.config.model import (
     AddressConfig,
     AgentConfig,
     ConnectConfig,
+    JoinConfig,
     PortConfig,
     TlsConfig,
 )
@@ -35,7 +37,13 @@ from isthmus.model.address import lan_address, wan_address
 from isthmus.model.federation import FederationState
 from isthmus.names import GATEWAY_PORT, host_port, server_name
 from isthmus.sim.agent_gateway import request
-from isthmus.sim.agent_programs import AgentProgram, GatewayProgram, Program, uuid_of
+from isthmus.sim.agent_programs import (
+    AgentProgram,
+    ClientProgram,
+    GatewayProgram,
+    Program,
+    uuid_of,
+)
 from isthmus.sim.fabric import Fabric, HostNetwork
 from isthmus.sim.handshake import Certificate
 from isthmus.sim.loop import HostLoop, Timeline, describe_waiting
@@ -48,6 +56,8 @@ T = TypeVar("T")
 CA_FILE: Final = "ca.pem"
 POLL_INTERVAL: Final = 0.1
 """Virtual seconds between two looks at a condition that is waited for."""
+CLIENTS_MAX: Final = 50
+"""Client agents of a datacenter; that many addresses are theirs."""
 HTTP_TIMEOUT: Final = 30.0
 _TOLD_LINES: Final = 30
 
@@ -62,13 +72,14 @@ class AgentFederation:
     Made by `run_agents`. Its methods are for the operator's scenario.
 
     Args:
-        topology: What is built; one server for each datacenter, no clients.
+        topology: What is built; one server for each datacenter.
         seed: Of every chance.
         change: Changes the configuration of each agent.
         sink: Given every line of the trace.
 
     Attributes:
         servers: By datacenter.
+        clients: By name, ``client1.dc2``.
         gateways: By name, ``gateway1.dc2``.
         failures: What went wrong in any program: tasks that died, checks that failed.
         quiet_since: Moment of the last disturbance of each datacenter; infinite while it lasts.
@@ -82,8 +93,10 @@ class AgentFederation:
         change: Callable[[AgentConfig], AgentConfig] = lambda config: config,
         sink: Callable[[str], None] | None = None,
     ) -> None:
-        if topology.servers != 1 or topology.clients:
-            raise ValueError("whole agents run one server and no clients in each datacenter")
+        if topology.servers != 1 or topology.clients > CLIENTS_MAX:
+            raise ValueError(
+                f"whole agents run one server and at most {CLIENTS_MAX} clients in each datacenter"
+            )
         self.topology, self.seed = topology, seed
         self.timeline = Timeline()
         self.trace = Trace(lambda: self.timeline.now, sink=sink)
@@ -96,6 +109,7 @@ class AgentFederation:
         self._buried: set[HostLoop] = set()
         self.failures: list[str] = []
         self.servers: dict[str, AgentProgram] = {}
+        self.clients: dict[str, ClientProgram] = {}
         self.gateways: dict[str, GatewayProgram] = {}
         self.quiet_since: dict[str, float] = dict.fromkeys(topology.names, 0.0)
         self._faults: dict[str, set[str]] = {dc: set() for dc in topology.names}
@@ -103,7 +117,12 @@ class AgentFederation:
         for number, dc in enumerate(topology.names, 1):
             self._build(number, dc, change)
         self.programs: dict[str, Program] = {
-            program.name: program for program in (*self.servers.values(), *self.gateways.values())
+            program.name: program
+            for program in (
+                *self.servers.values(),
+                *self.clients.values(),
+                *self.gateways.values(),
+            )
         }
 
     def _build(self, number: int, dc: str, change: Callable[[AgentConfig], AgentConfig]) -> None:
@@ -114,6 +133,11 @@ class AgentFederation:
         names = (server_name(dc, config.domain, server.node), server_name(dc, config.domain))
         self.fabric.certificates[config.tls.cert_file] = Certificate(CA_FILE, names)
         self.servers[dc] = AgentProgram(self, server.name, host, config)
+        for client in self.topology.hosts(Role.CLIENT, dc):
+            own = f"10.{number // 250}.{number % 250}.{200 + client.number}"
+            made = self.fabric.host(client.name, dc=dc, addresses=[own])
+            joining = self._client_config(dc, client.node, own, server=address)
+            self.clients[client.name] = ClientProgram(self, client.name, made, change(joining))
         for gateway in self.topology.hosts(Role.GATEWAY, dc):
             addresses = self._gateway_addresses(number, gateway.number)
             made = self.fabric.host(gateway.name, dc=dc, addresses=addresses, is_gateway=True)
@@ -158,6 +182,18 @@ class AgentFederation:
                 verify_server_hostname=True,
             ),
         )
+
+    def _client_config(self, dc: str, node: str, address: str, *, server: str) -> AgentConfig:
+        config = replace(
+            self._config(dc, node, address),
+            server=False,
+            bootstrap=False,
+            connect=ConnectConfig(),
+            join=JoinConfig(retry_join=(server,)),
+        )
+        name = f"client.{dc}.{config.domain}"
+        self.fabric.certificates[config.tls.cert_file] = Certificate(CA_FILE, (name,))
+        return config
 
     def _gateway_addresses(self, number: int, gateway: int) -> list[str]:
         """LAN and WAN address of a datacenter's gateway."""
@@ -308,20 +344,20 @@ class AgentFederation:
     async def http(
         self, dc: str, method: str, target: str, body: bytes = b"", *, timeout: float = HTTP_TIMEOUT
     ) -> Reply:
-        """Make a request to a datacenter's agent, on its own host.
+        """Make a request to a datacenter's server, or to a client by its name, on its own host.
 
         Raises:
             Unavailable: No answer.
         """
-        server = self.servers[dc]
-        network = HostNetwork(self.fabric, server.host, entropy=bytes)
-        address = ("127.0.0.1", server.config.ports.http)
+        agent = self.clients[dc] if dc in self.clients else self.servers[dc]
+        network = HostNetwork(self.fabric, agent.host, entropy=bytes)
+        address = ("127.0.0.1", agent.config.ports.http)
         reply = await request(network, address, method, target, body=body, timeout=timeout)
         self.trace.add("http", f"{dc} {method} {target} {reply.status} {len(reply.body)}")
         return reply
 
     async def json(self, dc: str, target: str, *, timeout: float = HTTP_TIMEOUT) -> Any:
-        """Read JSON from a datacenter's agent.
+        """Read JSON from a datacenter's server, or from a client by its name.
 
         Raises:
             Unavailable: No answer.
@@ -394,7 +430,7 @@ class AgentFederation:
         """Let an agent say good-bye and end, as its operator would."""
         self._note(f"leave {name}")
         program = self.programs[name]
-        assert isinstance(program, AgentProgram)
+        assert isinstance(program, AgentProgram | ClientProgram)
         self.disturb(f"crash {name}", program.dc)
         if program.loop is not None and program.is_up:
             agent = program.agent
