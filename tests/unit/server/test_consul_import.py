@@ -1,0 +1,188 @@
+"""A snapshot of Consul's becomes writes: what has a place here, and what is told of the rest."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
+from isthmus.model.config_entry import ConfigEntryRequest, ServiceConfigEntry
+from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
+from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
+from isthmus.model.session import Session
+from isthmus.model.snapshot import ImportedKind
+from isthmus.server.consul_import import NAMES_MAX, ConsulImport, check_snapshot
+from isthmus.server.server import Server
+from isthmus.wire.archive import UnreadableSnapshot
+from isthmus.wire.blob import encode_blob
+from support.consul_snapshot import archive_of, state_of
+
+VECTOR = Path(__file__).parents[2] / "vectors/snapshot/federation_state_records.json"
+
+
+def node(name: str, **more: Any) -> tuple[int, RegisterRequest]:
+    return 0, RegisterRequest(
+        datacenter="old", node=name, address="10.1.0.1", modify_index=7, **more
+    )
+
+
+def service(name: str, id: str = "web") -> tuple[int, RegisterRequest]:  # noqa: A002
+    return node(name, service=NodeService(id=id, service="web", port=80, tags=("v1",)))
+
+
+def check(name: str, id: str = "c") -> tuple[int, RegisterRequest]:  # noqa: A002
+    made = HealthCheck(node=name, check_id=id, service_id="web", status="passing")
+    return node(name, check=made)
+
+
+def key(name: str, value: bytes = b"v", **more: Any) -> tuple[int, DirEntry]:
+    return 2, DirEntry(key=name, value=value, create_index=3, modify_index=9, **more)
+
+
+async def run(server: Server, rows: list[Any], *, keep: bool = False) -> dict[str, ImportedKind]:
+    file = io.BytesIO(archive_of(state_of(rows)))
+    assert check_snapshot(file) == len(rows)
+    file.seek(0)
+    kinds = await ConsulImport(
+        server.store, server.apply, dc="dc1", writes_states=True, keep=keep
+    ).run(file)
+    return {kind.kind: kind for kind in kinds}
+
+
+def counts(kind: ImportedKind) -> tuple[int, int, int, int]:
+    return kind.found, kind.imported, kind.kept, kind.refused
+
+
+async def test_catalog_keys_and_states_are_written(server: Server) -> None:
+    vector = json.loads(VECTOR.read_text())
+    states = [
+        (30, bytes.fromhex(one["record_hex"])[1:]) for one in vector["federation_state_records"]
+    ]
+    kinds = await run(
+        server,
+        [
+            node("n1"), service("n1"), check("n1"), node("n2"), service("n2"),
+            key("a", b"\xff", flags=42), key("b", session="s", lock_index=2), *states,
+        ],
+    )  # fmt: skip
+    assert {name: counts(kind) for name, kind in kinds.items()} == {
+        "Node": (2, 2, 0, 0),
+        "Service": (2, 2, 0, 0),
+        "Check": (1, 1, 0, 0),
+        "KVS": (2, 2, 0, 0),
+        "FederationState": (2, 2, 0, 0),
+    }
+    assert all(kind.names is None and not kind.reason for kind in kinds.values())
+    store = server.store
+    instances = store.catalog.check_service_nodes("web").value
+    assert [one.node.datacenter for one in instances if one.node] == ["dc1", "dc1"]
+    assert [[one.check_id for one in found.checks or ()] for found in instances] == [["c"], []]
+    a, b = store.kv.list("").value
+    assert (a.value, a.flags, b.session, b.lock_index) == (b"\xff", 42, "", 0)
+    assert a.modify_index > 1
+    assert [one.datacenter for one in store.federation.list().value] == ["dc1", "dc2"]
+
+
+async def test_what_is_there_is_replaced_or_kept(server: Server) -> None:
+    rows = [node("n1"), service("n1"), check("n1"), key("k", b"theirs"), key("new")]
+    old = FederationState(datacenter="dc2")
+    rows.append((30, FederationStateRequest(op=UPSERT, state=old)))
+
+    async def ours() -> None:
+        await server.apply(
+            RegisterRequest(
+                node="N1",
+                address="10.0.0.9",
+                service=NodeService(id="WEB", service="web", port=1),
+                check=HealthCheck(node="N1", check_id="C", service_id="WEB", status="critical"),
+            )
+        )
+        await server.apply(KVSRequest(op=KV_SET, dir_ent=DirEntry(key="k", value=b"ours")))
+        await server.apply(FederationStateRequest(op=UPSERT, state=old))
+
+    await ours()
+    kinds = await run(server, rows, keep=True)
+    assert counts(kinds["Node"]) == counts(kinds["Service"]) == counts(kinds["Check"])
+    assert counts(kinds["Check"]) == counts(kinds["FederationState"]) == (1, 0, 1, 0)
+    assert counts(kinds["KVS"]) == (2, 1, 1, 0)
+    assert kinds["KVS"].names == ("k",)
+    assert kinds["Service"].names == ("n1/web",)
+    assert "kept" in kinds["Check"].reason
+    found = server.store.kv.get("k").value
+    assert found is not None
+    assert found.value == b"ours"
+    assert await run(server, rows)
+    (instance,) = server.store.catalog.check_service_nodes("web").value
+    assert instance.node is not None
+    assert instance.service is not None
+    assert (instance.node.address, instance.service.port) == ("10.1.0.1", 80)
+    assert [one.status for one in instance.checks or ()] == ["passing"]
+
+
+async def test_repeated_import_changes_nothing(server: Server) -> None:
+    rows = [node("n1"), service("n1"), check("n1"), key("k")]
+    await run(server, rows)
+    index = server.store.index
+    kinds = await run(server, rows)
+    assert server.store.index == index
+    assert counts(kinds["KVS"]) == (1, 1, 0, 0)
+
+
+async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
+    entry = ServiceConfigEntry(kind="service-defaults", name="web")
+    rows: list[Any] = [(3, Session(id=f"s{number}", node="n1")) for number in range(25)]
+    rows += [
+        (7, {"ID": "q1", "Name": "nearest"}),
+        (22, encode_blob(ConfigEntryRequest(entry=entry))),
+        (22, {"not": "a blob"}),
+        (5, DirEntry(key="gone")),
+        (6, [{"Node": "n1"}]),
+        (16, {"Key": "kvs", "Value": 5}),
+        (17, {"AccessorID": "secret"}),
+        (99, {}),
+    ]
+    kinds = await run(server, rows)
+    assert kinds["Session"].names == tuple(f"s{number}" for number in range(NAMES_MAX))
+    assert counts(kinds["Session"]) == (25, 0, 0, 0)
+    assert kinds["PreparedQuery"].names == ("nearest",)
+    assert kinds["ConfigEntry"].names == ("service-defaults/web", "config entry")
+    assert all(kind.reason for kind in kinds.values())
+    assert kinds["type 99"].found == kinds["Tombstone"].found == 1
+    assert kinds["ACLToken"].names is None
+    assert "this release has no sessions" in kinds["Session"].reason
+
+
+async def test_row_that_is_refused_does_not_stop_the_others(server: Server) -> None:
+    await server.apply(RegisterRequest(id="id-1", node="taken", address="10.0.0.1"))
+    rows: list[Any] = [
+        node("taken", id="id-2"),
+        (0, {"Node": 7}),
+        (2, {"Key": []}),
+        node("orphan", check=HealthCheck(node="orphan", check_id="c", service_id="none")),
+        key("k"),
+    ]
+    kinds = await run(server, rows)
+    assert counts(kinds["Node"]) == (1, 0, 0, 1)
+    assert kinds["Node"].names == ("taken",)
+    assert "is reserved by node" in kinds["Node"].reason
+    assert kinds["Register"].refused == 1
+    assert kinds["Check"].refused == 1
+    assert (kinds["KVS"].imported, kinds["KVS"].refused) == (1, 1)
+
+
+async def test_states_belong_to_the_primary(server: Server) -> None:
+    request = FederationStateRequest(op=UPSERT, state=FederationState(datacenter="dc9"))
+    file = io.BytesIO(archive_of(state_of([(30, request)])))
+    (kind,) = await ConsulImport(
+        server.store, server.apply, dc="dc1", writes_states=False, keep=False
+    ).run(file)
+    assert (counts(kind), kind.names) == ((1, 0, 0, 0), ("dc9",))
+    assert "primary" in kind.reason
+    assert not server.store.federation.list().value
+
+
+def test_damaged_file_is_found_before_anything_is_written() -> None:
+    with pytest.raises(UnreadableSnapshot):
+        check_snapshot(io.BytesIO(archive_of(state_of([key("k")]), spoil=True)))
