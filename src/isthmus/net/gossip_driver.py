@@ -8,7 +8,6 @@ import contextlib
 import logging
 import secrets
 import socket
-import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import ip_address
 from random import Random
@@ -37,14 +36,14 @@ from isthmus.gossip.serf import (
 )
 from isthmus.gossip.snapshot import Snapshot
 from isthmus.gossip.streams import JoinTarget
-from isthmus.names import host_port, split_host_port
-from isthmus.net.direct import explain_dial
+from isthmus.names import split_host_port
 from isthmus.net.files import Files, LocalFiles
 from isthmus.net.gateways import WanCarrier
+from isthmus.net.gossip_connections import PoolConnections
 from isthmus.net.gossip_pool import JoinFailed, Mailbox, PoolConfig, PoolEvent
-from isthmus.net.gossip_protocols import DatagramProtocol, PacketProtocol, StreamProtocol
+from isthmus.net.gossip_protocols import DatagramProtocol
 from isthmus.net.keyring_file import KeyringFile
-from isthmus.net.network import Inbound, Listening, Network, TlsAccept
+from isthmus.net.network import Inbound, Listening, Network
 from isthmus.net.snapshot_file import SnapshotFile
 from isthmus.net.tasks import TaskScope
 from isthmus.wire.serf import Query
@@ -53,9 +52,6 @@ T = TypeVar("T")
 
 CARRIED_PACKETS_MAX: Final = 256
 """Packets on their way into other datacenters; further ones count as lost."""
-PACKET_CONNECTIONS_MAX: Final = 1024
-"""Connections that bring packets of other datacenters; further ones are closed."""
-HANDSHAKE_TIMEOUT: Final = 10.0
 RESOLVE_TIMEOUT: Final = 10.0
 LEAVE_GRACE: Final = 2.0
 """Seconds that `leave` may take beyond its own limits."""
@@ -67,10 +63,6 @@ BIND_ATTEMPTS: Final = 16
 REPEATED_WARNING_INTERVAL: Final = 60.0
 """The same warning is logged once in this many seconds."""
 REMEMBERED_WARNINGS_MAX: Final = 256
-
-
-GATEWAY_TLS: Final = TlsAccept(require_client=True, alpn=True)
-"""Gossip through gateways comes in over native TLS on the server port."""
 
 _logger = logging.getLogger(__name__)
 
@@ -106,9 +98,7 @@ class PoolDriver:
         self._socket = DatagramProtocol(self.receive_packet, self.receive_refusal)
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._streams: dict[int, StreamProtocol] = {}
-        self._dials: dict[int, asyncio.Task[None]] = {}
-        self._packet_connections: set[PacketProtocol] = set()
+        self._connections: PoolConnections | None = None
         self._carried = 0
         self._joins: dict[int, asyncio.Future[JoinFinished]] = {}
         self._asked: dict[int, asyncio.Future[QueryFinished | KeysAnswered]] = {}
@@ -163,6 +153,16 @@ class PoolDriver:
         except BaseException:
             await self._unbind()
             raise
+        self._connections = PoolConnections(
+            self._core,
+            self._network,
+            config.carrier,
+            self._scope,
+            stream_timeout=config.gossip.stream_timeout,
+            receive_packet=self._receive_carried,
+            count=self._count,
+            flush=self.flush,
+        )
         self._resume(snapshot)
         self.flush()
 
@@ -237,6 +237,8 @@ class PoolDriver:
             await self._ended.wait()
             return
         self._closed = True
+        if self._connections is not None:
+            self._connections.stop()
         try:
             await self._close()
         finally:
@@ -251,10 +253,8 @@ class PoolDriver:
         if self._stores:
             await asyncio.wait(self._stores, timeout=FILES_GRACE)
         await self._scope.close()
-        for stream in list(self._streams.values()):
-            stream.abort()
-        for connection in list(self._packet_connections):
-            connection.abort()
+        if self._connections is not None:
+            self._connections.abort()
         for waiting in self._joins.values():
             if not waiting.done():
                 waiting.set_exception(JoinFailed(["the pool was closed"]))
@@ -440,13 +440,11 @@ class PoolDriver:
             case SendPacket():
                 self._send(output)
             case OpenStream():
-                self._dials[output.id] = self._scope.spawn(self._dial(output))
+                self._connected.open(output)
             case SendStream(number, data):
-                stream = self._streams.get(number)
-                if stream is not None:
-                    stream.write(data)
+                self._connected.write(number, data)
             case CloseStream(number):
-                self._close_stream(number)
+                self._connected.close(number)
             case JoinFinished():
                 waiting = self._joins.get(output.id)
                 if waiting is not None and not waiting.done():
@@ -588,125 +586,29 @@ class PoolDriver:
                 self._fail_packet(packet, "packets_not_carried")
                 self.flush()
 
-    def accept_packets(self, inbound: Inbound) -> None:
-        """See `Pool.accept_packets`."""
-        if self._closed or len(self._packet_connections) >= PACKET_CONNECTIONS_MAX:
-            self._count("packet_connections_refused")
-            inbound.close()
-            return
-        protocol = PacketProtocol(self._receive_carried, self._packet_connections.discard)
-        self._packet_connections.add(protocol)
-        self._scope.spawn(self._start_packets(inbound, protocol))
-
-    async def _start_packets(self, inbound: Inbound, protocol: "PacketProtocol") -> None:
-        if not await self._start(inbound, protocol, tls=GATEWAY_TLS):
-            self._packet_connections.discard(protocol)
-
-    def _receive_carried(self, packet: bytes) -> None:
-        self.receive_packet(packet, None)
-
-    # --- Streams --------------------------------------------------------------------------------
+    # --- Connections that others open -----------------------------------------------------------
 
     async def _accept(self, inbound: Inbound) -> None:
-        await self._serve(inbound, tls=None)
+        if self._connections is None:
+            inbound.close()  # We listen, but the core is not made yet.
+        else:
+            await self._connections.serve(inbound, tls=None)
 
     def accept_stream(self, inbound: Inbound) -> None:
         """See `Pool.accept_stream`."""
-        if self._closed:
-            inbound.close()
-        else:
-            self._scope.spawn(self._serve(inbound, tls=GATEWAY_TLS))
+        self._connected.accept_stream(inbound)
 
-    async def _serve(self, inbound: Inbound, *, tls: TlsAccept | None) -> None:
-        number = None
-        if not self._closed:
-            number = self._core.accept_stream(peer=inbound.peer, now=self._loop.time())
-        if number is None:
-            inbound.close()
-            return
-        stream = self._streams[number] = StreamProtocol(self.receive_stream, self.stream_lost)
-        started = await self._start(inbound, stream, tls=tls)
-        if started and number in self._streams:
-            stream.attach(number)
-        elif self._streams.pop(number, None) is not None and not self._closed:
-            self._core.stream_failed(number, "handshake failed", now=self._loop.time())
-        else:
-            stream.abort()  # Its time ran out before it began.
-        self.flush()
+    def accept_packets(self, inbound: Inbound) -> None:
+        """See `Pool.accept_packets`."""
+        self._connected.accept_packets(inbound)
 
-    async def _start(
-        self, inbound: Inbound, protocol: asyncio.BaseProtocol, *, tls: TlsAccept | None
-    ) -> bool:
-        """Run a protocol on an accepted connection; False: its handshake failed."""
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-                await inbound.start(protocol, tls=tls)
-        except (OSError, ssl.SSLError, ProtocolError) as error:
-            _logger.debug("gossip connection from %s: %s", inbound.peer[0], error)
-            self._count("connections_failed")
-            inbound.close()
-            return False
-        return True
+    @property
+    def _connected(self) -> PoolConnections:
+        assert self._connections is not None  # Since `open`.
+        return self._connections
 
-    async def _dial(self, request: OpenStream) -> None:
-        made: list[StreamProtocol] = []
-
-        def make() -> StreamProtocol:
-            made.append(StreamProtocol(self.receive_stream, self.stream_lost))
-            return made[-1]
-
-        try:
-            stream = await self._connect(request, make)
-        except asyncio.CancelledError:
-            for stream in made:  # It may have been connected this very moment.
-                stream.abort()
-            raise
-        except OSError as error:
-            text, _ = explain_dial(error, host_port(*request.address))
-            refused = isinstance(error, ConnectionRefusedError) and not self._carries(request.node)
-            self._core.stream_failed(request.id, text, refused=refused, now=self._loop.time())
-        except (Unavailable, InvalidNodeName, ProtocolError) as error:
-            text = str(error) or type(error).__name__
-            self._core.stream_failed(request.id, text, now=self._loop.time())
-        else:
-            self._streams[request.id] = stream
-            stream.write(request.data)
-            self._core.stream_opened(request.id, now=self._loop.time())
-            stream.attach(request.id)
-        finally:
-            self._dials.pop(request.id, None)
-        self.flush()
-
-    async def _connect(
-        self, request: OpenStream, make: Callable[[], "StreamProtocol"]
-    ) -> "StreamProtocol":
-        carrier = self.config.carrier
-        if carrier is not None and carrier.carries(request.node):
-            return await carrier.open_stream(request.node, make, timeout=request.timeout)
-        host, port = request.address
-        return await self._network.dial(make, host, port, tls=None, timeout=request.timeout)
-
-    def _close_stream(self, number: int) -> None:
-        dial = self._dials.pop(number, None)
-        if dial is not None:
-            dial.cancel()
-        stream = self._streams.pop(number, None)
-        if stream is not None:
-            stream.close(grace=self.config.gossip.stream_timeout)
-
-    def receive_stream(self, number: int, data: bytes) -> None:
-        """Hand bytes of a stream to the core."""
-        if not self._closed:
-            self._core.receive_stream_data(number, data, now=self._loop.time())
-            self.flush()
-
-    def stream_lost(self, number: int, stream: "StreamProtocol") -> None:
-        """A stream is closed, by whomever."""
-        if self._streams.get(number) is stream:
-            del self._streams[number]
-            if not self._closed:
-                self._core.receive_stream_eof(number, now=self._loop.time())
-                self.flush()
+    def _receive_carried(self, packet: bytes) -> None:
+        self.receive_packet(packet, None)
 
     def _count(self, name: str) -> None:
         self._counters[name] = self._counters.get(name, 0) + 1
