@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
 
@@ -491,6 +491,30 @@ def test_gateway_of_a_silent_connection_is_tried_last(said: Callable[[], list[st
         silent, lines = world.network.dials[0].address, said()
         assert lines == [f"connection through gateway {silent} shows no sign of life"]
         assert {world.candidates()[-1] for _ in range(20)} == {silent}
+        call.cancel()
+        await asyncio.wait({call})
+
+    play(act)
+
+
+def test_another_server_stands_in_for_one_whose_connection_is_silent() -> None:
+    gamma = replace(BETA, name="gamma.dc3", node="gamma")
+
+    async def act(world: World) -> None:
+        world.tell(state("dc2", FIRST))
+        for server in (BETA, gamma):
+            world.federation.router.put(server)
+        world.network.open(FIRST)
+        call = asyncio.get_running_loop().create_task(world.ask())
+        await asyncio.sleep(1)
+        assert [dial.tls and dial.tls.server_name for dial in world.network.dials] == [
+            "beta.server.dc3.consul",
+            "gamma.server.dc3.consul",
+        ]
+        assert [server.node for server in world.federation.router.servers("dc3")] == [
+            "gamma",
+            "beta",
+        ]
         call.cancel()
         await asyncio.wait({call})
 

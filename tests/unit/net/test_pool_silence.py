@@ -144,6 +144,25 @@ async def test_read_moves_to_another_gateway_when_its_own_hangs() -> None:
         assert await made.call(repeatable=False) == "127.0.0.1:8300"
 
 
+async def test_read_moves_to_the_server_that_stands_in() -> None:
+    """The server itself hangs, and with it every way to it."""
+    hanging, other = ServerTarget("dc1", "alpha", "", 0), ServerTarget("dc1", "beta", "", 0)
+    stood_in = []
+
+    def stand_in(target: ServerTarget) -> ServerTarget:
+        stood_in.append(target)
+        return other
+
+    async with scene(second_way=True) as made, asyncio.timeout(DEADLINE):
+        pool = RpcPool(made.dialer, QUICK, stand_in=stand_in)
+        ask = pool.call(hanging, "Status.Leader", QUESTION, str, timeout=DEADLINE, repeatable=True)
+        made.relay.freeze()
+        assert await ask == "127.0.0.1:8300"
+        assert stood_in == [hanging]
+        assert pool.connection_count == 1  # To the other; the first one is no more used.
+        await pool.close()
+
+
 async def test_blocked_read_moves_too() -> None:
     async with scene(second_way=True) as made, asyncio.timeout(DEADLINE):
         asking = asyncio.ensure_future(made.call("Status.Peers", repeatable=True))
