@@ -50,6 +50,9 @@ _USER_OVERHEAD: Final = 1
 _PROTOCOL_STREAM_PING: Final = 3
 _PROTOCOL_NACK: Final = 4
 _PROTOCOL_CHECKSUM: Final = 5
+_ALIVE: Final = wire.NodeStatus.ALIVE  # Looking a name up in an enumeration takes longer than all.
+_SUSPECT: Final = wire.NodeStatus.SUSPECT
+_DEAD: Final = wire.NodeStatus.DEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,8 @@ class Memberlist:
         self._upper, self._rng = upper, rng
         self._envelope = codec or Envelope(config, keyring, entropy)
         self._route_by_name, self._is_remote = route_by_name, is_remote
-        self._outputs: list[MemberlistOutput] = []
+        self.outputs: list[MemberlistOutput] = []
+        """What waits for `take_outputs`; always the same list."""
         self.counters: dict[str, int] = {"packets_received": 0, "packets_sent": 0}
         self.acked_at: dict[str, float] = {}
         """When members answered a probe of ours last."""
@@ -128,7 +132,7 @@ class Memberlist:
             check=lambda node: upper.check_merge((node,)),
             rumours=self.rumours,
             awareness=self.awareness,
-            emit=self._outputs.append,
+            emit=self.outputs.append,
             rng=rng,
             now=now,
         )
@@ -138,7 +142,7 @@ class Memberlist:
             table=self.table,
             envelope=self._envelope,
             upper=upper,
-            emit=self._outputs.append,
+            emit=self.outputs.append,
             on_ping_acked=self._prober.receive_stream_ack,
             on_ping_refused=self._prober.receive_stream_refusal,
             number=self._next_number,
@@ -222,10 +226,10 @@ class Memberlist:
 
     def take_outputs(self) -> list[MemberlistOutput]:
         """Remove and return all that is to be done, oldest first."""
-        if not self._outputs:
+        if not self.outputs:
             return []
-        outputs = self._outputs.copy()
-        self._outputs.clear()  # The table holds on to the list.
+        outputs = self.outputs.copy()
+        self.outputs.clear()  # The table holds on to the list.
         return outputs
 
     # --- From the network: packets ------------------------------------------------------------
@@ -334,7 +338,7 @@ class Memberlist:
             case wire.Dead():
                 self.table.receive_dead(message, now=now)
             case wire.UserMessage():
-                self._outputs.append(UserMessageReceived(message.payload, source))
+                self.outputs.append(UserMessageReceived(message.payload, source))
             case wire.ErrorReply():
                 self._count("messages_refused")  # Belongs on streams.
 
@@ -448,7 +452,7 @@ class Memberlist:
         sent = bool(self.rumours.take_finished())
         if sent or now >= self._leave_deadline:
             self._leave_deadline = None
-            self._outputs.append(LeaveSent())
+            self.outputs.append(LeaveSent())
 
     def _gossip(self, *, now: float) -> None:
         """Tell a few members, the lately dead among them, what is new."""
@@ -456,8 +460,7 @@ class Memberlist:
         horizon = now - self.config.gossip_to_the_dead_time
 
         def worth_telling(node: Node) -> bool:
-            dead = node.status is wire.NodeStatus.DEAD
-            return not node.gone or (dead and node.changed_at > horizon)
+            return not node.gone or (node.status is _DEAD and node.changed_at > horizon)
 
         for node in self.table.random_nodes(self.config.gossip_nodes, worth_telling):
             broadcasts = self._take_broadcasts(self._envelope.budget)
@@ -470,7 +473,7 @@ class Memberlist:
         self._push_pull_at = now + pushpull.scaled_interval(
             self.config.push_pull_interval, member_count=len(self.table)
         )
-        for node in self.table.random_nodes(1, lambda n: n.status is wire.NodeStatus.ALIVE):
+        for node in self.table.random_nodes(1, lambda n: n.status is _ALIVE):
             self.streams.exchange(JoinTarget(node.name, node.address), as_join=False, now=now)
 
     # --- Probing --------------------------------------------------------------------------------
@@ -495,18 +498,18 @@ class Memberlist:
         idle pool of three says no more than one of the reference.
         """
         table = self.table
-        skipped = False
-        steps = max(4, len(table.ring))
-        while steps:
-            steps -= 1
-            if self._ring_place >= len(table.ring):
+        ring, skipped = table.ring, False
+        for _ in range(max(4, len(ring))):
+            place = self._ring_place
+            if place >= len(ring):
                 table.reset_ring(now=now)
+                ring = table.ring
                 self._ring_place = 0
-                if skipped and len(table.ring) > 2:
+                if skipped and len(ring) > 2:
                     return None
                 continue
-            node = table.nodes[table.ring[self._ring_place]]
-            self._ring_place += 1
+            node = table.nodes[ring[place]]
+            self._ring_place = place + 1
             if not node.gone and node is not table.me:
                 return node
             skipped = True
@@ -517,14 +520,14 @@ class Memberlist:
         self._prober.start(node.name, sequence, now=now)
         if (
             self.carry_ping is not None
-            and node.status is wire.NodeStatus.ALIVE
-            and not self._outputs
+            and node.status is _ALIVE
+            and not self.outputs
             and not self._tally.size
             and self.carry_ping(node, sequence)
         ):
             return
         ping = wire.encode_message(self._ping(node.name, sequence))
-        if node.status is not wire.NodeStatus.SUSPECT:
+        if node.status is not _SUSPECT:
             self._send(node.name, node.address, [ping], sequence=sequence, piggyback=True)
             return
         # Tell a suspect of it at once, so that it can refute at once (Lifeguard, Buddy System).
@@ -544,14 +547,14 @@ class Memberlist:
             case ProbeSucceeded(target, rtt, payload, by_stream):
                 self._note_ack(target, now=now)
                 if by_stream:
-                    self._outputs.append(
+                    self.outputs.append(
                         Warned(
                             f"Was able to connect to {target} over TCP but UDP probes failed, "
                             "network may be misconfigured"
                         )
                     )
                 elif payload:
-                    self._outputs.append(PingAcked(target, rtt, payload))
+                    self.outputs.append(PingAcked(target, rtt, payload))
             case AskHelpers(target, sequence):
                 node = self.table.nodes.get(target)
                 if node is not None:
@@ -560,7 +563,7 @@ class Memberlist:
                 self._count("probes_failed")
                 node = self.table.nodes.get(result.target)
                 if node is not None:
-                    self._outputs.append(
+                    self.outputs.append(
                         Warned(f"Suspect {node.name} has failed, no acks received")
                     )
                     claim = wire.Suspect(
@@ -569,16 +572,16 @@ class Memberlist:
                     self.table.receive_suspect(claim, now=now)
 
     def _note_ack(self, target: str, *, now: float) -> None:
-        self.acked_at[target] = now
-        if len(self.acked_at) > 2 * len(self.table.nodes) + 16:  # Most of them are forgotten.
-            self.acked_at = {
-                name: at for name, at in self.acked_at.items() if name in self.table.nodes
-            }
+        acked_at = self.acked_at
+        if target not in acked_at and len(acked_at) > 2 * len(self.table.nodes) + 15:
+            known = self.table.nodes  # Most of them are forgotten.
+            self.acked_at = acked_at = {name: at for name, at in acked_at.items() if name in known}
+        acked_at[target] = now
 
     def _ask_helpers(self, target: Node, sequence: int, *, now: float) -> None:
         helpers = self.table.random_nodes(
             self.config.indirect_checks,
-            lambda node: node is not target and node.status is wire.NodeStatus.ALIVE,
+            lambda node: node is not target and node.status is _ALIVE,
         )
         me = self.table.me
         expected = 0
@@ -675,7 +678,7 @@ class Memberlist:
         if sequence or broadcasts:
             self._remember_sent(number, sequence, broadcasts)
         self._count("packets_sent")
-        self._outputs.append(SendPacket(number, node, address, data))
+        self.outputs.append(SendPacket(number, node, address, data))
 
     def _remember_sent(self, number: int, sequence: int, broadcasts: list[Broadcast]) -> None:
         self._sent[number] = (sequence, broadcasts)

@@ -62,7 +62,8 @@ class Prober:
     def __init__(
         self, config: GossipConfig, awareness: Awareness, *, rng: Random, now: float
     ) -> None:
-        self._config, self._awareness = config, awareness
+        self._interval, self._timeout = config.probe_interval, config.probe_timeout
+        self._awareness = awareness
         self.next_tick = now + rng.random() * config.probe_interval
         """When the next probe is due if none runs."""
         self.target = ""
@@ -80,13 +81,13 @@ class Prober:
     def postpone(self, *, now: float) -> None:
         """Start over one interval from now, as after a pause."""
         self.target = ""
-        self.next_tick = now + self._config.probe_interval
+        self.next_tick = now + self._interval
 
     def is_due(self, *, now: float) -> bool:
         """Whether the next probe may start; asks only between probes. Counts the tick."""
         if self.target or now < self.next_tick:
             return False
-        interval = self._config.probe_interval
+        interval = self._interval
         self.next_tick += interval
         if self.next_tick <= now:  # Ticks missed meanwhile are skipped, the phase stays.
             self.next_tick += ((now - self.next_tick) // interval + 1) * interval
@@ -99,8 +100,8 @@ class Prober:
         assert not self.target
         self.target, self._sequence = target, sequence
         self._started_at = now
-        self._helpers_at = now + self._config.probe_timeout
-        self._deadline = now + self._awareness.scale(self._config.probe_interval)
+        self._helpers_at = now + self._timeout
+        self._deadline = now + self._awareness.scale(self._interval)
         self._asked = self._streamed = False
         self._refused = self._stream_refused = False
         self._nacks_expected = self._nacks = self._silent_helpers = 0

@@ -225,6 +225,8 @@ class Serf:
             is_remote=is_remote,
             codec=codec,
         )
+        self._news = self.memberlist.outputs
+        """What memberlist has for us: asking it each time would cost more than most answers."""
         self._roster.node_joined(self.memberlist.table.me.record())
         self._absorb(now=now)
 
@@ -454,26 +456,22 @@ class Serf:
         due = self.memberlist.next_timer(answered=answered)
         if self._chores_at < due:
             due = self._chores_at
-        if self._waits():
+        if self._roster.prune_at or self._queries.open or self._leaving.due is not None:
             parts = (self._roster.next_prune(), self._queries.next_timer(), self._leaving.due)
             due = min([due, *(moment for moment in parts if moment is not None)])
         return due
 
-    def _waits(self) -> bool:
-        """Whether anything but our regular rounds may be due; seldom so."""
-        return bool(self._roster.prune_at or self._queries.open) or self._leaving.due is not None
-
     def handle_timer(self, *, now: float) -> None:
         """Do all that is due by `now`; may be called early or late."""
         self.memberlist.handle_timer(now=now)
-        self._absorb(now=now)
-        waits = self._waits()
-        if not waits and now < self._chores_at:
-            return
-        if waits:
+        if self._news or self._conflicts.is_vote_due:
+            self._absorb(now=now)
+        if self._roster.prune_at or self._queries.open or self._leaving.due is not None:
             self._roster.prune(now=now)
             self._queries.handle_timer(now=now)
             self._go_on_leaving(now=now)
+        elif now < self._chores_at:  # Most often nothing but our regular rounds was due.
+            return
         if now >= self._chores_at:
             self._do_chores(now=now)
         self._absorb(now=now)
@@ -513,14 +511,12 @@ class Serf:
 
     def _absorb(self, *, now: float) -> None:
         """Pass memberlist's actions on and act on its events, in order, until none is left."""
-        outputs = self.memberlist.take_outputs()
-        while outputs:
-            for output in outputs:
+        while self._news:
+            for output in self.memberlist.take_outputs():
                 if type(output) is SendPacket:  # Most of them.
                     self._outputs.append(output)
                 else:
                     self._receive(output, now=now)
-            outputs = self.memberlist.take_outputs()
         if self._conflicts.is_vote_due:
             self._vote(now=now)
 

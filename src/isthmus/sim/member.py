@@ -507,7 +507,7 @@ class Member(Actor):
         if path is not None:
             count_forwarded(path, bytes_sent)
         if world.trace:
-            world.note(self.number, target.number, bytes_sent)
+            world.note_at(now, self.number, target.number, bytes_sent)
         self._target, self._answer, self._back = target, answer, backward
         self._pinged_at, self._ack_at = pinged_at, ack_at
         self._ack_number, self._ack_size = sequence, pool.ack_size + size

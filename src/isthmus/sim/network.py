@@ -130,7 +130,17 @@ class Link:
         typical: Median latency in seconds, what is added to it included.
     """
 
-    __slots__ = ("_free_at", "_quantiles", "_random", "_scale", "cut", "model", "plain", "typical")
+    __slots__ = (
+        "_free_at",
+        "_loss",
+        "_quantiles",
+        "_random",
+        "_scale",
+        "cut",
+        "model",
+        "plain",
+        "typical",
+    )
 
     def __init__(self, model: LinkModel, random: Callable[[], float]) -> None:
         self._random = random
@@ -143,15 +153,15 @@ class Link:
         self.model = model
         self.plain = not (model.duplication or model.reordering or model.bandwidth)
         self.typical = model.median + model.extra
-        self._quantiles = model.quantiles()
+        self._loss, self._quantiles = model.loss, model.quantiles()
         steps = len(self._quantiles) - 1
         self._scale = steps / (1 - model.loss) if model.loss < 1 else 0.0
 
     def latency(self, chance: float) -> float:
         """Seconds that a packet takes whose draw, 0 to 1, is `chance`; `LOST`, below 0: never."""
-        if self.cut or chance < self.model.loss:
+        if self.cut or chance < self._loss:
             return LOST
-        return self._quantiles[int((chance - self.model.loss) * self._scale)]
+        return self._quantiles[int((chance - self._loss) * self._scale)]
 
     def round_trip(self) -> tuple[float, float]:
         """Seconds there and back, each as from `latency` with a draw of its own."""
@@ -159,7 +169,7 @@ class Link:
             self._random()
             self._random()
             return LOST, LOST
-        loss, scale, quantiles = self.model.loss, self._scale, self._quantiles
+        loss, scale, quantiles = self._loss, self._scale, self._quantiles
         there, back = self._random(), self._random()
         return (
             LOST if there < loss else quantiles[int((there - loss) * scale)],

@@ -5,9 +5,10 @@ the hops' median latencies, so that dials cost no chance and few events.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
+
+from msgspec import Struct
 
 from isthmus.mesh.routes import Endpoint, RouteKind
 from isthmus.net.wan import CANDIDATES_MAX, STAGGER
@@ -24,8 +25,7 @@ _REMOTE: Final = RouteKind.REMOTE_SERVERS  # Looking a name up in an enumeration
 _RUNNING: Final = ProcessState.RUNNING
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A way to a server.
 
     Attributes:
@@ -43,8 +43,7 @@ class Way:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class NoWay:
+class NoWay(Struct, frozen=True):
     """There is none now.
 
     Attributes:
@@ -60,8 +59,7 @@ class NoWay:
     hangs: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Leg:
+class _Leg(Struct, frozen=True):
     """A gateway or server that was reached: what is behind it, and how long that took."""
 
     path: tuple[Machine, ...]
@@ -69,8 +67,7 @@ class _Leg:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
+class _Stop(Struct, frozen=True):
     """It was not reached, or did not lead on."""
 
     seconds: float
