@@ -54,7 +54,7 @@ def test_archives_of_other_writers_are_read(form: int) -> None:
         sums = format_sums({"a": hashlib.sha256(b"content").hexdigest()})
         for name, content in [*files.items(), (SUMS, sums)]:
             info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(content), 1.5  # type: ignore[assignment]
+            info.size, info.mtime = len(content), 1.5
             tar.addfile(info, io.BytesIO(content))
     assert read(out.getvalue()) == files
 
