@@ -138,6 +138,7 @@ class Agent(NodeAgent):
             # The primary prunes our record when we have left: it must not be written again.
             self._duties_task.cancel()
             await asyncio.wait({self._duties_task})
+        await self._storage.leave(self.server)
         await super()._leave()
 
     async def rpc(self, method: str, request: Record) -> Any:

@@ -74,6 +74,9 @@ class ServerStorage:
         """
         await server.start()
 
+    async def leave(self, server: Server) -> None:
+        """The server leaves its datacenter for good: let the others do without it."""
+
     async def close(self) -> None:
         """Stop what we started; the engine itself is the server's to close."""
 

@@ -27,7 +27,7 @@ from isthmus.engine.etcd_process import (
     EtcdProcess,
     EtcdProcessConfig,
 )
-from isthmus.errors import RequestError, Unavailable
+from isthmus.errors import NoLeader, RequestError, Unavailable
 from isthmus.gossip.roster import Member
 from isthmus.model.storage import StorageMember, StorageReply, StorageRequest
 from isthmus.net.files import LocalFiles
@@ -77,6 +77,7 @@ class ManagedStorage(ServerStorage):
     ) -> None:
         assert config.data_dir is not None
         self._scope = TaskScope()
+        self._leaving = False
         storage, folder = config.storage, config.data_dir / FOLDER
         host = config.addresses.advertise
         process_config = EtcdProcessConfig(
@@ -148,6 +149,23 @@ class ManagedStorage(ServerStorage):
         self._scope.spawn(self.members.watch(server.replica.look))
         self._scope.spawn(self._care(server))
 
+    async def leave(self, server: Server) -> None:
+        """Take our member out of the cluster while all are there to agree, and hand over first."""
+        try:
+            members = await self.cluster.members()
+            own = [member for member in members if member.name == self._own_id]
+            if not own or len(members) < 2:
+                return
+            if server.is_leader:
+                await server.replica.resign()
+            self._leaving = True
+            await self.cluster.remove(own[0].number)
+        except (CallFailed, NoLeader) as error:
+            logger.warning("our storage member stays in the cluster as we leave: %s", error)
+            self._leaving = False
+            return
+        await self.keeper.leave()
+
     async def close(self) -> None:
         """Stop our member."""
         await self._scope.close()
@@ -205,7 +223,8 @@ class ManagedStorage(ServerStorage):
 
     def _removed(self) -> None:
         """The cluster has removed our member while we were away: begin anew."""
-        self._scope.spawn(self.keeper.begin_anew())
+        if not self._leaving:
+            self._scope.spawn(self.keeper.begin_anew())
 
 
 def external_engine(config: AgentConfig, platform: Platform) -> EtcdEngine:

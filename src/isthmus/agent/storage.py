@@ -179,14 +179,24 @@ class StorageKeeper:
         await self._client.close()
         await self._process.stop()
 
+    async def leave(self) -> None:
+        """Stop our member, which the cluster has let go, and put its data aside."""
+        await self._process.stop()
+        await self._forget("left")
+
     async def begin_anew(self) -> None:
         """Join again: the cluster removed our member while we were away for too long."""
-        place = self._process.archive(f"removed-{int(self._wall().timestamp())}")
+        await self._process.stop()
+        place = await self._forget("removed")
         logger.warning("our storage member was removed; its data is kept in %s", place)
+        await self.run()
+
+    async def _forget(self, why: str) -> Path | None:
+        """Be in no cluster any more; where the data of our member is now."""
+        place = self._process.archive(f"{why}-{int(self._wall().timestamp())}")
         self._cluster = None
         await self._write("cluster.json", {})
-        await self._process.stop()
-        await self.run()
+        return place
 
     def wake(self) -> None:
         """A server came or went: look again soon."""
