@@ -130,7 +130,7 @@ def test_inspect_shows_what_a_snapshot_holds(cli: Cli, tmp_path: Path) -> None:
         " Index           5",
         " Datacenter      dc1",
     ]
-    assert types.splitlines()[0] == " Type      Count      Size"
+    assert types.splitlines()[0] == " Type       Count      Size"
     assert [line.split()[:2] for line in types.splitlines()[2:]] == [
         ["kv", "4"],
         ["----", "----"],
