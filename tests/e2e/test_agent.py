@@ -227,3 +227,23 @@ def test_commands_show_what_there_is(start: Start) -> None:
     assert "No node found with name" in agent.run("force-leave", "nobody").stderr
     assert agent.run("join", "127.88.1.99").returncode == 1
     assert agent.run("no-such-command").returncode == 127
+
+
+def test_failed_member_is_forgotten_once_it_is_pruned(start: Start, tmp_path: Path) -> None:
+    server = start("127.88.1.20", {"node_name": "alpha"}, "-dev")
+    client = start(
+        "127.88.1.21",
+        {
+            "node_name": "web1",
+            "data_dir": str(tmp_path / "client"),
+            "retry_join": ["127.88.1.20"],
+        },
+    )
+    eventually(lambda: "web1" in server.isthmus("catalog", "nodes"), timeout=10)
+    client.process.stop(signal.SIGKILL)
+    eventually(lambda: "web1" in server.isthmus("members", "-status=failed"), timeout=20)
+    assert "web1" in server.isthmus("catalog", "nodes")
+    assert server.run("force-leave", "-prune", "web1").returncode == 0
+    eventually(lambda: "web1" not in server.isthmus("members"), timeout=10)
+    eventually(lambda: "web1" not in server.isthmus("catalog", "nodes"), timeout=10)
+    assert "alpha" in server.isthmus("members", "-status=alive")

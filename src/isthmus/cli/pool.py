@@ -137,10 +137,14 @@ FORCE_LEAVE: Final = Command(
     _force_leave,
     (
         switch("prune", "Forget it altogether."),
-        switch("wan", "In the pool of all datacenters' servers."),
+        switch("wan", "In the pool of all datacenters' servers: <node name>.<datacenter>."),
         *CLIENT_FLAGS,
     ),
     arguments="NODE",
     count=None,
+    examples=(
+        "isthmus force-leave -prune web1",
+        "isthmus force-leave -wan alpha.dc1",
+    ),
 )
 INFO: Final = Command("info", "Show the agent's figures.", _info, CLIENT_FLAGS)
