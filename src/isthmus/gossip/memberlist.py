@@ -563,9 +563,7 @@ class Memberlist:
                 self._count("probes_failed")
                 node = self.table.nodes.get(result.target)
                 if node is not None:
-                    self.outputs.append(
-                        Warned(f"Suspect {node.name} has failed, no acks received")
-                    )
+                    self.outputs.append(Warned(f"Suspect {node.name} has failed, no acks received"))
                     claim = wire.Suspect(
                         incarnation=node.incarnation, node=node.name, from_=self.table.me.name
                     )

@@ -17,6 +17,7 @@ from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.outputs import JoinFinished
 from isthmus.gossip.roster import Member
 from isthmus.gossip.serf import LeaveFinished, MergeCheck
+from isthmus.model.coordinate import ORIGIN
 from isthmus.model.federation import FederationState
 from isthmus.model.timestamp import Timestamp
 from isthmus.names import GATEWAY_PORT, SERF_LAN_PORT, SERF_WAN_PORT, SERVER_PORT
@@ -30,10 +31,11 @@ from isthmus.sim.server import ALIVE, EPOCH, Monitor, Server
 from isthmus.sim.topology import Host, Role
 from isthmus.sim.ways import NoWay, Way, Ways
 from isthmus.sim.world import Process, ProcessState, World
+from isthmus.wire.coordinate import encode_ack
 
 COORDINATES_MAX: Final = 100
-"""Hosts above which acks carry no network coordinates; nothing that is measured follows them,
-but that some 100 bytes are missing in each ack."""
+"""Hosts above which each ack carries the origin in place of its sender's coordinate: as many bytes.
+Nothing that is measured follows coordinates, and reckoning with them takes most of a run's time."""
 PRIMARY_GATEWAYS: Final = f"gateways.primary.example:{GATEWAY_PORT}"
 """What secondaries have in `primary_gateways`."""
 REGISTER_DELAY: Final = 0.05
@@ -85,10 +87,13 @@ class Federation:
         self._by_machine: dict[str, Server] = {}
         self._processes: dict[str, Process] = {}
         self._starts: dict[Host, int] = {}
+        small = topology.host_count <= COORDINATES_MAX
+        ack_payload = b"" if small else encode_ack(ORIGIN)
         self._lan_pools = {
             name: Pool(
                 self.world,
                 config=self._gossip(scenario.lan),
+                ack_payload=ack_payload,
                 port=SERF_LAN_PORT,
                 merge_check=_lan_check(name),
                 on_event=self._lan_event,
@@ -99,6 +104,7 @@ class Federation:
         self._wan_pool = Pool(
             self.world,
             config=self._gossip(scenario.wan),
+            ack_payload=ack_payload,
             port=SERF_WAN_PORT,
             route=lambda source, target: self._server_of(source).wan_path(target),
             merge_check=_check_wan,
@@ -162,7 +168,7 @@ class Federation:
             pool.converge()
 
     def _gossip(self, config: GossipConfig) -> GossipConfig:
-        """A pool's settings; in a large federation without network coordinates, which cost most."""
+        """A pool's settings; in a large federation without moving network coordinates."""
         if self.scenario.topology.host_count <= COORDINATES_MAX:
             return config
         return replace(config, coordinates=False)

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from isthmus.gossip.coordinate import PoolCoordinates
 from isthmus.gossip.keyring import Keyring
 from isthmus.gossip.keys import StoreKeyring
 from isthmus.gossip.members import Node
@@ -71,6 +72,23 @@ _NEVER: Final = math.inf
 
 _Drawn: TypeAlias = tuple[Path, Path, float, Answer]
 """The way of a ping and that of its ack, the ping's seconds, and how the ack travels."""
+
+
+class _StillCoordinates(PoolCoordinates):
+    """Every ack carries the same bytes, and none is looked at.
+
+    Args:
+        name: Our member name.
+        payload: What acks carry.
+    """
+
+    def __init__(self, name: str, payload: bytes) -> None:
+        super().__init__(name, enabled=False, rng=Random(name))
+        self._always = payload
+
+    def ack_payload(self) -> bytes:
+        """See `PoolCoordinates`."""
+        return self._always
 
 
 class Member(Actor):
@@ -142,6 +160,8 @@ class Member(Actor):
             is_remote=lambda other: pool.is_remote(own_group, other),
             codec=pool.codec,
         )
+        if pool.ack_payload:
+            self.serf.coordinates = _StillCoordinates(name, pool.ack_payload)
         self.packets_sent = self.packet_bytes_sent = self.stream_bytes_sent = 0
         self.streams_opened = 0
         self.joins: dict[int, JoinFinished] = {}
@@ -577,7 +597,8 @@ class Member(Actor):
             target, at = self._target, self._ack_at
             self._ack_at = _NEVER
             self._note_answered()
-            ack = wire.encode_message(wire.Ack(seq_no=self._ack_number))
+            payload = self.pool.ack_payload
+            ack = wire.encode_message(wire.Ack(seq_no=self._ack_number, payload=payload))
             parcel = self.pool.codec.packet([ack], checksum=False)
             path = self.pool.path(target, self) or (target.machine, self.machine)
             self.pool.world.deliver(at, self, Packet(target, 0, parcel, path, None))

@@ -35,6 +35,8 @@ class Pool:
         on_join: Called with a member and how a join of its ended.
         idle_probes: Whether idle probes are spared the heap; see `sim.member`. Not with network
             coordinates, which every ack carries.
+        ack_payload: What every ack carries where `config` has no network coordinates: bytes that
+            are counted, and that nobody looks at.
     """
 
     def __init__(
@@ -49,13 +51,16 @@ class Pool:
         on_event: Callable[[Member, SerfEvent], None] | None = None,
         on_join: Callable[[Member, JoinFinished], None] | None = None,
         idle_probes: bool = True,
+        ack_payload: bytes = b"",
     ) -> None:
         self.world, self.config, self.route, self.port = world, config, route, port
         self.keys, self.merge_check, self.on_event = keys, merge_check, on_event
         self.on_join = on_join
         self.idle_probes = idle_probes
         self.codec = ParcelCodec(config, encrypted=bool(keys))
-        self.ack_size = len(wire.encode_message(wire.Ack())) - 1 + self.codec.overhead
+        self.ack_payload = ack_payload
+        ack = wire.encode_message(wire.Ack(payload=ack_payload))
+        self.ack_size = len(ack) - 1 + self.codec.overhead
         """Bytes of a plain ack without its number."""
         self.members: dict[str, Member] = {}
         """By name: the one that runs, or ran last."""

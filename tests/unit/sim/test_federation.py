@@ -1,6 +1,7 @@
 """A federation as it is built, and what befalls its hosts."""
 
 from isthmus.gossip.roster import MemberStatus
+from isthmus.model.coordinate import ORIGIN
 from isthmus.sim.federation import COORDINATES_MAX, Federation
 from isthmus.sim.gateways import CHECK_INTERVAL
 from isthmus.sim.run import Run
@@ -98,7 +99,13 @@ def test_hosts_are_reachable_unless_a_link_or_all_gateways_are_gone() -> None:
     assert federation.reachable(SERVER, Host("dc2", Role.SERVER, 2))
 
 
-def test_network_coordinates_are_left_out_of_large_federations() -> None:
+def test_network_coordinates_of_large_federations_stand_still_and_count_their_bytes() -> None:
     small, large = make_federation(), make_federation(datacenters=COORDINATES_MAX // 5 + 1)
-    assert small.servers[SERVER].wan.serf.config.coordinates
-    assert not large.servers[SERVER].wan.serf.config.coordinates
+    sizes = []
+    for federation in (small, large):
+        federation.world.run(until=30.0)
+        serf = federation.servers[SERVER].wan.serf
+        sizes.append(len(serf.ack_payload()))
+    assert small.servers[SERVER].wan.serf.coordinates.own != ORIGIN
+    assert large.servers[SERVER].wan.serf.coordinates.own == ORIGIN
+    assert sizes[0] == sizes[1] > 100

@@ -15,6 +15,7 @@ from isthmus.sim.pool import Member, Pool
 from isthmus.sim.world import World
 
 ALIVE, FAILED, LEFT = MemberStatus.ALIVE, MemberStatus.FAILED, MemberStatus.LEFT
+PAYLOAD = bytes(100)
 LAN = replace(GossipConfig.lan(), coordinates=False)
 WAN = replace(GossipConfig.wan(), coordinates=False)
 
@@ -31,10 +32,17 @@ class Lan:
         warm: bool = True,
         idle_probes: bool = True,
         config: GossipConfig = LAN,
+        ack_payload: bytes = b"",
     ) -> None:
         self.events: list[tuple[float, str, str, str]] = []
         self.world = World(seed=seed, within=link, trace=True)
-        self.pool = Pool(self.world, config=config, on_event=self._note, idle_probes=idle_probes)
+        self.pool = Pool(
+            self.world,
+            config=config,
+            on_event=self._note,
+            idle_probes=idle_probes,
+            ack_payload=ack_payload,
+        )
         for number in range(size):
             self.start(f"n{number}")
         if warm:
@@ -137,6 +145,18 @@ def test_idle_probes_spared_the_heap_change_nothing(
         story(lan)
         traces.append(lan.trace())
     assert traces[0] == traces[1]
+
+
+def test_bytes_that_acks_carry_count_with_and_without_idle_probes() -> None:
+    sizes, traces = [], []
+    for payload, idle_probes in ((b"", True), (PAYLOAD, True), (PAYLOAD, False)):
+        lan = Lan(idle_probes=idle_probes, ack_payload=payload)
+        lan.run(60.0002)  # Some acks are under way.
+        traces.append(lan.trace())
+        sizes.append(sum(member.packet_bytes_sent for member in lan.pool.members.values()))
+        probes = sum(member.packets_sent for member in lan.pool.members.values()) // 2
+    assert traces[1] == traces[2]
+    assert sizes[1] - sizes[0] == pytest.approx(probes * len(PAYLOAD), rel=0.03)
 
 
 def test_a_seed_gives_the_same_run_another_seed_another() -> None:
