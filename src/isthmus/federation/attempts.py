@@ -35,7 +35,7 @@ class CallAttempts:
         far: Callable[[str], float] = lambda name: math.inf,
     ) -> None:
         self._router, self._repeatable = router, repeatable
-        self._servers = router.in_order(dc, now=now, far=far)
+        self._servers = router.in_order(dc, now=now, far=far, repeatable=repeatable)
         self._count = 0
         self._dial_failed = self._may_be_done = False
 

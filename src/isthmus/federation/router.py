@@ -88,7 +88,7 @@ class Router:
     """Which servers a datacenter has, and in which order to try them.
 
     Alive servers stand before failed ones; one that failed a call goes behind its equals, and
-    behind all others while it cools down.
+    behind all others that are alive while it cools down.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,12 @@ class Router:
         return tuple(sorted(servers, key=lambda server: not server.alive))
 
     def in_order(
-        self, dc: str, *, now: float, far: Callable[[str], float] = lambda name: math.inf
+        self,
+        dc: str,
+        *,
+        now: float,
+        far: Callable[[str], float] = lambda name: math.inf,
+        repeatable: bool = True,
     ) -> tuple[ServerInfo, ...]:
         """Servers of a datacenter in the order to try: the nearest first.
 
@@ -128,6 +133,7 @@ class Router:
             dc: The datacenter.
             now: Seconds on the driver's monotonic clock.
             far: Seconds to a member of the WAN pool and back; infinite when that is unknown.
+            repeatable: Whether the call may be made twice: a read.
         """
         distances = {server.name: far(server.name) for server in self.servers(dc)}
         near = min(distances.values(), default=0.0) * NEAR_RATIO + NEAR_SLACK
@@ -135,15 +141,15 @@ class Router:
         def rank(server: ServerInfo) -> tuple[bool, bool, float]:
             away = distances[server.name]
             return (
-                self._cooling.is_cooling(server.name, now=now),
                 not server.alive,
+                self._cooling.is_cooling(server.name, now=now, repeatable=repeatable),
                 0.0 if away <= near else away,
             )
 
         return tuple(sorted(self.servers(dc), key=rank))
 
     def failed(self, server: ServerInfo, *, now: float) -> None:
-        """A call to it failed: all others come first for a while, its equals for longer."""
+        """A call to it failed: the others come first for a while, its equals for longer."""
         servers = self._servers.get(server.dc.lower(), {})
         if server.name in servers:
             self._cooling.failed(server.name, now=now)

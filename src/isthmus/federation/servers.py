@@ -78,13 +78,13 @@ class LanServers:
         return self._servers.pop(name, None)
 
     def in_order(self, *, now: float) -> tuple[ServerInfo, ...]:
-        """Whom to call first, second and so on: failed members and those that cool down last."""
+        """Whom to call first, second and so on: those that cool down late, failed members last."""
         return tuple(
             sorted(
                 self._servers.values(),
                 key=lambda server: (
-                    self._cooling.is_cooling(server.name, now=now),
                     not server.alive,
+                    self._cooling.is_cooling(server.name, now=now),
                 ),
             )
         )

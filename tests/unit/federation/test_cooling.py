@@ -28,6 +28,16 @@ def test_calls_that_fail_together_are_one_failure() -> None:
     assert not cooling.is_cooling("a", now=5.0)
 
 
+def test_writes_come_back_later_than_reads() -> None:
+    cooling = Cooling()
+    cooling.failed("a", now=0.0)
+    assert cooling.is_cooling("a", now=64.9, repeatable=False)
+    assert not cooling.is_cooling("a", now=65.0, repeatable=False)
+    cooling.failed("a", now=5.0)
+    cooling.forget("a")
+    assert not cooling.is_cooling("a", now=5.0, repeatable=False)
+
+
 def test_who_answered_starts_anew() -> None:
     cooling = Cooling()
     cooling_times(cooling, failures=3)

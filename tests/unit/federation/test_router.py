@@ -106,11 +106,11 @@ def test_server_that_failed_cools_down_and_is_then_the_nearest_again() -> None:
     assert order(router, now=24.9, **distances) == ["a", "b", "c"]
 
 
-def test_failed_member_is_tried_after_living_ones_and_before_those_that_cool_down() -> None:
+def test_failed_member_is_tried_last() -> None:
     router = three_servers()
     router.put(make_server("a.dc2", alive=False))
     router.failed(make_server("b.dc2"), now=0.0)
-    assert order(router, a=0.1, b=0.1, c=9.0) == ["c", "a", "b"]
+    assert order(router, a=0.1, b=0.1, c=9.0) == ["c", "b", "a"]
 
 
 def test_server_that_came_back_has_cooled_down() -> None:
