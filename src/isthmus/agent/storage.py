@@ -18,7 +18,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +76,8 @@ STEP_INTERVAL: Final = 0.5
 CALL_TIMEOUT: Final = 5.0
 START_TIMEOUT: Final = 60.0
 """Seconds for our member to be part of a cluster that works; a warning follows, then again."""
+OVERTAKEN_INTERVAL: Final = 5.0
+"""Seconds between two questions whether others formed the cluster without us."""
 RENEWAL_INTERVAL: Final = 6 * 3600.0
 _WARNING_INTERVAL: Final = 15.0
 _AUTHORITY_KEY: Final = b"m/storage-ca"
@@ -134,6 +136,8 @@ class StorageKeeper:
         self._cluster: _Cluster | None = None
         self._step = asyncio.Event()
         self._warned: dict[str, float] = {}
+        self._telling: list[asyncio.Task[None]] = []
+        self._renewing: asyncio.Task[None] | None = None
         self._scope = TaskScope()
 
     # Life -------------------------------------------------------------------------------------
@@ -150,6 +154,11 @@ class StorageKeeper:
         cluster = await self._read("cluster.json")
         if cluster is not None:
             self._cluster = _Cluster.of(cluster)
+            if not self._process.has_data and (self._cluster.started or not self._cluster.new):
+                # A member without its data must not go by its old name: it would forget what it
+                # has voted for.
+                logger.warning("the data of our storage member is gone: joining again")
+                await self._forget_cluster()
 
     async def run(self) -> None:
         """Return once our member is part of a cluster that works.
@@ -161,6 +170,23 @@ class StorageKeeper:
         plan = await self._read("plan.json")
         if plan is not None:
             await self._carry_out(plan)
+        while True:
+            await self._find_cluster()
+            try:
+                await self._start_member()
+            except _Overtaken:
+                logger.warning("others formed the storage cluster without us: joining theirs")
+                await self._abandon("overtaken")
+            else:
+                break
+        await self._note_started()
+        if await self._read("plan.json") is not None:
+            await self._keep_authority()
+        if self._renewing is None:
+            self._renewing = self._scope.spawn(self._renew())
+
+    async def _find_cluster(self) -> None:
+        """Form a cluster with others or join theirs, unless we know one."""
         while self._cluster is None:
             await self._form_or_join()
             if self._cluster is None:
@@ -168,10 +194,13 @@ class StorageKeeper:
                     async with asyncio.timeout(STEP_INTERVAL):
                         await self._step.wait()
                 self._step.clear()
-        await self._start_member()
-        if plan is not None or await self._read("plan.json") is not None:
-            await self._keep_authority()
-        self._scope.spawn(self._renew())
+
+    async def _note_started(self) -> None:
+        """From now on our member has something to lose."""
+        cluster = self._cluster
+        if cluster is not None and not cluster.started:
+            self._cluster = replace(cluster, started=True)
+            await self._write("cluster.json", self._cluster.as_dict())
 
     async def close(self) -> None:
         """Stop our member and everything else."""
@@ -186,17 +215,25 @@ class StorageKeeper:
 
     async def begin_anew(self) -> None:
         """Join again: the cluster removed our member while we were away for too long."""
-        await self._process.stop()
-        place = await self._forget("removed")
-        logger.warning("our storage member was removed; its data is kept in %s", place)
+        logger.warning("our storage member was removed: joining again")
+        await self._abandon("removed")
         await self.run()
 
-    async def _forget(self, why: str) -> Path | None:
-        """Be in no cluster any more; where the data of our member is now."""
+    async def _abandon(self, why: str) -> None:
+        """Leave a cluster that is not ours any more; its data stays beside."""
+        for telling in self._telling:
+            telling.cancel()
+        self._telling.clear()
+        await self._process.stop()
         place = self._process.archive(f"{why}-{int(self._wall().timestamp())}")
+        if place is not None:
+            logger.warning("the data of the earlier member is kept in %s", place)
+        await self._forget_cluster()
+
+    async def _forget_cluster(self) -> None:
         self._cluster = None
+        await self._write("plan.json", {})
         await self._write("cluster.json", {})
-        return place
 
     def wake(self) -> None:
         """A server came or went: look again soon."""
@@ -308,7 +345,7 @@ class StorageKeeper:
                     certificate=_data(plan["certificates"][member.server_id]),
                     ca=_data(plan["ca"]),
                 )
-                self._scope.spawn(self._tell_to_start(member, request))
+                self._telling.append(self._scope.spawn(self._tell_to_start(member, request)))
 
     async def _tell_to_start(self, member: StorageMember, request: StorageRequest) -> None:
         """Until it has heard."""
@@ -390,7 +427,7 @@ class StorageKeeper:
                         else member
                         for member in cluster.members
                     )
-                    self._cluster = _Cluster(cluster.token, members, cluster.new)
+                    self._cluster = replace(cluster, members=members)
                     await self._write("cluster.json", self._cluster.as_dict())
                     return
             if not self._servers() and len(cluster.members) == 1:
@@ -407,7 +444,7 @@ class StorageKeeper:
         A learner answers nothing yet; the leader's server lets it vote once it has caught up.
         """
         clock = asyncio.get_running_loop()
-        started = clock.time()
+        started = asked = clock.time()
         while True:
             try:
                 status = await self._client.call("Status", MESSAGES["StatusRequest"]())
@@ -415,6 +452,9 @@ class StorageKeeper:
                 status = None
             if status is not None and status.leader and not status.isLearner:
                 return
+            if clock.time() - asked > OVERTAKEN_INTERVAL:
+                asked = clock.time()
+                await self._check_overtaken()
             if clock.time() - started > START_TIMEOUT:
                 self._warn(
                     f"the storage cluster has had no leader for {clock.time() - started:.0f} s; "
@@ -422,6 +462,23 @@ class StorageKeeper:
                     f"other on their peer ports ({', '.join(self._peers())})"
                 )
             await asyncio.sleep(0.1)
+
+    async def _check_overtaken(self) -> None:
+        """See whether those that we were to form a cluster with are in another one.
+
+        Raises:
+            _Overtaken: So it is, and ours has never worked: we promised, were away, and our
+                promise ran out.
+        """
+        cluster = self._cluster
+        if cluster is None or cluster.started or not cluster.new:
+            return
+        answers = await asyncio.gather(*(self._ask(t) for t in self._servers().values()))
+        if any(
+            answer is not None and answer.state == MEMBER and answer.token != cluster.token
+            for answer in answers
+        ):
+            raise _Overtaken
 
     def _peers(self) -> list[str]:
         return [member.peer_url for member in self._cluster.members] if self._cluster else []
@@ -686,6 +743,10 @@ class StorageKeeper:
             logger.warning("%s", text)
 
 
+class _Overtaken(Exception):
+    """The others are in another cluster than the one that we were to form with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Cluster:
     """The cluster that our member is in, as it was when it entered."""
@@ -693,17 +754,24 @@ class _Cluster:
     token: str
     members: tuple[StorageMember, ...]
     new: bool
+    started: bool = False
+    """Whether our member has worked in it."""
 
     def as_dict(self) -> dict[str, Any]:
         """As its file has it."""
         members = [_as_dict(member) for member in self.members]
-        return {"token": self.token, "members": members, "new": self.new}
+        return {
+            "token": self.token,
+            "members": members,
+            "new": self.new,
+            "started": self.started,
+        }
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> "_Cluster":
         """From its file."""
         members = tuple(StorageMember(**member) for member in found["members"])
-        return cls(found["token"], members, found["new"])
+        return cls(found["token"], members, found["new"], found.get("started", False))
 
 
 def _as_dict(member: StorageMember) -> dict[str, str]:

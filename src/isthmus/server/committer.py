@@ -278,7 +278,10 @@ class Committer:
     async def _make_durable(self, overlay: Overlay, index: int) -> None:
         base = self._store.index
         if index == base:
-            return  # Every command was refused, or found things as it wants them.
+            # Every command was refused, or found things as it wants them. That counts only while
+            # nobody else can have changed those things.
+            await self._engine.confirm(self._lead)
+            return
         count = index - base
         batch = self._store.batch(overlay, index=index, batch_id=self._batch_id(), commands=count)
         await self._engine.commit(self._lead, base, batch)

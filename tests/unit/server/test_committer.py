@@ -318,3 +318,17 @@ async def test_broken_command_fails_alone() -> None:
     assert outcomes[0] is outcomes[2] is False
     assert isinstance(outcomes[1], KeyError)
     assert store.index == 3
+
+
+async def test_nothing_is_refused_or_found_unchanged_on_behalf_of_a_deposed_leader() -> None:
+    engine, store = GatedEngine(), Store()
+    async with running(engine, store) as (committer, task):
+        await committer.submit(set_key("k"))
+        await engine.claim(LeaderInfo("other", "beta", ""), preempt=True)
+        late = KVSRequest(op=KV_CAS, dir_ent=DirEntry(key="k", value=b"w", modify_index=77))
+        outcomes = await asyncio.gather(
+            committer.submit(set_key("k")), committer.submit(late), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [NoLeader, NoLeader]
+        with pytest.raises(Fenced):
+            await task
