@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from support import netns
+from support.datacenter import Datacenter
 from support.federation import Federation
 from support.processes import shown_on_failure
 
@@ -33,3 +34,12 @@ def federation(sites: netns.Sites, tmp_path: Path) -> Iterator[Federation]:
         assert sites.dropped("servers") == 0
     finally:
         federation.stop()
+
+
+@pytest.fixture
+def datacenter(tmp_path: Path) -> Iterator[Datacenter]:
+    """Three servers that keep their data in etcd, at work."""
+    with Datacenter(tmp_path) as datacenter:
+        datacenter.start()
+        with shown_on_failure(*datacenter.processes()):
+            yield datacenter

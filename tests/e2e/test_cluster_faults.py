@@ -7,17 +7,21 @@ Source: design of storage, §12.
 """
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from support import netns
 from support.datacenter import Datacenter, ServerProcess
 from support.etcd import etcd_missing
-from support.processes import eventually, shown_on_failure
-from support.writing import Writers, check_writes
+from support.processes import ISTHMUS, eventually, shown_on_failure
+from support.writing import Writers, check_datacenter
 
 pytestmark = [
     pytest.mark.e2e,
@@ -32,38 +36,9 @@ FAILOVER_MAX = 6.0
 measured by the benchmark."""
 
 
-@pytest.fixture
-def datacenter(tmp_path: Path) -> Iterator[Datacenter]:
-    """Three servers that work."""
-    with Datacenter(tmp_path) as datacenter:
-        datacenter.start()
-        with shown_on_failure(*datacenter.processes()):
-            yield datacenter
-
-
 def wait(seconds: float) -> None:
     """Let a fault last."""
     time.sleep(seconds)
-
-
-def check(datacenter: Datacenter, *writers: Writers) -> None:
-    """Assert that nothing is lost and that all servers are equal; every server takes writes."""
-    for each in writers:
-        each.stop()
-    for server in datacenter.running:
-        eventually(
-            lambda server=server: server.put(f"formed/again-{server.name}"),  # type: ignore[misc]
-            timeout=60,
-            what=f"{server.name} takes writes",
-        )
-    tables = datacenter.wait_until_equal()
-    check_writes([journal for each in writers for journal in each.journals], tables)
-    for server in datacenter.servers:
-        assert "Traceback" not in server.process.output(), server.name
-    print(
-        f"{sum(each.acknowledged_count for each in writers)} acknowledged writes, errors:",
-        sorted({error for each in writers for error in each.errors()})[:6],
-    )
 
 
 def test_leader_is_killed(datacenter: Datacenter) -> None:
@@ -80,7 +55,7 @@ def test_leader_is_killed(datacenter: Datacenter) -> None:
         wait(SETTLE)
     print(f"gap {writers.gap(after=killed, before=back):.2f} s")
     assert writers.gap(after=killed - SETTLE, before=time.monotonic()) <= FAILOVER_MAX
-    check(datacenter, writers)
+    check_datacenter(datacenter, writers)
 
 
 def test_follower_is_killed(datacenter: Datacenter) -> None:
@@ -97,7 +72,7 @@ def test_follower_is_killed(datacenter: Datacenter) -> None:
     print(f"gap {writers.gap(after=killed):.2f} s")
     assert not writers.errors()
     assert writers.gap(after=killed) <= 2.0
-    check(datacenter, writers)
+    check_datacenter(datacenter, writers)
 
 
 @pytest.mark.parametrize("etcd", [False, True], ids=["agent", "agent-and-etcd"])
@@ -125,7 +100,7 @@ def test_leader_is_paused_and_then_can_commit_nothing(datacenter: Datacenter, et
     assert leader_epoch(leader) > term
     log = leader.process.output()
     assert "does not lead any more" in log
-    check(datacenter, writers, late)
+    check_datacenter(datacenter, writers, late)
 
 
 def leader_epoch(server: ServerProcess) -> int:
@@ -147,7 +122,7 @@ def test_etcd_of_the_leader_is_killed(datacenter: Datacenter) -> None:
         assert leader.etcd_pid != before
     print(f"gap {writers.gap(after=killed, before=killed + FAILOVER_MAX):.2f} s")
     assert writers.gap(after=killed, before=killed + FAILOVER_MAX) <= FAILOVER_MAX
-    check(datacenter, writers)
+    check_datacenter(datacenter, writers)
 
 
 def test_majority_is_lost_and_comes_back(datacenter: Datacenter) -> None:
@@ -172,7 +147,7 @@ def test_majority_is_lost_and_comes_back(datacenter: Datacenter) -> None:
         print(f"first write {writers.next_acknowledged(back) - back:.2f} s after the majority")
         leader.start()
         wait(SETTLE)
-    check(datacenter, writers)
+    check_datacenter(datacenter, writers)
 
 
 def test_all_are_killed_and_started_in_any_order(datacenter: Datacenter) -> None:
@@ -189,7 +164,7 @@ def test_all_are_killed_and_started_in_any_order(datacenter: Datacenter) -> None
                 wait(0.7)
             datacenter.wait_until_formed()
             print(f"all take writes after {time.monotonic() - started:.2f} s")
-    check(datacenter, writers)
+    check_datacenter(datacenter, writers)
 
 
 def test_rolling_restart(datacenter: Datacenter) -> None:
@@ -207,4 +182,160 @@ def test_rolling_restart(datacenter: Datacenter) -> None:
             wait(SETTLE)
     print(f"gap {writers.gap(after=began):.2f} s")
     assert writers.gap(after=began) <= FAILOVER_MAX
-    check(datacenter, writers)
+    check_datacenter(datacenter, writers)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_disk_of_the_leader_is_full_and_then_is_not(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        datacenter = Datacenter(tmp_path)
+        for server in datacenter.servers:
+            stack.enter_context(small_disk(server.data_dir))
+        stack.enter_context(datacenter)
+        datacenter.start()
+        stack.enter_context(shown_on_failure(*datacenter.processes()))
+        leader = datacenter.leader()
+        member = leader.etcd_pid
+        with Writers(datacenter, through=datacenter.followers(), count=4) as writers:
+            wait(SETTLE)
+            full = time.monotonic()
+            filler = leader.data_dir / "filler"
+            fill(filler)
+            eventually(
+                lambda: (
+                    datacenter.leader(asked=datacenter.servers[0]) is not leader
+                    or not has_process(member)
+                ),
+                timeout=30,
+                what="etcd misses the space",
+            )
+            wait(FAILOVER_MAX)
+            assert leader.is_running
+            room = time.monotonic()
+            print(f"gap {writers.gap(after=full, before=room):.2f} s")
+            assert writers.gap(after=full, before=room) <= FAILOVER_MAX
+            filler.unlink()
+            eventually(lambda: leader.put("formed/room"), timeout=60, what="its server is back")
+            print(f"back {time.monotonic() - room:.2f} s after there was room")
+        check_datacenter(datacenter, writers)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of its own for a folder."""
+    folder.mkdir(parents=True)
+    netns.run("mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def fill(file: Path) -> None:
+    """Write until there is no room."""
+    with file.open("wb", buffering=0) as output, suppress(OSError):
+        while True:
+            output.write(bytes(1024 * 1024))
+    with file.open("ab", buffering=0) as output, suppress(OSError):
+        while True:
+            output.write(bytes(512))
+
+
+def has_process(pid: int) -> bool:
+    """Whether a process has not ended."""
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.namespaces
+@pytest.mark.skipif(bool(netns.missing()), reason=netns.missing() or "all there")
+def test_leader_is_cut_off_until_it_is_removed_and_joins_again(tmp_path: Path) -> None:
+    """Its clients are refused, those of the others notice a pause; 40 s later it is a newcomer."""
+    with netns.Lan(3) as lan, Datacenter(tmp_path, address=lan.address, places=lan.hosts) as found:
+        found.start()
+        with shown_on_failure(*found.processes()):
+            cut_and_heal(lan, found)
+
+
+def cut_and_heal(lan: netns.Lan, datacenter: Datacenter) -> None:
+    leader = datacenter.leader()
+    number = datacenter.servers.index(leader) + 1
+    others = datacenter.followers()
+    with (
+        Writers(datacenter, through=others) as writers,
+        Writers(datacenter, through=[leader], name="cut") as inside,
+    ):
+        wait(SETTLE)
+        lan.cut(number)
+        cut = time.monotonic()
+        eventually(
+            lambda: leader.request("GET", "/v1/kv/formed/s1", timeout=15)[0] == 500,
+            timeout=30,
+            what="a leader that is cut off refuses reads",
+        )
+        print(f"reads refused {time.monotonic() - cut:.2f} s after the cut")
+        assert leader.request("GET", "/v1/kv/formed/s1?stale")[0] == 200
+        eventually(
+            lambda: leader.name not in datacenter.voters(others[0]).values(),
+            timeout=60,
+            what="it is removed",
+        )
+        healed = time.monotonic()
+        lan.heal(number)
+        print(f"gap {writers.gap(after=cut, before=healed):.2f} s")
+        assert writers.gap(after=cut, before=healed) <= FAILOVER_MAX
+        (journal,) = inside.journals
+        assert not [moment for moment in journal.acknowledged.values() if cut < moment < healed]
+        datacenter.wait_until_voters(*(server.name for server in datacenter.servers))
+        print(f"votes again {time.monotonic() - healed:.2f} s after it was healed")
+        eventually(lambda: leader.put("formed/healed"), timeout=30, what="it takes writes")
+        wait(SETTLE)
+    check_datacenter(datacenter, writers, inside)
+
+
+def test_follower_leaves_and_a_new_server_takes_its_place(datacenter: Datacenter) -> None:
+    leader = datacenter.leader()
+    leaving, other = datacenter.followers()
+    with Writers(datacenter, through=[leader, other]) as writers:
+        wait(SETTLE)
+        began = time.monotonic()
+        command = [*ISTHMUS, "leave", "-http-addr", f"{leaving.host}:8500"]
+        subprocess.run(command, check=True, timeout=30, capture_output=True)
+        assert leaving.process.wait(20) == 0
+        datacenter.wait_until_voters(leader.name, other.name)
+        print(f"removed after {time.monotonic() - began:.2f} s")
+        added = datacenter.add(bootstrap_expect=0)
+        joined = time.monotonic()
+        added.start()
+        datacenter.wait_until_voters(leader.name, other.name, added.name)
+        print(f"the new one votes {time.monotonic() - joined:.2f} s after its start")
+        eventually(lambda: added.put("formed/new"), timeout=30, what="the new one takes writes")
+        leader.kill()  # Without the new one there would be no majority.
+        eventually(lambda: other.put("formed/two"), timeout=30, what="two of three go on")
+        leader.start()
+        wait(SETTLE)
+    print(f"gap {writers.gap(after=began, before=joined):.2f} s")
+    assert writers.gap(after=began, before=joined) <= 2.0
+    check_datacenter(datacenter, writers)
+
+
+@pytest.mark.parametrize("lost", ["all", "member"])
+def test_server_comes_back_with_an_empty_disk(datacenter: Datacenter, lost: str) -> None:
+    """Whether it forgot who it is, or only what it had stored."""
+    leader = datacenter.leader()
+    emptied, _ = datacenter.followers()
+    before = datacenter.voters()
+    with Writers(datacenter) as writers:
+        wait(SETTLE)
+        emptied.kill()
+        shutil.rmtree(emptied.data_dir / ("" if lost == "all" else "storage/etcd"))
+        emptied.start()
+        started = time.monotonic()
+        eventually(lambda: emptied.put("formed/empty"), timeout=60, what="it takes writes")
+        print(f"takes writes {time.monotonic() - started:.2f} s after its start")
+        datacenter.wait_until_voters(*(server.name for server in datacenter.servers))
+        assert (datacenter.voters() == before) == (lost == "member")
+        leader.kill()
+        wait(FAILOVER_MAX)
+        leader.start()
+        wait(SETTLE)
+    check_datacenter(datacenter, writers)

@@ -26,7 +26,8 @@ TABLES = (
     "internal/federation-states",
 )
 """What every server answers alike, read from its own tables."""
-_numbers = itertools.count(1)
+_numbers = itertools.count(os.getpid() * 31)
+"""Tells networks and ports apart, also of processes that run tests side by side."""
 
 
 class ServerProcess:
@@ -158,6 +159,7 @@ class Datacenter:
         address: Makes the address of the server with a number, from 1 on; None: a loopback
             network of its own.
         places: The namespaces of the servers; None: ours.
+        name: What the servers' names begin with.
         config: Configuration keys for every server.
     """
 
@@ -168,12 +170,16 @@ class Datacenter:
         *,
         address: Callable[[int], str] | None = None,
         places: Sequence[Namespace] | None = None,
+        name: str = "s",
         **config: Any,
     ) -> None:
+        self._name = name
         self._folder, self._count, self._config = folder, count, config
-        worker, number = _worker(), next(_numbers)
-        self._address = address or (lambda index: f"127.{60 + worker}.{number % 250}.{index}")
-        self._ports = 20_000 + 1_000 * worker + 10 * (number % 100)
+        network = next(_numbers)
+        self._address = address or (
+            lambda index: f"127.{60 + network // 250 % 60}.{network % 250}.{index}"
+        )
+        self._ports = 20_000 + 10 * (network % 1_000)
         self._places = places
         self.servers: list[ServerProcess] = []
         for _ in range(count):
@@ -184,7 +190,7 @@ class Datacenter:
         number = len(self.servers) + 1
         server = ServerProcess(
             self._folder,
-            f"s{number}",
+            f"{self._name}{number}",
             self._address(number),
             place=self._places[number - 1] if self._places else None,
             **{
@@ -242,6 +248,20 @@ class Datacenter:
         leader = self.leader()
         return [server for server in self.running if server is not leader]
 
+    def voters(self, asked: ServerProcess | None = None) -> dict[str, str]:
+        """Nodes of the servers that make up the majority, by server id, as one of them says."""
+        servers = (asked or self.running[0]).get("/v1/operator/raft/configuration")["Servers"]
+        return {server["ID"]: server["Node"] for server in servers if server["Voter"]}
+
+    def wait_until_voters(self, *nodes: str, timeout: float = 60.0) -> None:
+        """Wait until exactly these vote."""
+
+        def settled() -> bool:
+            assert sorted(self.voters().values()) == sorted(nodes), self.voters()
+            return True
+
+        eventually(settled, timeout=timeout, every=0.3, what=f"voters {nodes}")
+
     def wait_until_equal(self) -> dict[str, Any]:
         """Wait until the tables of all that run are the same; those tables."""
 
@@ -282,11 +302,6 @@ def _difference(name: str, path: str, first: Any, other: Any) -> str:
     missing = [row for row in first if row not in other][:3]
     more = [row for row in other if row not in first][:3]
     return f"{name} {path}: {len(other)} rows, not {len(first)}; lacks {missing}, has {more}"
-
-
-def _worker() -> int:
-    """Number of the process that runs tests, of those that run side by side."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def _runs(pid: int) -> bool:

@@ -11,8 +11,9 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from support.datacenter import Datacenter, ServerProcess
+from support.processes import eventually
 
-VALUE_SIZES = (16, 200, 5_000)
+VALUE_SIZES = (16, 100, 1_000)
 _ERROR_PAUSE = 0.02
 _REQUEST_TIMEOUT = 15.0
 
@@ -58,6 +59,7 @@ class Writers:
         through: The servers; None: all.
         timeout: Seconds that a writer waits for an answer.
         name: Tells their keys from those of other writers.
+        pause: Seconds that each waits after an acknowledged write.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class Writers:
         through: Sequence[ServerProcess] | None = None,
         timeout: float = _REQUEST_TIMEOUT,
         name: str = "w",
+        pause: float = 0.0,
     ) -> None:
         self._servers = list(through or datacenter.servers)
-        self._timeout = timeout
+        self._timeout, self._pause = timeout, pause
         self._stop = threading.Event()
         self.journals = [Journal(f"{name}{i}") for i in range(count * len(self._servers))]
         self._threads = [
@@ -106,6 +109,8 @@ class Writers:
                 body = answer.read()
                 if answer.status == 200 and body.strip() == b"true":
                     journal.acknowledged[key] = time.monotonic()
+                    if self._pause:
+                        self._stop.wait(self._pause)
                     continue
                 error = f"{answer.status} {body[:200]!r}"
             except (OSError, HTTPException) as failure:
@@ -184,3 +189,23 @@ def check_indexes(tables: dict[str, Any]) -> None:
         for name in ("CreateIndex", "ModifyIndex")
     }
     assert not keys & others, f"indexes used twice: {sorted(keys & others)[:5]}"
+
+
+def check_datacenter(datacenter: Datacenter, *writers: Writers) -> None:
+    """Assert that nothing is lost and that all servers are equal; every server takes writes."""
+    for each in writers:
+        each.stop()
+    for server in datacenter.running:
+        eventually(
+            lambda server=server: server.put(f"formed/again-{server.name}"),  # type: ignore[misc]
+            timeout=60,
+            what=f"{server.name} takes writes",
+        )
+    tables = datacenter.wait_until_equal()
+    check_writes([journal for each in writers for journal in each.journals], tables)
+    for server in datacenter.servers:
+        assert "Traceback" not in server.process.output(), server.name
+    print(
+        f"{sum(each.acknowledged_count for each in writers)} acknowledged writes, errors:",
+        sorted({error for each in writers for error in each.errors()})[:6],
+    )
