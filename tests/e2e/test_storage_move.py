@@ -4,6 +4,7 @@ Source: design of storage, §9 "Migration".
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,22 @@ def test_one_server_grows_to_three_while_it_serves_and_its_data_goes_back(tmp_pa
         eventually(lambda: first.put("formed/again"), timeout=60, what="the first is back")
         tables = datacenter.wait_until_equal()
 
-        for server in datacenter.servers[1:]:
+        lost = datacenter.servers[2]
+        datacenter.servers[1].kill()
+        lost.kill()  # Two of three are lost for good: the first goes on alone.
+        first.stop()
+        isthmus("operator", "storage", "recover", f"-config-file={tmp_path / 's1.json'}")
+        first.start()
+        eventually(lambda: first.put("formed/recovered"), timeout=60, what="it goes on alone")
+        check_writes(writers.journals, first.tables())
+        shutil.rmtree(datacenter.servers[1].data_dir / "storage")
+        datacenter.servers[1].start()
+        eventually(
+            lambda: datacenter.servers[1].put("formed/joined"), timeout=60, what="another joins"
+        )
+        tables = datacenter.wait_until_equal()
+
+        for server in datacenter.running[1:]:
             isthmus("leave", f"-http-addr={server.host}:8500")
             eventually(lambda server=server: not server.is_running, timeout=30, what="it left")  # type: ignore[misc]
             eventually(lambda: first.put("formed/fewer"), timeout=60, what="those that stay go on")

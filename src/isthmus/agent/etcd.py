@@ -42,6 +42,8 @@ LEASE_TIME: Final = 5.0
 """Seconds after which a leader is replaced whose etcd goes on leading without it."""
 CARE_INTERVAL: Final = 1.0
 """Seconds between two rounds of the leader's care for the cluster's members."""
+LEAVE_TIMEOUT: Final = 10.0
+LEAVE_RETRY: Final = 0.5
 DEAD_TIME: Final = 30.0
 """Seconds that a failed server stays a member: a machine may restart in that time."""
 
@@ -159,12 +161,28 @@ class ManagedStorage(ServerStorage):
             if server.is_leader:
                 await server.replica.resign()
             self._leaving = True
-            await self.cluster.remove(own[0].number)
+            await self._remove_own(own[0].number)
         except (CallFailed, NoLeader) as error:
             logger.warning("our storage member stays in the cluster as we leave: %s", error)
             self._leaving = False
             return
         await self.keeper.leave()
+
+    async def _remove_own(self, number: int) -> None:
+        """Remove our member; etcd refuses while it has known the others for some seconds only."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + LEAVE_TIMEOUT
+        while True:
+            try:
+                await self.cluster.remove(number)
+            except CallFailed as error:
+                if "not found" in error.details:
+                    return  # An earlier call did it, and its answer was lost.
+                if clock.time() >= deadline:
+                    raise
+                await asyncio.sleep(LEAVE_RETRY)
+            else:
+                return
 
     async def close(self) -> None:
         """Stop our member."""

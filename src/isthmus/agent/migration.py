@@ -16,6 +16,7 @@ from isthmus.agent import settings
 from isthmus.agent.engines import FOLDER
 from isthmus.agent.identity import node_id
 from isthmus.agent.platform import Platform
+from isthmus.agent.storage import RECOVER_FILE
 from isthmus.config.model import AgentConfig
 from isthmus.errors import InvalidRequest, Unavailable
 from isthmus.net.client import ServerTarget
@@ -161,6 +162,26 @@ async def _engine(kind: str, config: AgentConfig, platform: Platform) -> AsyncIt
     finally:
         await storage.engine.close()
         await storage.close()
+
+
+def recover(config: AgentConfig) -> Path:
+    """Have a stopped server go on alone at its next start, with the data that it has.
+
+    For a datacenter that has lost the majority of its servers for good. What only the lost ones
+    had is lost; the other survivors must begin with an empty storage folder, and join.
+
+    Returns:
+        The note that tells the agent.
+
+    Raises:
+        MigrationRefused: This server keeps no data in an etcd of its own.
+    """
+    folder = None if config.data_dir is None else config.data_dir / FOLDER
+    if folder is None or not (folder / "etcd").exists():
+        raise MigrationRefused(f"there is no data of etcd in {config.data_dir}")
+    note = folder / RECOVER_FILE
+    note.write_text('{"wanted": true}')
+    return note
 
 
 class _Nobody:

@@ -80,6 +80,8 @@ OVERTAKEN_INTERVAL: Final = 5.0
 """Seconds between two questions whether others formed the cluster without us."""
 RENEWAL_INTERVAL: Final = 6 * 3600.0
 _WARNING_INTERVAL: Final = 15.0
+RECOVER_FILE: Final = "recover.json"
+"""An operator wants our member to go on alone at its next start."""
 _AUTHORITY_KEY: Final = b"m/storage-ca"
 _FILE_SIZE_MAX: Final = 1024 * 1024
 _MEMBERS_MAX: Final = 7
@@ -402,14 +404,20 @@ class StorageKeeper:
         known = next((m for m in cluster.members if m.server_id == own.server_id), None)
         if self._process.has_data and known is not None and known.peer_url != own.peer_url:
             await self._tell_new_address(cluster)
+        alone = self._process.has_data and await self._read(RECOVER_FILE) is not None
+        if alone:
+            logger.warning("going on as the only member of the storage, as an operator wants")
         await self._process.start(
             Formation(
                 members={m.server_id: m.peer_url for m in cluster.members},
                 token=cluster.token,
                 new=cluster.new,
-            )
+            ),
+            alone=alone,
         )
         await self._until_ready()
+        if alone:
+            await self._write(RECOVER_FILE, {})
 
     async def _tell_new_address(self, cluster: "_Cluster") -> None:
         """Have another member say where we are now, before ours starts."""

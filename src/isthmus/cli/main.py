@@ -66,6 +66,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "isthmus.cli.operator:MIGRATE",
         "Move the data of the one server to another engine",
     ),
+    "operator storage recover": (
+        "isthmus.cli.operator:RECOVER",
+        "Let a server go on alone when most are lost for good",
+    ),
     "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
     "rtt": ("isthmus.cli.rtt:RTT", "Estimate the round trip between two nodes"),
     "snapshot agent": ("isthmus.cli.snapshot:AGENT", "Save snapshots by schedule"),

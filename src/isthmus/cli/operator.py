@@ -189,6 +189,32 @@ def _migrate_online(args: Parsed) -> int:
     return 0
 
 
+def _recover(args: Parsed) -> int:
+    try:
+        config = agent_config(args)
+    except ConfigError as error:
+        complain(format_mistakes(error, prefix="==> "))
+        return 1
+    from isthmus.agent.migration import recover
+
+    try:
+        recover(config)
+    except (IsthmusError, OSError) as error:
+        raise CommandFailed(f"Error! {error}") from error
+    say("At its next start this server goes on alone, with the data that it has.")
+    say(f"On every other server: stop it, move {config.data_dir}/storage away, start it again.")
+    return 0
+
+
+RECOVER: Final = Command(
+    "operator storage recover",
+    "Let a stopped server go on alone, when most servers of its datacenter are lost for good.",
+    _recover,
+    AGENT_FLAGS,
+    examples=("isthmus operator storage recover -config-dir=/etc/isthmus.d",),
+)
+
+
 def _engine(given: str) -> str:
     if given not in {"sqlite", "etcd"}:
         raise ValueError("must be sqlite or etcd")
