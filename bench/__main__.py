@@ -8,7 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-_HELPERS = {"__init__", "__main__", "figures", "member", "pools"}
+_HELPERS = {
+    "__init__",
+    "__main__",
+    "figures",
+    "member",
+    "pools",
+    "storage_datacenter",
+    "storage_load",
+}
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """10 000 blocking queries over HTTP on one server: their memory, and whom a write wakes.
 
-Half wait for one key, the others for a key each. ``--against PATH`` measures another
+Half wait for one key, the others for a key each. ``--against=PATH`` measures another
 Consul-compatible executable too.
 """
 

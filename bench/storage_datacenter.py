@@ -42,17 +42,18 @@ class Program:
 
 
 def programs() -> list[Program]:
-    """isthmus, and with ``--against PATH`` or ``--against=PATH`` that executable.
+    """isthmus, and with ``--against=PATH`` that executable.
 
     Raises:
         RuntimeError: It is no executable.
     """
     found = [Program(_OWN, [sys.executable, "-m", "isthmus.cli.main"], 20)]
-    words = [part for word in sys.argv[1:] for part in word.split("=", 1)]
-    if "--against" in words:
-        path = words[words.index("--against") + 1]
+    for word in sys.argv:
+        option, _, path = word.partition("=")
+        if option != "--against":
+            continue
         if not os.access(path, os.X_OK):
-            raise RuntimeError(f"--against {path}: not an executable")
+            raise RuntimeError(f"--against={path}: not an executable")
         found.append(Program(Path(path).name, [path], 40))
     return found
 

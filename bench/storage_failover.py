@@ -1,6 +1,6 @@
 """How long a datacenter of three servers takes no writes: its leader is killed, or leaves.
 
-Default timing. ``--against PATH`` measures another Consul-compatible executable too.
+Default timing. ``--against=PATH`` measures another Consul-compatible executable too.
 """
 
 import bisect
@@ -145,7 +145,7 @@ def _transferred(datacenter: Datacenter, rounds: int) -> list[float]:
     path = "/v1/operator/raft/transfer-leader"
     samples = []
     for _ in range(rounds):
-        statuses = []
+        statuses: list[int] = []
 
         def transfer(leader: Server, writers: _Writers, statuses: list[int] = statuses) -> float:
             moment = time.perf_counter()

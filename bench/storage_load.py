@@ -49,7 +49,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it: writes per second, and how long one took, in milliseconds."""
+    """What came of it.
+
+    Attributes:
+        rate: Writes per second while measured.
+        writes: All that were made, before the measurement too.
+        p50_ms, p99_ms: How long one took, in milliseconds.
+    """
 
     rate: float
     writes: int
@@ -168,7 +174,7 @@ def _drive(writers: list[_Writer], load: Load) -> Result:
     elapsed = now - (measure_from if skipped else begun)
     return Result(
         measured / elapsed,
-        measured,
+        done,
         percentile(latencies or [0.0], 0.5),
         percentile(latencies or [0.0], 0.99),
     )

@@ -1,6 +1,6 @@
 """100 000 services with a check each: memory as they are registered, and a start with them.
 
-SQLite, then an etcd of our own with one member. ``--against PATH`` measures another
+SQLite, then an etcd of our own with one member. ``--against=PATH`` measures another
 Consul-compatible executable too; ``--instances=N`` changes how many there are.
 """
 

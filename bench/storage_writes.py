@@ -1,7 +1,7 @@
 """``PUT /v1/kv`` over HTTP, synced to a disk: one server, then three on this machine.
 
-``--against PATH`` measures another Consul-compatible executable in alternation with isthmus.
-``--rounds N`` and ``--seconds N`` change how often and how long; ``--one`` and ``--three`` choose.
+``--against=PATH`` measures another Consul-compatible executable in alternation with isthmus.
+``--rounds=N`` and ``--seconds=N`` change how often and how long; ``--one`` and ``--three`` choose.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from bench.storage_load import Load, run
 WRITERS = (1, 16, 256, 2000)
 ONE = (1200, 5000, 8000, 8000)
 THREE = (350, 2200, 5000, 5000)
+_WARM = 1.0
+"""Seconds before each measurement, in which 2 000 writers connect."""
 
 
 def main() -> None:
@@ -57,15 +59,16 @@ def _once(
     leader = side.leader()
     doors = side.doors if round_robin else (leader.door,)
     before = leader.processor_time()
-    load = Load(doors, writers, tag=tag, seconds=seconds, warm=0)
+    load = Load(doors, writers, tag=tag, seconds=seconds, warm=_WARM)
     result = run(load)
     cost = (leader.processor_time() - before) / result.writes * 1e6
     return result.rate, cost, result.p50_ms, result.p99_ms
 
 
 def option(name: str, default: int) -> int:
-    """A number from the command line."""
-    return int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else default
+    """A number from the command line, as in ``--rounds=3``."""
+    found = [word.partition("=")[2] for word in sys.argv if word.startswith(f"{name}=")]
+    return int(found[-1]) if found else default
 
 
 if __name__ == "__main__":
