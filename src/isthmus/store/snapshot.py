@@ -13,6 +13,7 @@ Source: design of storage, §9.
 """
 
 import hashlib
+import heapq
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,7 @@ ROW_SIZE_MAX: Final = 64 * 1024 * 1024
 _GZIP: Final = 31
 _GZIP_LEVEL: Final = 4
 _NAME_SIZE_MAX: Final = 64
+_SORTED_MAX: Final = 5000
 _INDEX_MAX: Final = 2**63 - 1
 _SCHEMAS: Final = {schema.name: schema for schema in SCHEMAS}
 
@@ -221,8 +223,17 @@ def _encoded(view: View) -> Iterator[bytes]:
     packer = msgpack.Packer(use_bin_type=True)
     for name in _SCHEMAS:
         rows = view.tables.get(name, {})
-        for pk in sorted(rows):
+        for pk in _in_order(rows):
             yield packer.pack((name, encode_row(rows[pk])))
+
+
+def _in_order(rows: Mapping[bytes, Record]) -> Iterator[bytes]:
+    """Keys in order, sorted in parts: one long sort would hold the interpreter all the while."""
+    keys = list(rows)
+    parts = [
+        sorted(keys[start : start + _SORTED_MAX]) for start in range(0, len(keys), _SORTED_MAX)
+    ]
+    return heapq.merge(*parts)
 
 
 def _packed(data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """What every engine promises: atomic batches, fencing, ordered scans, nothing lost."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -163,3 +164,25 @@ async def test_stats_name_the_engine_and_its_size(reopen: Reopen) -> None:
     assert stats["size"] >= 10_000
     assert engine.limits().operations_max >= 100
     await engine.close()
+
+
+async def test_commit_may_make_another_generation_the_current_one(reopen: Reopen) -> None:
+    engine = reopen()
+    await engine.open()
+    lead = await engine.claim(INFO)
+    assert lead is not None
+    staged = make_batch(1, puts={b"d/0001/kv/k": b"v"})
+    head = await engine.commit(lead, 1, staged)
+    assert (head.index, head.generation) == (1, 0)
+    switch = dataclasses.replace(make_batch(9, puts={b"i/0001/kv": b"i"}), generation=1)
+    head = await engine.commit(lead, 1, switch)
+    assert (head.index, head.generation) == (9, 1)
+    head = await engine.commit(lead, 9, make_batch(10, ranges=[(b"d/0000/", b"d/00000")]))
+    assert head.generation == 1
+    await engine.resign(lead)
+    await engine.close()
+    again = reopen()
+    head = await again.open()
+    assert (head.index, head.generation) == (10, 1)
+    assert await rows(again) == [(b"d/0001/kv/k", b"v")]
+    await again.close()

@@ -173,3 +173,24 @@ async def test_follower_sees_the_first_state_and_the_last() -> None:
             break
         driven.execute(set_key(f"k{len(seen)}"), set_key(f"j{len(seen)}"))
     assert seen == [0, 2, 4]
+
+
+async def test_read_ends_when_all_data_was_replaced_though_its_index_went_back() -> None:
+    driven = Driven()
+    driven.execute(set_key("a"))
+    blocking = make_blocking(driven)
+    other = Driven()
+    other.execute(KVSRequest(op=KV_SET, dir_ent=DirEntry(key="a", value=b"old")))
+    options = QueryOptions(min_query_index=1000)
+    reading = asyncio.ensure_future(blocking.answer(lambda: driven.store.kv.get("a"), options))
+    await until_waiting(driven)
+    loaded_again = driven.reloaded()
+    driven.store.adopt(loaded_again)  # Of the same generation: the reader's index holds.
+    await until_waiting(driven)
+    assert not reading.done()
+    fresh = other.reloaded()
+    fresh.generation = 1
+    driven.store.adopt(fresh)
+    answer = await reading
+    assert answer.value is not None
+    assert (answer.value.value, answer.changed <= 1000) == (b"old", True)

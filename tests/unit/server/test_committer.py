@@ -13,7 +13,7 @@ from isthmus.engine.memory import MemoryEngine
 from isthmus.errors import EngineError, NoLeader, RequestError
 from isthmus.model.catalog import HealthCheck, RegisterRequest
 from isthmus.model.kv import KV_CAS, KV_SET, DirEntry, KVSRequest
-from isthmus.server.committer import Busy, Committer
+from isthmus.server.committer import EXCLUSIVE_MAX, Busy, Committer
 from isthmus.store.engine import (
     Batch,
     Fenced,
@@ -332,3 +332,97 @@ async def test_nothing_is_refused_or_found_unchanged_on_behalf_of_a_deposed_lead
         assert [type(outcome) for outcome in outcomes] == [NoLeader, NoLeader]
         with pytest.raises(Fenced):
             await task
+
+
+async def test_exclusive_work_runs_between_two_batches_and_holds_writes() -> None:
+    engine, store = GatedEngine(), Store()
+    order: list[str] = []
+    async with running(engine, store) as (committer, _):
+        engine.gate.clear()
+        first = asyncio.ensure_future(committer.submit(set_key("a")))
+        await engine.waiting.wait()
+        going = asyncio.Event()
+
+        async def work() -> str:
+            order.append(f"work at {store.index}")
+            await going.wait()
+            return "done"
+
+        working = asyncio.ensure_future(committer.exclusive(work, reason="a test holds it"))
+        later = asyncio.ensure_future(committer.submit(set_key("b")))
+        engine.gate.set()
+        await first
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (order, later.done()) == (["work at 2"], False)
+        going.set()
+        assert await working == "done"
+        await later
+        assert store.index == 3
+
+
+async def test_write_that_waits_too_long_is_told_for_what() -> None:
+    engine, store = GatedEngine(), Store()
+    async with running(engine, store) as (committer, _):
+        going = asyncio.Event()
+        working = asyncio.ensure_future(committer.exclusive(going.wait, reason="a test holds it"))
+        await asyncio.sleep(0)
+        writing = asyncio.ensure_future(committer.submit(set_key("a")))
+        await asyncio.sleep(0)
+        for entry in committer._queue:
+            entry.deadline = 0.0
+        committer._expire()
+        with pytest.raises(Busy, match="server busy: a test holds it"):
+            await writing
+        going.set()
+        await working
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "lives"),
+    [
+        (NoSpace("full", operation="commit"), NoSpace, True),
+        (RequestError("wrong"), RequestError, True),
+        (ValueError("broken"), ValueError, True),
+        (Fenced("replaced", operation="commit"), NoLeader, False),
+        (OutcomeUnknown("lost", operation="commit"), OutcomeUnknown, False),
+    ],
+)
+async def test_exclusive_work_fails_alone_unless_the_leadership_is_over(
+    error: Exception, told: type[Exception], lives: bool
+) -> None:
+    engine, store = GatedEngine(), Store()
+
+    async def work() -> None:
+        raise error
+
+    async with running(engine, store) as (committer, task):
+        with pytest.raises(told):
+            await committer.exclusive(work, reason="")
+        await asyncio.sleep(0)
+        assert committer.is_open is lives
+        if not lives:
+            with pytest.raises(NoLeader):
+                await committer.exclusive(work, reason="")
+            assert isinstance(task.exception(), EngineError)
+
+
+async def test_exclusive_work_that_waits_is_bounded_and_ends_with_the_leadership() -> None:
+    engine, store = GatedEngine(), Store()
+    async with running(engine, store) as (committer, _):
+        going = asyncio.Event()
+        waiting = [
+            asyncio.ensure_future(committer.exclusive(going.wait, reason="a test"))
+            for _ in range(EXCLUSIVE_MAX + 1)
+        ]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        late = asyncio.ensure_future(committer.exclusive(going.wait, reason="a test"))
+        done, _ = await asyncio.wait([late, *waiting], return_when=asyncio.FIRST_COMPLETED)
+        assert all(isinstance(one.exception(), Busy) for one in done)
+        committer.close()
+        going.set()
+        results = await asyncio.gather(*waiting, late, return_exceptions=True)
+        kinds = {type(result) for result in results}
+        assert kinds <= {bool, NoLeader, Busy}
+        assert NoLeader in kinds
