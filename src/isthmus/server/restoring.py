@@ -93,7 +93,12 @@ class Restoring:
             )
         )
         old = [*_slices(self._store), *generation_ranges(self._store.generation)]
-        fresh.loaded(index=target, generation=self.generation, table_indexes=indexes.items())
+        fresh.loaded(
+            index=target,
+            generation=self.generation,
+            table_indexes=indexes.items(),
+            served=False,
+        )
         self._store.adopt(fresh)
         return old
 

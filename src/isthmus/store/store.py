@@ -131,13 +131,26 @@ class Store:
             yield key[cut:], share(decode_row(record, data))
 
     def loaded(
-        self, *, index: int, generation: int, table_indexes: Iterable[tuple[bytes, bytes]]
+        self,
+        *,
+        index: int,
+        generation: int,
+        table_indexes: Iterable[tuple[bytes, bytes]],
+        served: bool = True,
     ) -> None:
-        """Finish loading: the tables stand at `index`; no reader's index may go back behind it."""
+        """Finish loading: the tables stand at `index`; no reader's index may go back behind it.
+
+        Args:
+            index: Index of the last command that the tables hold.
+            generation: Which set of stored rows they hold.
+            table_indexes: Keys and values of the tables' stored indexes.
+            served: Whether this store will be read, and not only be adopted by another.
+        """
         self.index, self.generation = index, generation
         for key, data in table_indexes:
             self._load_table_index(key, data)
-        self._refresh()
+        if served:
+            self._refresh()
 
     def adopt(self, other: "Store") -> int:
         """Hold what another store was loaded with; whoever waits here reads again.
