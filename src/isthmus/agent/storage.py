@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgpack
 
@@ -106,6 +106,16 @@ class StorageKeeperConfig:
     directory: Path
 
 
+class EtcdCalls(Protocol):
+    """Calls our member; `EtcdClient` is one."""
+
+    async def call(self, method: str, request: Any) -> Any:
+        """One call; raises `CallFailed`."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
 class StorageKeeper:
     """Keeps this server's member of the storage cluster.
 
@@ -117,6 +127,7 @@ class StorageKeeper:
         files: Reads and writes the keeper's files.
         wall: Reads the calendar clock.
         entropy: Makes that many random bytes.
+        client: Calls our member; None: over the network.
     """
 
     def __init__(
@@ -129,11 +140,12 @@ class StorageKeeper:
         files: Files,
         wall: Callable[[], datetime],
         entropy: Callable[[int], bytes],
+        client: EtcdCalls | None = None,
     ) -> None:
         self._config, self._process = config, process
         self._servers, self._caller = servers, caller
         self._files, self._wall, self._entropy = files, wall, entropy
-        self._client = EtcdClient(process.config.access)
+        self._client = client or EtcdClient(process.config.access)
         self._promise = Promise()
         self._cluster: _Cluster | None = None
         self._step = asyncio.Event()
@@ -212,8 +224,7 @@ class StorageKeeper:
 
     async def leave(self) -> None:
         """Stop our member, which the cluster has let go, and put its data aside."""
-        await self._process.stop()
-        await self._forget("left")
+        await self._abandon("left")
 
     async def begin_anew(self) -> None:
         """Join again: the cluster removed our member while we were away for too long."""

@@ -134,6 +134,7 @@ class EtcdProcess:
         self._was_removed = False
         self._last_words = ""
         self.version = ""
+        self._number: tuple[int, ...] = ()
 
     @property
     def has_data(self) -> bool:
@@ -171,7 +172,7 @@ class EtcdProcess:
         if found is None:
             raise EngineUnavailable(f"{path} is no etcd", operation="open")
         version = tuple(int(part) for part in found.groups())
-        self.version = ".".join(map(str, version))
+        self._number, self.version = version, ".".join(map(str, version))
         problem = version_problem(version)
         if problem:
             raise EngineUnavailable(f"{path} is etcd {self.version}: {problem}", operation="open")
@@ -263,6 +264,11 @@ class EtcdProcess:
             "peer-client-cert-auth",
             "pre-vote",
             "strict-reconfig-check",
+            # A machine with several addresses dials from another one than it listens on. Members
+            # are told apart by an authority that signs nothing else.
+            "peer-skip-client-san-verification"
+            if self._number >= (3, 6)
+            else "experimental-peer-skip-client-san-verification",
         ]
         if alone:
             switches.append("force-new-cluster")

@@ -1,5 +1,6 @@
 """What a member of etcd needs before it can be our child."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from isthmus.engine.etcd_certificates import (
 from isthmus.engine.etcd_process import (
     EtcdProcess,
     EtcdProcessConfig,
+    Formation,
     version_problem,
 )
 from isthmus.errors import InvalidRequest
@@ -46,6 +48,60 @@ async def test_program_that_is_no_etcd_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(EngineUnavailable, match="is no etcd"):
         await EtcdProcess(config, removed=lambda: None).check()
+
+
+def fake_etcd(folder: Path, version: str, life: str = "true") -> Path:
+    """A program that says it is an etcd, and otherwise does as it is told."""
+    program = folder / "fake-etcd"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {version}" && exit\n{life}\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("version", "flag"),
+    [
+        ("3.4.23", "--experimental-peer-skip-client-san-verification"),
+        ("3.6.1", "--peer-skip-client-san-verification"),
+    ],
+)
+async def test_members_may_dial_from_any_address(tmp_path: Path, version: str, flag: str) -> None:
+    config = EtcdProcessConfig(
+        binary=str(fake_etcd(tmp_path, version)),
+        directory=tmp_path / "etcd",
+        files=MemberFiles(tmp_path),
+        name="a",
+        peer_host="10.0.0.1",
+    )
+    process = EtcdProcess(config, removed=lambda: None)
+    await process.check()
+    assert flag in process.command(Formation(members={"a": "u"}, token="t", new=True))
+
+
+async def test_member_whose_process_id_cannot_be_noted_is_looked_after_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """As on a full disk: it has to be started again when it ends, or nobody ever will."""
+    starts = tmp_path / "starts"
+    config = EtcdProcessConfig(
+        binary=str(fake_etcd(tmp_path, "3.4.23", f"echo start >> {starts}")),
+        directory=tmp_path / "etcd",
+        files=MemberFiles(tmp_path),
+        name="a",
+        peer_host="127.0.0.1",
+    )
+    (tmp_path / "etcd.pid").mkdir()  # It cannot be written.
+    process = EtcdProcess(config, removed=lambda: None)
+    await process.start(Formation(members={"a": "u"}, token="t", new=True))
+    try:
+        async with asyncio.timeout(20):
+            while not starts.exists() or starts.read_text().count("start") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        (tmp_path / "etcd.pid").rmdir()
+        await process.stop()
 
 
 @pytest.mark.parametrize(

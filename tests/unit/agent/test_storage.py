@@ -1,0 +1,245 @@
+"""Forming and joining a storage cluster, and a crash at every step of that."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from isthmus.agent.storage import OVERTAKEN_INTERVAL
+from isthmus.errors import Unavailable
+from isthmus.server.formation import PROMISE_TIME
+from support.storage_world import Machine, StorageWorld
+from support.virtual_loop import run_virtual
+
+WRITES_MAX = 20
+"""More than a server makes on its way."""
+
+
+def play(folder: Path, act: Callable[[StorageWorld], Awaitable[None]], count: int = 3) -> None:
+    async def whole() -> None:
+        world = StorageWorld(count, folder)
+        try:
+            await act(world)
+        finally:
+            await world.stop()
+
+    run_virtual(whole())
+
+
+async def start(*machines: Machine) -> None:
+    for machine in machines:
+        await machine.start()
+
+
+def names(world: StorageWorld, token: str) -> set[str]:
+    return {member.name for member in world.clusters[token].members.values()}
+
+
+def test_servers_form_one_cluster_and_forget_what_was_secret(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        token = await world.until_formed()
+        assert names(world, token) == {"id-1", "id-2", "id-3"}
+        await asyncio.sleep(5)
+        for machine in world.machines:
+            kept = b"".join(machine.files.contents.values())
+            assert b"ca_key" not in kept
+        assert b"m/storage-ca" in world.clusters[token].keys
+
+    play(tmp_path, act)
+
+
+def test_nothing_is_formed_before_all_that_are_expected_are_there(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        first, second, third = world.machines
+        await start(first, second)
+        await asyncio.sleep(200)
+        assert not world.clusters
+        await start(third)
+        await world.until_formed()
+
+    play(tmp_path, act)
+
+
+def test_server_that_comes_later_joins(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        *first, late = world.machines
+        await start(*first)
+        token = await world.until_formed(*first)
+        await late.start(expect=0)
+        assert await world.until_formed(late) == token
+        assert names(world, token) == {"id-1", "id-2", "id-3", "id-4"}
+
+    play(tmp_path, act, count=4)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_crash_at_any_write_while_forming(tmp_path: Path, victim: int, before: bool) -> None:
+    """After the restart there is one cluster, of all."""
+
+    def crash_at(number: int) -> bool:
+        reached = False
+
+        async def act(world: StorageWorld) -> None:
+            nonlocal reached
+            machine = world.machines[victim]
+            machine.files.crash_at, machine.files.before = number, before
+            await start(*world.machines)
+            try:
+                async with asyncio.timeout(20):
+                    await machine.files.crashed.wait()
+            except TimeoutError:
+                return
+            reached = True
+            await machine.kill()
+            await asyncio.sleep(2)
+            await machine.start()
+            token = await world.until_formed()
+            assert names(world, token) == {"id-1", "id-2", "id-3"}
+            await asyncio.sleep(5)
+            assert b"m/storage-ca" in world.clusters[token].keys
+
+        play(tmp_path / str(number), act)
+        return reached
+
+    steps = [number for number in range(1, WRITES_MAX) if crash_at(number)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert 3 <= len(steps) < WRITES_MAX - 1
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_crash_at_any_write_while_joining(tmp_path: Path, before: bool) -> None:
+    def crash_at(number: int) -> bool:
+        reached = False
+
+        async def act(world: StorageWorld) -> None:
+            nonlocal reached
+            *first, late = world.machines
+            await start(*first)
+            token = await world.until_formed(*first)
+            late.files.crash_at, late.files.before = number, before
+            await late.start(expect=0)
+            try:
+                async with asyncio.timeout(20):
+                    await late.files.crashed.wait()
+            except TimeoutError:
+                return
+            reached = True
+            await late.kill()
+            await late.start(expect=0)
+            assert await world.until_formed() == token
+            assert names(world, token) == {machine.server_id for machine in world.machines}
+
+        play(tmp_path / str(number), act, count=4)
+        return reached
+
+    steps = [number for number in range(1, WRITES_MAX) if crash_at(number)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert steps
+
+
+def test_member_whose_data_is_gone_joins_by_a_new_number(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        token = await world.until_formed()
+        machine = world.machines[1]
+        await machine.kill()
+        number = machine.number
+        machine.process.data = None
+        await machine.start()
+        assert await world.until_formed() == token
+        assert machine.number != number
+        assert names(world, token) == {"id-1", "id-2", "id-3"}
+
+    play(tmp_path, act)
+
+
+def test_server_that_leaves_puts_its_data_aside_and_may_come_back(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        token = await world.until_formed()
+        machine = world.machines[2]
+        assert machine.keeper is not None
+        del world.clusters[token].members[machine.number]
+        await machine.keeper.leave()
+        assert not machine.process.has_data
+        assert not machine.keeper.is_member
+        await machine.kill()
+        await machine.start()
+        assert await world.until_formed() == token
+        assert names(world, token) == {"id-1", "id-2", "id-3"}
+
+    play(tmp_path, act)
+
+
+def test_server_that_crashed_and_was_removed_before_its_first_start_asks_again(
+    tmp_path: Path,
+) -> None:
+    async def act(world: StorageWorld) -> None:
+        *first, late = world.machines
+        await start(*first)
+        token = await world.until_formed(*first)
+        late.files.crash_at = 1  # It has been let in, and knows it.
+        await late.start(expect=0)
+        await late.files.crashed.wait()
+        await late.kill()
+        members = world.clusters[token].members
+        (unstarted,) = [member.number for member in members.values() if not member.name]
+        del members[unstarted]
+        await late.start(expect=0)
+        assert await world.until_formed() == token
+
+    play(tmp_path, act, count=4)
+
+
+def test_coordinator_that_was_away_for_too_long_joins_what_others_formed(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        coordinator, *others, spare = world.machines
+        coordinator.files.crash_at = 2  # Its promise is on the disk, and now its plan.
+        await start(coordinator, *others)
+        async with asyncio.timeout(20):
+            while not any(path.name == "plan.json" for path in coordinator.files.contents):
+                await asyncio.sleep(0.0001)
+        await coordinator.kill()  # All have promised, and nobody was told to start.
+        assert any(path.name == "plan.json" for path in coordinator.files.contents)
+        await spare.start()
+        token = await world.until_formed(*others, spare)
+        assert asyncio.get_running_loop().time() > PROMISE_TIME
+        await coordinator.start()
+        assert await world.until_formed() == token
+        assert asyncio.get_running_loop().time() < PROMISE_TIME + 3 * OVERTAKEN_INTERVAL + 10
+        assert names(world, token) == {machine.server_id for machine in world.machines}
+
+    play(tmp_path, act, count=4)
+
+
+def test_server_that_moved_has_another_one_say_so_before_its_member_starts(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        token = await world.until_formed()
+        machine = world.machines[2]
+        await machine.kill()
+        machine.move("10.0.0.33")
+        await machine.start()
+        assert await world.until_formed() == token
+        urls = {member.name: member.peer_url for member in world.clusters[token].members.values()}
+        assert urls["id-3"] == "https://10.0.0.33:8304"
+
+    play(tmp_path, act)
+
+
+def test_damaged_file_is_named(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        await world.until_formed()
+        machine = world.machines[0]
+        await machine.kill()
+        (path,) = [path for path in machine.files.contents if path.name == "cluster.json"]
+        machine.files.contents[path] = b"{"
+        with pytest.raises(Unavailable, match=r"cluster\.json is damaged"):
+            await machine.start()
+        machine.keeper = None
+
+    play(tmp_path, act)
