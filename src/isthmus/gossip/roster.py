@@ -20,7 +20,7 @@ from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.members import addr_text
 from isthmus.units import parse_duration
 from isthmus.wire import serf as wire
-from isthmus.wire.memberlist import NodeState
+from isthmus.wire.memberlist import NodeState, NodeStatus
 
 RECENT_INTENTS_MAX: Final = 4096
 """Intents about unknown members that are remembered; the oldest give way."""
@@ -207,14 +207,19 @@ class Roster:
         self._emit(MemberUpdated(member))
 
     def node_left(self, node: NodeState, *, now: float) -> None:
-        """A node died, or declared itself gone: whether it left, its intent decides."""
+        """A node died, or declared itself gone: then it left, and so it did if it meant to.
+
+        The reference has it failed when its intent did not reach us before, and finds out at the
+        next exchange of state. But nobody declares itself gone who does not leave.
+        """
         known = self._members.get(node.name)
         if known is None:
             return
-        if known.status is MemberStatus.LEAVING:
+        alive = known.status is MemberStatus.ALIVE
+        if known.status is MemberStatus.LEAVING or (alive and node.state is NodeStatus.LEFT):
             self._gone_at[node.name] = now
             self._emit(MemberLeft(self._set_status(known, MemberStatus.LEFT)))
-        elif known.status is MemberStatus.ALIVE:
+        elif alive:
             self._gone_at[node.name] = now
             self._emit(MemberFailed(self._set_status(known, MemberStatus.FAILED)))
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.members import OUR_VSN
@@ -73,6 +74,16 @@ def test_death_after_the_intent_is_a_departure() -> None:
     fixture.roster.node_left(node(), now=1.0)
     assert fixture.state() == (LEFT, 3)
     assert fixture.kinds() == [MemberLeft]
+
+
+def test_who_declares_itself_gone_left_even_if_its_intent_did_not_reach_us() -> None:
+    fixture = joined()
+    fixture.roster.node_left(structs.replace(node(), state=NodeStatus.LEFT), now=1.0)
+    assert fixture.state() == (LEFT, 0)
+    assert fixture.kinds() == [MemberLeft]
+    fixture.roster.receive_leave(Leave(ltime=3, node="x"), now=2.0)
+    assert fixture.state() == (LEFT, 3)
+    assert fixture.kinds() == []
 
 
 def test_intent_after_the_death_makes_it_a_departure() -> None:
