@@ -52,8 +52,6 @@ async def save(context: Context, request: Request) -> Response:
     response = Response(200, [_TYPE, *meta_headers(piece)])
     response.packed = True
     response.stream_size = piece.size
-    if request.method == "HEAD":
-        return response
     response.stream = _pieces(context, piece, fixed)
     return response
 

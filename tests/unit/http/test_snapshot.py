@@ -14,17 +14,15 @@ from isthmus.http.connections import Connections
 from isthmus.http.context import Context
 from isthmus.http.door import Door
 from isthmus.http.request import Request
-from isthmus.http.streams import AHEAD_MAX, SILENCE_MAX, BodyBroken, BodyStream
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
 from isthmus.model.record import Record
-from isthmus.model.snapshot import PIECE_SIZE, SnapshotPiece, SnapshotReadRequest
+from isthmus.model.snapshot import PIECE_SIZE, READ, SnapshotPiece, SnapshotReadRequest
 from isthmus.net.tasks import TaskScope
 from isthmus.server.server import Server
 from isthmus.store.snapshot import load_snapshot
 from support.consul_snapshot import archive_of, state_of
 from support.http import FakeLocal, FakeRpc, FakeTransport, make_client
 from support.servers import make_server
-from support.virtual_loop import run_virtual
 
 
 class Play:
@@ -214,65 +212,36 @@ async def test_handler_that_fails_early_ends_the_connection_after_its_answer() -
     assert play.transport.closed
 
 
-async def test_head_request_is_refused_like_other_methods() -> None:
+async def test_other_methods_are_refused() -> None:
     client = make_client(FakeRpc())
     answer = await client.door.handle(Request("POST", "/v1/snapshot"))
     assert (answer.status, answer.header("Allow")) == (405, "OPTIONS,GET,PUT")
 
 
-# Bodies -------------------------------------------------------------------------------------------
+async def test_pieces_are_asked_for_as_fast_as_the_client_takes_them() -> None:
+    play = Play(make_server())
+    asked: list[int] = []
 
+    async def rpc(method: str, request: SnapshotReadRequest) -> object:
+        if request.operation == READ:
+            asked.append(request.offset)
+            play.connection.pause_writing()
+            return SnapshotPiece(data=b"12345")
+        return SnapshotPiece(id="x", done=True, size=10)
 
-def make_stream() -> tuple[BodyStream, list[str]]:
-    told: list[str] = []
-    return BodyStream(lambda: told.append("pause"), lambda: told.append("resume")), told
-
-
-async def test_body_comes_in_pieces_of_one_size() -> None:
-    stream, _ = make_stream()
-    for part in (b"12", b"345", b"", b"6789"):
-        stream.feed(part)
-    stream.end()
-    assert [piece async for piece in stream.pieces(4)] == [b"1234", b"5678", b"9"]
-
-
-async def test_reading_pauses_while_the_handler_is_behind() -> None:
-    stream, told = make_stream()
-    stream.feed(bytes(AHEAD_MAX))
-    assert told == []
-    stream.feed(b"x")
-    stream.feed(b"y")
-    assert told == ["pause"]
-    pieces = stream.pieces(AHEAD_MAX)
-    await anext(pieces)
-    stream.end()
-    assert [piece async for piece in pieces] == [b"xy"]
-    assert told == ["pause", "resume"]
-
-
-async def test_discarded_body_is_read_on_and_dropped() -> None:
-    stream, told = make_stream()
-    stream.feed(bytes(AHEAD_MAX + 1))
-    stream.discard()
-    stream.feed(bytes(AHEAD_MAX + 1))
-    assert told == ["pause", "resume"]
-
-
-async def test_body_that_breaks_off_is_an_error() -> None:
-    stream, _ = make_stream()
-    stream.feed(b"x")
-    stream.fail("the client went away")
-    with pytest.raises(BodyBroken, match="went away"):
-        await anext(stream.pieces(10))
-
-
-def test_body_that_stays_silent_is_an_error() -> None:
-    async def act() -> None:
-        stream, _ = make_stream()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        with pytest.raises(BodyBroken, match="no byte of the body for 60 s"):
-            await anext(stream.pieces(10))
-        assert loop.time() - started == SILENCE_MAX
-
-    run_virtual(act())
+    door = Door(Context(rpc, FakeLocal(), kv_value_size_max=1024))  # type: ignore[arg-type]
+    table = Connections(per_client_max=8, clock=lambda: "D", tasks=play.tasks)
+    play.connection = Connection(door, table, "10.0.0.1")
+    play.connection.connection_made(play.transport)
+    play.connection.data_received(GET)
+    for expected in ([0], [0, 5]):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert asked == expected
+        assert len(play.tasks) == 1
+        play.connection.resume_writing()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert play.transport.written.endswith(b"\r\n\r\n1234512345")
+    assert len(play.tasks) == 0
+    assert not play.transport.closed
