@@ -27,12 +27,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 SERVERS = tuple(f"127.31.1.{number}" for number in (1, 2, 3))
 CLIENTS = tuple(f"127.31.1.{number}" for number in (11, 12))
+REMOTE = "127.31.1.31"
 DETECTION = 15.0
 """Seconds in which a killed member is known to be dead, with a margin for a loaded machine."""
 
 
 class Datacenter:
-    """Three servers and two clients."""
+    """Three servers and two clients; and the one server of another datacenter."""
 
     def __init__(self, folder: Path) -> None:
         self.servers = {
@@ -60,9 +61,22 @@ class Datacenter:
             for number, host in enumerate(CLIENTS, 1)
         ]
 
+        self.remote = AgentProcess(
+            folder,
+            REMOTE,
+            server=True,
+            bootstrap=True,
+            datacenter="dc2",
+            primary_datacenter="dc1",
+            node_name="r1",
+            data_dir=str(folder / "r1"),
+            retry_join_wan=SERVERS,
+            retry_interval_wan="1s",
+        )
+
     @property
     def agents(self) -> list[AgentProcess]:
-        return [*self.servers.values(), *self.clients]
+        return [*self.servers.values(), *self.clients, self.remote]
 
 
 @pytest.fixture
@@ -83,9 +97,9 @@ def datacenter(tmp_path: Path) -> Iterator[Datacenter]:
 class Calling(threading.Thread):
     """Calls an agent again and again; notes what failed, and the longest call."""
 
-    def __init__(self, agent: AgentProcess, *, writes: bool) -> None:
+    def __init__(self, agent: AgentProcess, *, writes: bool = False, query: str = "") -> None:
         super().__init__(daemon=True)
-        self._agent, self._writes = agent, writes
+        self._agent, self._writes, self._query = agent, writes, query
         self._done = threading.Event()
         self.count, self.longest = 0, 0.0
         self.failures: list[object] = []
@@ -99,7 +113,7 @@ class Calling(threading.Thread):
                 if self._writes:
                     status, body, _ = self._agent.request("PUT", f"/v1/kv/w/{self.count}", b"x")
                 else:
-                    status, body, _ = self._agent.request("GET", "/v1/kv/known")
+                    status, body, _ = self._agent.request("GET", f"/v1/kv/known{self._query}")
                 if status != 200:
                     self.failures.append((status, body))
                 elif self._writes:
@@ -145,7 +159,7 @@ def test_clients_do_without_the_server_they_talk_to(datacenter: Datacenter) -> N
     register(first, "web")
     register(second, "web")
     passing = {"c1": "passing", "c2": "passing"}
-    for agent in datacenter.agents:
+    for agent in (*datacenter.servers.values(), *datacenter.clients):
         eventually(partial(has_health, agent, passing), timeout=5, what=agent.host)
     assert first.request("PUT", "/v1/kv/known", b"1")[0] == 200
     info = first.get("/v1/agent/self")
@@ -163,20 +177,25 @@ def test_clients_do_without_the_server_they_talk_to(datacenter: Datacenter) -> N
         daemon=True,
     )
     waiting.start()
-    reader, writer = Calling(first, writes=False), Calling(first, writes=True)
-    reader.start()
-    writer.start()
+    known = partial(datacenter.remote.get, "/v1/kv/known?dc=dc1")
+    eventually(known, timeout=20, what="dc2 reads dc1")
+    reader, writer = Calling(first), Calling(first, writes=True)
+    far_reader = Calling(datacenter.remote, query="?dc=dc1")
+    threads = (reader, writer, far_reader)
+    for thread in threads:
+        thread.start()
     time.sleep(0.5)
     lost = used_server(first)
     datacenter.servers[lost].kill()
     time.sleep(3.5)
-    reader.stop()
-    writer.stop()
-    assert not reader.failures, reader.failures[:3]
+    for thread in threads:
+        thread.stop()
+    for reading in (reader, far_reader):
+        assert not reading.failures, reading.failures[:3]
+        assert reading.longest < 7
     # A write that was on its way may have failed: it must not be made twice.
     assert len(writer.failures) <= 1, writer.failures[:3]
-    assert reader.longest < 7
-    assert min(reader.count, len(writer.acknowledged)) > 20
+    assert min(reader.count, far_reader.count, len(writer.acknowledged)) > 20
     assert used_server(first) != lost
     stored = set(second.get("/v1/kv/w/?keys"))
     assert stored >= {f"w/{number}" for number in writer.acknowledged}
