@@ -8,9 +8,10 @@ import resource
 import select
 import socket
 import time
+from http.client import HTTPConnection
 
 from bench.figures import show
-from bench.storage_datacenter import HTTP_PORT, Server, programs, running, show_ratio
+from bench.storage_datacenter import HTTP_PORT, Program, Server, programs, running, show_ratio
 
 QUERIES = 10_000
 _QUIET = 1.0
@@ -29,8 +30,8 @@ def main() -> None:
     show_ratio("one write wakes half of them: last one answered", [last for _, last in figures])
 
 
-def _measure(program: object) -> tuple[float, float]:
-    with running(program, 1) as datacenter:  # type: ignore[arg-type]
+def _measure(program: Program) -> tuple[float, float]:
+    with running(program, 1) as datacenter:
         (server,) = datacenter.servers
         print(f"-- {datacenter.program.name}", flush=True)
         half = QUERIES // 2
@@ -53,9 +54,12 @@ def _measure(program: object) -> tuple[float, float]:
         memory = (server.resident() - before) / 2**20
         show(f"memory of {QUERIES} blocking queries", [memory], "MiB", "<= 150")
         _, first = _woken(server, poll, sockets, "blocked/17", {"17"}, 1)
+        processor = server.processor_time()
         _, last = _woken(server, poll, sockets, "blocked/all", {"all"}, half)
+        processor = (server.processor_time() - processor) / half * 1e6
         show("one write wakes one of them: answered after", [first], "s")
         show("one write wakes half of them: last one answered", [last], "s", "<= 0.5")
+        show("   processor time of one of them", [processor], "us")
         woken, _ = _woken(server, poll, sockets, "blocked/nobody", set(), 0)
         assert not woken
         rest = _put_and_wait(server, poll, sockets, half - 1)
@@ -104,10 +108,13 @@ def _answered(
     Waits for `until` answers, then a quiet time for those that should not come.
     """
     names: list[str] = []
+    done: list[socket.socket] = []
     last = 0.0
     while True:
         ready = poll.poll(_QUIET)
         if not ready:
+            for sock in done:
+                sock.close()
             return names, last
         for number, _ in ready:
             sock, name = sockets.pop(number)
@@ -115,7 +122,7 @@ def _answered(
             data = sock.recv(4096)
             assert data.startswith(_ANSWER), data[:100]
             names.append(name)
-            sock.close()
+            done.append(sock)  # Closed at the end, so that the server does nothing but answer.
         if len(names) <= until:
             last = time.perf_counter()
 
@@ -127,16 +134,12 @@ def _put(server: Server, key: str, value: str) -> None:
 
 def _index(server: Server) -> int:
     """The index of the store."""
-    connection_index = 0
-    from http.client import HTTPConnection
-
     connection = HTTPConnection(server.host, HTTP_PORT)
     connection.request("GET", "/v1/kv/blocked/?recurse")
     answer = connection.getresponse()
     answer.read()
-    connection_index = int(answer.headers["X-Consul-Index"])
     connection.close()
-    return connection_index
+    return int(answer.headers["X-Consul-Index"])
 
 
 if __name__ == "__main__":

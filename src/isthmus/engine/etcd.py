@@ -66,6 +66,8 @@ _GUARDS: Final = 16
 _PAGE_ROWS_FIRST: Final = 1000
 _PAGE_ROWS_MAX: Final = 100_000
 _PAGE_SIZE: Final = 16 * 1024 * 1024
+_TURNS_TO_SEND: Final = 3
+"""Turns of the loop after which a call's request is on its way."""
 _REDO: Final = b"r/"
 _REDO_INDEX: Final = struct.Struct(">Q")
 _REDO_PART: Final = struct.Struct(">H")
@@ -222,21 +224,32 @@ class EtcdEngine:
         pending = _Pending(self._redo, prefix)
         start, end = self._root + prefix, _end_of(self._root + prefix)
         limit, cut, revision = _PAGE_ROWS_FIRST, len(self._root), self._scan_revision
-        while True:
-            answer = await self._call(
-                "Range",
-                MESSAGES["RangeRequest"](key=start, range_end=end, limit=limit, revision=revision),
-                "scan",
-            )
-            rows = [(pair.key[cut:], pair.value) for pair in answer.kvs]
-            page = list(pending.merge(rows, last=not answer.more)) if pending else rows
-            if page:
-                yield page
-            if not answer.more:
-                return
-            start = answer.kvs[-1].key + b"\x00"
-            size = sum(len(key) + len(value) for key, value in rows)
-            limit = min(_PAGE_ROWS_MAX, max(100, _PAGE_SIZE * len(rows) // max(1, size)))
+        fetching = self._fetch(start, end, limit, revision)
+        try:
+            while True:
+                answer = await fetching
+                rows = [(pair.key[cut:], pair.value) for pair in answer.kvs]
+                if answer.more:  # The next page comes while the caller works on this one.
+                    start = answer.kvs[-1].key + b"\x00"
+                    size = sum(len(key) + len(value) for key, value in rows)
+                    limit = min(_PAGE_ROWS_MAX, max(100, _PAGE_SIZE * len(rows) // max(1, size)))
+                    fetching = self._fetch(start, end, limit, revision)
+                    for _ in range(_TURNS_TO_SEND):
+                        await asyncio.sleep(0)
+                page = list(pending.merge(rows, last=not answer.more)) if pending else rows
+                if page:
+                    yield page
+                if not answer.more:
+                    return
+        finally:
+            fetching.cancel()
+
+    def _fetch(self, start: bytes, end: bytes, limit: int, revision: int) -> asyncio.Task[Any]:
+        """Begin to read a page."""
+        request = MESSAGES["RangeRequest"](key=start, range_end=end, limit=limit, revision=revision)
+        task = asyncio.get_running_loop().create_task(self._call("Range", request, "scan"))
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
 
     async def changes(self, after: int) -> AsyncIterator[Change]:
         """Yield whole commits and changes of leadership after a revision, in order.

@@ -51,7 +51,7 @@ _SETTINGS: Final = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA wal_autocheckpoint=4000",
-    "PRAGMA cache_size=-65536",
+    "PRAGMA cache_size=-16384",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA fullfsync=1",
     "PRAGMA checkpoint_fullfsync=1",
@@ -370,11 +370,13 @@ class _File:
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._guard(lead, base)
-            connection.executemany("DELETE FROM kv WHERE k >= ? AND k < ?", batch.ranges)
-            connection.executemany("DELETE FROM kv WHERE k = ?", [(key,) for key in batch.deletes])
-            connection.executemany(_UPSERT, batch.puts.items())
-            head = [batch.index, batch.id, lead.epoch, generation]
-            connection.execute(_UPSERT, (INDEX_KEY, _packed(head)))
+            if batch.ranges:
+                connection.executemany("DELETE FROM kv WHERE k >= ? AND k < ?", batch.ranges)
+            if batch.deletes:
+                keys = [(key,) for key in batch.deletes]
+                connection.executemany("DELETE FROM kv WHERE k = ?", keys)
+            head = (INDEX_KEY, _packed([batch.index, batch.id, lead.epoch, generation]))
+            connection.executemany(_UPSERT, [*batch.puts.items(), head])
         except (sqlite3.Error, EngineError) as error:
             self._roll_back()
             raise _translated(error, "commit") from error
