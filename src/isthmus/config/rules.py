@@ -65,6 +65,8 @@ def warnings(config: AgentConfig) -> Iterator[str]:
         yield "bootstrap_expect is even: one server more tolerates no fault more"
     if config.connect.primary_gateways and not config.connect.mesh_gateway_wan_federation:
         yield f"primary_gateways has no effect without {_FLAG} = true"
+    if not config.server:
+        yield from _client_warnings(config)
     for key, networks, address in (
         (
             "serf_lan_allowed_cidrs",
@@ -81,6 +83,15 @@ def warnings(config: AgentConfig) -> Iterator[str]:
             yield f"{key} does not hold our own address {address}: members with this list refuse us"
     if config.connect.mesh_gateway_wan_federation and config.ports.serf_wan <= 0:
         yield "ports.serf_wan = -1: without a WAN pool there is no federation"
+
+
+_SERVERS_ONLY: Final = ("storage.", "retry_join_wan", "start_join_wan", "ports.server")
+
+
+def _client_warnings(config: AgentConfig) -> Iterator[str]:
+    for key, source in config.origins.items():
+        if key.startswith(_SERVERS_ONLY):
+            yield f"{key} has no effect on a client agent ({source})"
 
 
 _Rule = Iterator[tuple[str, str, str]]

@@ -204,6 +204,16 @@ def test_what_is_probably_not_meant_is_warned_about(
     assert words in warnings_of(load_values(values))
 
 
+def test_what_only_servers_use_is_named_on_a_client(load_values: Load) -> None:
+    values = {"retry_join_wan": ["10.0.0.1"], "storage": {"engine": "etcd"}}
+    found = load_values(values).warnings
+    assert [warning.partition(" (")[0] for warning in found] == [
+        "retry_join_wan has no effect on a client agent",
+        "storage.engine has no effect on a client agent",
+    ]
+    assert "client agent" not in warnings_of(load_values({**values, "server": True}))
+
+
 def test_what_gossip_is_told_needs_no_warning(load_values: Load) -> None:
     config = load_values(
         {
