@@ -204,7 +204,8 @@ class GatewayLocator:
         """
         addresses = list(self._addresses(dc.lower()))
         self._rng.shuffle(addresses)
-        addresses.sort(key=lambda address: self._failing.get(address, 0) > 0)
+        if self._failing:
+            addresses.sort(key=lambda address: self._failing.get(address, 0) > 0)
         return tuple(addresses)
 
     def take_outputs(self) -> list[Event]:

@@ -50,7 +50,7 @@ class EndpointHealth:
 
     def _first(self, endpoints: tuple[Endpoint, ...]) -> int:
         self._turn += 1
-        ticket = self._turn % sum(endpoint.weight for endpoint in endpoints)
+        ticket = self._turn % sum([endpoint.weight for endpoint in endpoints])
         for position, endpoint in enumerate(endpoints):
             ticket -= endpoint.weight
             if ticket < 0:

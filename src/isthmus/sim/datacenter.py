@@ -118,7 +118,8 @@ class Datacenter:
         remote_routes: RemoteRoutes,
     ) -> None:
         self.name, self._remote_routes = name, remote_routes
-        self.tables = Tables(committed=partial(committed, self))
+        self._tell_commit = partial(committed, self)
+        self.tables = Tables(committed=self._committed)
         self.leader = ""
         self.gateways: dict[str, Gateway] = {}
         self._gateways_changed = gateways_changed
@@ -126,6 +127,8 @@ class Datacenter:
         self._own: RouteTable | None = None
         self._found: dict[str, Route | None] = {}
         """What `_own` has for the servers that were asked for."""
+        self._known: dict[str, Route] = {}
+        """Routes to other datacenters that were asked for, as long as their records stay."""
 
     # Writes ---------------------------------------------------------------------------------------
 
@@ -138,6 +141,10 @@ class Datacenter:
         if node != self.leader:
             raise NoLeader
         return self.tables.apply(request)
+
+    def _committed(self, about: str) -> None:
+        self._known.pop(about, None)
+        self._tell_commit(about)
 
     def add_server(self, node: str, machine: Machine) -> None:
         """A server is in the catalog: gateways let its name be dialled."""
@@ -183,6 +190,15 @@ class Datacenter:
                     self._own = route_table(facts)
                 self._found[node] = _found(self._own, dc, node)
             return self._found[node]
+        route = self._known.get(dc)
+        if route is None:
+            route = self._remote_route(dc, node)
+            if route is not None:
+                self._known[dc] = route
+        return route
+
+    def _remote_route(self, dc: str, node: str) -> Route | None:
+        """The route that the record of another datacenter makes."""
         state = self.tables.state(dc)
         if state is None:
             return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from isthmus.federation.locator import usable_addresses
 from isthmus.gossip.roster import MemberFailed, MemberJoined, MemberLeft, MemberStatus
+from isthmus.gossip.serf import Serf
 from isthmus.model.federation import FederationState
 from isthmus.names import ANY_SERVER, split_wan_name
 from isthmus.sim.datacenter import Datacenter
@@ -51,6 +52,7 @@ WAYS_CHECKED_MAX: Final = 30
 """Datacenters that each one's ways to are checked; in a larger federation chance picks them."""
 VIOLATIONS_MAX: Final = 100
 """Violations of one invariant that are recorded; further ones would say the same."""
+_GATEWAY: Final = Role.GATEWAY.value
 _GONE: Final = frozenset({MemberStatus.FAILED, MemberStatus.LEFT})
 
 
@@ -149,12 +151,10 @@ class Invariants:
     def offered(self, server: "Server", dc: str, candidates: Sequence[str]) -> None:
         """See `Monitor.offered`."""
         known, now = self._known.get(server.host.dc, {}), self._now
-        configured = self._federation.primary_gateways()
-        hearsay = server.locator.hearsay
         for address in candidates:
-            if known.get(address, 0.0) >= now or address in configured:
+            if known.get(address, 0.0) >= now or address in self._federation.primary_gateways():
                 continue
-            if address in hearsay and address in self._ever:
+            if address in server.locator.hearsay and address in self._ever:
                 continue
             self.violated(
                 OFFERS,
@@ -166,7 +166,7 @@ class Invariants:
         """See `Monitor.crossing`."""
         dialled = tuple(reversed(path)) if back else path
         for source, target in pairwise(dialled):
-            if source.group != target.group and not target.name.startswith(Role.GATEWAY):
+            if source.group != target.group and not target.name.startswith(_GATEWAY):
                 self.violated(
                     CROSSINGS,
                     f"from {source.name} straight to {target.name}, which is no gateway",
@@ -266,17 +266,10 @@ class Invariants:
             self._recording.converged(dc, changed_at=changed_at, seconds=None)
 
     def _check_counters(self, server: "Server") -> None:
-        counters = tuple(
-            value
-            for serf in (server.lan.serf, server.wan.serf)
-            for value in (
-                serf.memberlist.table.me.incarnation,
-                serf.clock.time,
-                serf.event_clock.time,
-                serf.query_clock.time,
-            )
-        )
+        counters = _counters(server.lan.serf) + _counters(server.wan.serf)
         before = self._counters.get(server)
+        if before == counters:
+            return
         if before is not None and any(
             now < then for now, then in zip(counters, before, strict=True)
         ):
@@ -438,6 +431,16 @@ class Invariants:
             if until == float("inf") and address not in held:
                 known[address] = self._now + RECENT
         known.update(dict.fromkeys(held, float("inf")))
+
+
+def _counters(serf: Serf) -> tuple[int, ...]:
+    """What of a member may only rise."""
+    return (
+        serf.memberlist.table.me.incarnation,
+        serf.clock.time,
+        serf.event_clock.time,
+        serf.query_clock.time,
+    )
 
 
 def _is_newest(state: FederationState | None, current: FederationState) -> bool:

@@ -479,10 +479,13 @@ class Member(Actor):
             delay = forward.latency(network.chance())
             return path, (there, here), delay, (backward.latency(network.chance()), network.rules)
         back = self.pool.path(target, self)
-        if back is None or not (network.plain(path) and network.plain(back)):
+        if back is None:
             return None
-        delay = network.travel(path)
-        return path, back, delay, (network.travel(back), network.rules)
+        links, links_back = network.plain_links(path), network.plain_links(back)
+        if links is None or links_back is None:
+            return None
+        delay = network.travel(links)
+        return path, back, delay, (network.travel(links_back), network.rules)
 
     def _carry_ping(self, node: Node, sequence: int) -> bool:
         """Note a ping to a member that is well, if it is sure to be answered in time."""

@@ -6,7 +6,7 @@ one source that the world gives, in the order in which messages are sent.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -348,15 +348,22 @@ class Network:
         link = self.link(machine, machine)
         return link if link.plain else None
 
-    def plain(self, path: Sequence[Machine]) -> bool:
-        """Whether no link of a path has a memory: what is drawn for it now holds later, too."""
-        return all(self.link(source, target).plain for source, target in pairwise(path))
-
-    def travel(self, path: Sequence[Machine]) -> float:
-        """Seconds that a message of a stream takes along a plain path; `LOST`: it does not come."""
-        seconds = 0.0
+    def plain_links(self, path: Sequence[Machine]) -> list[Link] | None:
+        """The links of a path, if none has a memory: what is drawn for it now holds later, too."""
+        links = []
         for source, target in pairwise(path):
-            arrival = self.link(source, target).stream(0, now=seconds)
+            link = self.link(source, target)
+            if not link.plain:
+                return None
+            links.append(link)
+        return links
+
+    @staticmethod
+    def travel(links: Iterable[Link]) -> float:
+        """Seconds that a message of a stream takes over plain links; `LOST`: it does not come."""
+        seconds = 0.0
+        for link in links:
+            arrival = link.stream(0, now=seconds)
             if arrival is None:
                 return LOST
             seconds = arrival

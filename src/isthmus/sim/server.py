@@ -6,11 +6,11 @@ Every decision is a production core's; here stands what the agent does around th
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from isthmus.agent.membership import FLOOD_INTERVAL, missing_in_wan, server_of
 from isthmus.errors import NoLeader
@@ -81,6 +81,9 @@ ROUNDS_MAX: Final = 1000
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """What calendar clocks show at the start."""
 ALIVE: Final = MemberStatus.ALIVE
+
+
+_Core: TypeAlias = Announcer | Pruner | Replicator | JoinRetry | Rejoining
 
 
 class Monitor(Protocol):
@@ -232,6 +235,7 @@ class Server(Actor):
         self._feature_seen = False
         self._news_pending = False
         self._leaving = False
+        self._cores: tuple[_Core, ...] = ()
         self._counted: tuple[tuple[Member, ...], int] = (), 0
         self.inbound: dict[Connection, None] = {}
         self.lan: PoolMember
@@ -293,6 +297,7 @@ class Server(Actor):
         """Begin: both pools are open; with `warm` they are joined, too."""
         self.locator.set_primary_gateways(self._around.primary_gateways())
         self.wan.serf.hold()
+        self._gather_cores()
         self._read_states()
         self._check_leadership()
         if not warm:
@@ -305,6 +310,7 @@ class Server(Actor):
                 self._lan_join = self._retry(gated=False)
             if not self.is_primary:
                 self._wan_join = self._retry(gated=True)
+            self._gather_cores()
         self._flood()
         self.alarm(SWEEP_INTERVAL, self._sweep)
         self.alarm(LEADER_CHECK_INTERVAL, self._check_leadership_again)
@@ -377,24 +383,18 @@ class Server(Actor):
     def next_timer(self) -> float:
         """See `Actor.next_timer`."""
         due = self._alarms[0][0] if self._alarms else math.inf
-        for core in self._cores():
+        for core in self._cores:
             at = core.next_timer()
             if at is not None and at < due:
                 due = at
         return self.process.moment(due) if due < math.inf else due
 
-    def _cores(self) -> Iterable[Announcer | Pruner | Replicator | JoinRetry | Rejoining]:
-        yield self._rejoining
-        if self._lan_join is not None:
-            yield self._lan_join
-        if self._wan_join is not None:
-            yield self._wan_join
+    def _gather_cores(self) -> None:
+        """Note which cores there are now, in the order in which they are run."""
+        cores: list[_Core | None] = [self._rejoining, self._lan_join, self._wan_join]
         if self._duties is not None:
-            yield self._duties.announcer
-            if self._duties.replicator is not None:
-                yield self._duties.replicator
-            if self._duties.pruner is not None:
-                yield self._duties.pruner
+            cores += [self._duties.announcer, self._duties.replicator, self._duties.pruner]
+        self._cores = tuple([core for core in cores if core is not None])
 
     def _flush(self) -> None:
         """Let every core do what is due, and carry out what it wants, until all are at rest."""
@@ -409,7 +409,7 @@ class Server(Actor):
         if duties is not None and not self.is_leader:
             self._resign()
             duties = None
-        for core in list(self._cores()):
+        for core in self._cores:
             core.handle_timer(now=now)
         for output in self._rejoining.take_outputs():
             self._join_datacenter(output.dc)
@@ -694,6 +694,7 @@ class Server(Actor):
     def _lead(self) -> None:
         now, tables = self.now, self.datacenter.tables
         self._duties = _Duties(self, now=now)
+        self._gather_cores()
         if not self.is_primary:
             self.locator.replication_started()
         self._around.monitor.leads(self)
@@ -703,6 +704,7 @@ class Server(Actor):
     def _resign(self) -> None:
         """Another server holds the lease."""
         self._duties = None
+        self._gather_cores()
         self.locator.replication_stopped()
 
     # Duties ---------------------------------------------------------------------------------------

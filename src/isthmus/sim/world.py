@@ -288,14 +288,14 @@ class World:
             if due < math.inf:
                 self._push(actor.armed, actor, None)
 
-    def note(self, *what: float) -> None:
-        """Let something that happens now count for `digest`."""
+    def note(self, source: int, target: int, size: int) -> None:
+        """Let something that is sent now count for `digest`."""
         if self.trace:
-            self.note_at(self.now, *what)
+            self.note_at(self.now, source, target, size)
 
-    def note_at(self, when: float, *what: float) -> None:
-        """Let something that happens at a moment count for `digest`, in whatever order."""
-        self.digest = (self.digest + hash((when, *what))) & 0xFFFFFFFFFFFFFFFF
+    def note_at(self, when: float, source: int, target: int, size: int) -> None:
+        """Let something that is sent at a moment count for `digest`, in whatever order."""
+        self.digest = (self.digest + hash((when, source, target, size))) & 0xFFFFFFFFFFFFFFFF
 
     def _push(self, when: float, actor: Actor | None, message: Message | None) -> None:
         self._number += 1

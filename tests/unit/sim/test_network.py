@@ -169,11 +169,20 @@ def test_paths_add_up_and_break_at_every_hop() -> None:
     net = Net()
     path = (net.a1, net.a2, net.b1, net.b2)
     assert net.stream(*path) == (0.03,)
-    assert net.network.plain(path)
-    assert net.network.travel(path) == pytest.approx(0.03)
+    links = net.network.plain_links(path)
+    assert links is not None
+    assert net.network.travel(links) == pytest.approx(0.03)
     net.network.cut("b1", "b2")
     assert net.stream(*path) == ()
-    assert net.network.travel(path) == LOST
+    broken = net.network.plain_links(path)
+    assert broken is not None
+    assert net.network.travel(broken) == LOST
+
+
+def test_path_over_a_link_that_queues_cannot_be_drawn_beforehand() -> None:
+    net = Net(between=LinkModel(bandwidth=1000))
+    assert net.network.plain_links((net.a1, net.a2)) is not None
+    assert net.network.plain_links((net.a1, net.a2, net.b1)) is None
 
 
 def test_uniform_link_is_none_where_pairs_differ_or_queue() -> None:

@@ -126,7 +126,7 @@ def test_write_reaches_the_leader_through_any_server_of_the_primary() -> None:
     leader = server(run, 1)
     leader._servers("dc1")
     for known in list(leader.router.servers("dc1"))[:1]:
-        leader.router.failed(known)
+        leader.router.failed(known, now=leader.now)
     assert leader.router.servers("dc1")[0].node != "server1"
     run.federation.move(Host("dc2", Role.GATEWAY, 1))
     world.run(until=7.0)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from isthmus.model.federation import DELETE, FederationStateRequest
 from isthmus.sim.federation import PRIMARY_GATEWAYS
 from isthmus.sim.gateways import outside_address
 from isthmus.sim.run import Run
@@ -105,10 +106,10 @@ def cut_back(run: Run) -> None:
 
 
 def forget(run: Run) -> None:
-    table = run.federation.datacenters["dc2"].tables._table
-    state = run.federation.datacenters["dc2"].tables.state("dc1")
-    assert state is not None
-    table.delete(b"dc1")
+    assert isinstance(find(run), Way)  # The route was known, too.
+    tables = run.federation.datacenters["dc2"].tables
+    tables.apply(FederationStateRequest(op=DELETE, state=tables.state("dc1")))
+    assert tables.state("dc1") is None
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_digest_depends_on_all_that_is_noted_not_on_its_order() -> None:
     def digest(*notes: tuple[float, int], trace: bool = True) -> int:
         world = World(trace=trace)
         for when, what in notes:
-            world.at(when, lambda what=what: world.note(what))  # type: ignore[misc]
+            world.at(when, lambda what=what: world.note(what, 2, 30))  # type: ignore[misc]
         world.run(until=10.0)
         return world.digest
 
