@@ -8,7 +8,7 @@ ROUNDS ?= 50
 RUNS ?= 200
 SEED ?=
 # Tests that wait most of their time run side by side.
-FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py
+FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py $(wildcard tests/e2e/test_cluster_*.py)
 SERF := $(wildcard tests/interop/test_serf_*.py)
 DEBIAN := serf etcd-server haproxy wrk iproute2 iptables
 
@@ -67,7 +67,7 @@ sim: env
 
 # SIGKILL during writes, again and again: every acknowledged write has to be there.
 crash: env
-	ISTHMUS_CRASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/e2e/test_crash.py
+	ISTHMUS_CRASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/e2e/test_crash.py tests/e2e/test_cluster_crash.py
 
 # Any bytes at the entrances of gossip, led by coverage; nightly for ten minutes. What it finds is kept in .fuzz.
 fuzz: SECONDS = 600

@@ -129,12 +129,12 @@ class Realm:
         return True
 
     def expected_gateways(self, dc: str) -> set[str]:
-        """LAN addresses of the gateways of a datacenter that run."""
+        """LAN addresses of a datacenter's gateways that run, and whose servers do."""
         site = next(site for site in self.sites.sites if site.name == dc)
         return {
             f"{site.gateway(index)}:{GATEWAY_PORT}"
             for index, gateway in enumerate(self.gateways[dc])
-            if gateway.running()
+            if gateway.running() and self.datacenters[dc].servers[index].is_running
         }
 
     def local_gateways(self, server: ServerProcess) -> set[str]:

@@ -200,8 +200,7 @@ def test_coordinator_that_was_away_for_too_long_joins_what_others_formed(tmp_pat
         coordinator.files.crash_at = 2  # Its promise is on the disk, and now its plan.
         await start(coordinator, *others)
         async with asyncio.timeout(20):
-            while not any(path.name == "plan.json" for path in coordinator.files.contents):
-                await asyncio.sleep(0.0001)
+            await coordinator.files.crashed.wait()
         await coordinator.kill()  # All have promised, and nobody was told to start.
         assert any(path.name == "plan.json" for path in coordinator.files.contents)
         await spare.start()
