@@ -8,11 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from isthmus.engine.memory import MemoryEngine
 from isthmus.errors import InvalidRequest, IsthmusError, RequestError, Unavailable
 from isthmus.model.kv import KV_SET, DirEntry, KeyRequest, KVSRequest
+from isthmus.model.methods import METHODS
 from isthmus.model.snapshot import (
     BEGIN,
     CLOSE,
@@ -28,12 +30,14 @@ from isthmus.model.snapshot import (
     SnapshotWriteRequest,
 )
 from isthmus.server.replica import Replica
+from isthmus.server.server import Server
 from isthmus.server.snapshot import FILES_MAX, IDLE_MAX, SnapshotConfig, Snapshots
 from isthmus.store.snapshot import load_snapshot, take_view, write_snapshot
+from isthmus.wire.msgpack import decode, encode
 from support.cluster import Cluster
 from support.consul_snapshot import archive_of, state_of
 from support.restoring import put, saved, started
-from support.servers import WALL
+from support.servers import WALL, make_server
 from support.virtual_loop import run_virtual
 
 Call = Callable[[str, Any], Any]
@@ -291,3 +295,45 @@ async def test_disk_that_takes_no_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(IsthmusError, match="cannot keep a snapshot"):
         await desk.read(SnapshotReadRequest())
     await replica.stop()
+
+
+class Bridge:
+    """The way to another datacenter: everything crosses it as bytes."""
+
+    def __init__(self) -> None:
+        self.server: Server | None = None
+
+    def datacenters(self) -> tuple[str, ...]:
+        return ("dc1", "dc2")
+
+    async def call(self, dc: str, method: str, request: Any, reply: Any) -> Any:
+        assert self.server is not None
+        assert dc == "dc2"
+        arrived = decode(METHODS[method].request, encode(request))
+        return decode(reply, encode(await self.server.call(method, arrived)))
+
+
+async def test_another_datacenter_is_saved_and_restored_from_here() -> None:
+    bridge = Bridge()
+    here, there = make_server(forward=bridge), make_server(dc="dc2", primary="dc2")
+    bridge.server = there
+    await here.start()
+    await there.start()
+    await there.apply(put("theirs", bytes(range(256)) * 2000))
+    data = await fetch(lambda request: here.call("Isthmus.SnapshotRead", request), datacenter="dc2")
+    assert load_snapshot(io.BytesIO(data))[0].dc == "dc2"
+    rows = there.store.copy_rows()
+    await there.apply(put("later"))
+
+    async def write(request: SnapshotWriteRequest) -> Any:
+        asked = msgspec.structs.replace(request, datacenter="dc2")
+        return await here.call("Isthmus.SnapshotWrite", asked)
+
+    reply = await send(write, data)
+    assert reply.index == there.store.index
+    assert there.store.copy_rows() == rows
+    assert sum(here.store.row_counts().values()) == 0
+    imported = await send(write, archive_of(state_of([(3, {"ID": "s"})])), IMPORT)
+    assert [(kind.kind, kind.names) for kind in imported.kinds or ()] == [("Session", ("s",))]
+    await here.stop()
+    await there.stop()
