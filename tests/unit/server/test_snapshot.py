@@ -309,7 +309,7 @@ class Bridge:
     async def call(self, dc: str, method: str, request: Any, reply: Any) -> Any:
         assert self.server is not None
         assert dc == "dc2"
-        arrived = decode(METHODS[method].request, encode(request))
+        arrived: Any = decode(METHODS[method].request, encode(request))
         return decode(reply, encode(await self.server.call(method, arrived)))
 
 
