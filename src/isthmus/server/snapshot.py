@@ -56,6 +56,7 @@ WAIT_MAX: Final = 15.0
 """Seconds for which a call waits for the end of a long piece of work."""
 SIZE_MAX: Final = 4 * 1024**3
 _ID_SIZE: Final = 16
+_STOPS: Final = "the server stops"
 _GONE: Final = (
     "there is no such snapshot on this server: the leader has changed or {idle:g} s have passed "
     "without a call; begin anew"
@@ -124,13 +125,15 @@ class Snapshots:
         self._rng, self._wall, self._offload = rng, wall, offload
         self._files: dict[str, _File] = {}
         self._tasks = TaskScope()
+        self._closed = False
 
     def __len__(self) -> int:
         """How many files are on their way."""
         return len(self._files)
 
     async def close(self) -> None:
-        """Drop all files; work in progress is cancelled."""
+        """Drop all files, take no more; work in progress is cancelled."""
+        self._closed = True
         await self._tasks.close()
         for file in list(self._files.values()):
             self._drop(file)
@@ -309,6 +312,8 @@ class Snapshots:
     # Files ------------------------------------------------------------------------------------
 
     def _new(self, operation: str) -> _File:
+        if self._closed:
+            raise Unavailable(_STOPS)
         if len(self._files) >= FILES_MAX:
             raise Unavailable(f"{FILES_MAX} snapshots are on their way; try later")
         try:
@@ -323,6 +328,8 @@ class Snapshots:
         return file
 
     def _find(self, name: str) -> _File:
+        if self._closed:
+            raise Unavailable(_STOPS)
         file = self._files.get(name)
         if file is None:
             raise RequestError(_GONE.format(idle=IDLE_MAX))
@@ -374,7 +381,7 @@ def _result(work: asyncio.Task[Any]) -> Any:
         IsthmusError: It failed.
     """
     if work.cancelled():
-        raise Unavailable("the server stops")
+        raise Unavailable(_STOPS)
     found = work.result()
     if isinstance(found, IsthmusError):
         raise found

@@ -238,6 +238,8 @@ async def test_calls_that_make_no_sense_are_refused() -> None:
     await desk.write(SnapshotWriteRequest())
     await desk.close()
     assert len(desk) == 0
+    await refused(desk.write(SnapshotWriteRequest()), "the server stops")
+    await refused(desk.read(SnapshotReadRequest(id=name)), "the server stops")
     await replica.stop()
 
 
