@@ -16,7 +16,7 @@ from isthmus.agent import settings
 from isthmus.agent.engines import FOLDER
 from isthmus.agent.identity import node_id
 from isthmus.agent.platform import Platform
-from isthmus.agent.storage import RECOVER_FILE
+from isthmus.agent.storage_files import RECOVER_FILE
 from isthmus.config.model import AgentConfig
 from isthmus.errors import InvalidRequest, Unavailable
 from isthmus.net.client import ServerTarget

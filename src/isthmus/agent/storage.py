@@ -12,27 +12,28 @@ Source: design of storage, §10.
 """
 
 import asyncio
-import base64
 import contextlib
-import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import msgpack
-
-from isthmus.engine.etcd_api import (
-    MESSAGES,
-    CallFailed,
-    EtcdClient,
-    compare_revision,
-    get,
-    put,
+from isthmus.agent.storage_files import (
+    CLUSTER_FILE,
+    PLAN_FILE,
+    PROMISE_FILE,
+    RECOVER_FILE,
+    Cluster,
+    StorageNotes,
+    as_data,
+    as_dict,
+    as_text,
 )
+from isthmus.agent.storage_members import EtcdCalls, MemberServices
+from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
 from isthmus.engine.etcd_certificates import (
     Authority,
     make_authority,
@@ -41,12 +42,7 @@ from isthmus.engine.etcd_certificates import (
     sign,
 )
 from isthmus.engine.etcd_process import EtcdProcess, Formation
-from isthmus.errors import (
-    InvalidRequest,
-    IsthmusError,
-    RequestError,
-    Unavailable,
-)
+from isthmus.errors import InvalidRequest, IsthmusError, RequestError, Unavailable
 from isthmus.model.storage import (
     CANCEL,
     JOIN,
@@ -80,11 +76,6 @@ OVERTAKEN_INTERVAL: Final = 5.0
 """Seconds between two questions whether others formed the cluster without us."""
 RENEWAL_INTERVAL: Final = 6 * 3600.0
 _WARNING_INTERVAL: Final = 15.0
-RECOVER_FILE: Final = "recover.json"
-"""An operator wants our member to go on alone at its next start."""
-_AUTHORITY_KEY: Final = b"m/storage-ca"
-_FILE_SIZE_MAX: Final = 1024 * 1024
-_MEMBERS_MAX: Final = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,16 +95,6 @@ class StorageKeeperConfig:
     peer_host: str
     expect: int
     directory: Path
-
-
-class EtcdCalls(Protocol):
-    """Calls our member; `EtcdClient` is one."""
-
-    async def call(self, method: str, request: Any) -> Any:
-        """One call; raises `CallFailed`."""
-
-    async def close(self) -> None:
-        """Close the connection."""
 
 
 class StorageKeeper:
@@ -144,10 +125,12 @@ class StorageKeeper:
     ) -> None:
         self._config, self._process = config, process
         self._servers, self._caller = servers, caller
-        self._files, self._wall, self._entropy = files, wall, entropy
+        self._wall, self._entropy = wall, entropy
+        self._notes = StorageNotes(files, config.directory)
         self._client = client or EtcdClient(process.config.access)
+        self._services = MemberServices(self._client, config.member, wall=wall)
         self._promise = Promise()
-        self._cluster: _Cluster | None = None
+        self._cluster: Cluster | None = None
         self._step = asyncio.Event()
         self._warned: dict[str, float] = {}
         self._telling: list[asyncio.Task[None]] = []
@@ -162,12 +145,12 @@ class StorageKeeper:
         Raises:
             Unavailable: A file cannot be read; the text names it.
         """
-        promise = await self._read("promise.json")
+        promise = await self._notes.read(PROMISE_FILE)
         if promise is not None:
             self._promise = Promise(promise["token"], promise["coordinator"], promise["made_at"])
-        cluster = await self._read("cluster.json")
+        cluster = await self._notes.read(CLUSTER_FILE)
         if cluster is not None:
-            self._cluster = _Cluster.of(cluster)
+            self._cluster = Cluster.of(cluster)
             if not self._process.has_data and (self._cluster.started or not self._cluster.new):
                 # A member without its data must not go by its old name: it would forget what it
                 # has voted for.
@@ -181,7 +164,7 @@ class StorageKeeper:
             EngineUnavailable: There is no fit etcd to run.
         """
         await self._process.check()
-        plan = await self._read("plan.json")
+        plan = await self._notes.read(PLAN_FILE)
         if plan is not None:
             await self._carry_out(plan)
         while True:
@@ -194,7 +177,7 @@ class StorageKeeper:
             else:
                 break
         await self._note_started()
-        if await self._read("plan.json") is not None:
+        if await self._notes.read(PLAN_FILE) is not None:
             await self._keep_authority()
         if self._renewing is None:
             self._renewing = self._scope.spawn(self._renew())
@@ -214,7 +197,7 @@ class StorageKeeper:
         cluster = self._cluster
         if cluster is not None and not cluster.started:
             self._cluster = replace(cluster, started=True)
-            await self._write("cluster.json", self._cluster.as_dict())
+            await self._notes.write(CLUSTER_FILE, self._cluster.as_dict())
 
     async def close(self) -> None:
         """Stop our member and everything else."""
@@ -245,8 +228,8 @@ class StorageKeeper:
 
     async def _forget_cluster(self) -> None:
         self._cluster = None
-        await self._write("plan.json", {})
-        await self._write("cluster.json", {})
+        await self._notes.write(PLAN_FILE, {})
+        await self._notes.write(CLUSTER_FILE, {})
 
     def wake(self) -> None:
         """A server came or went: look again soon."""
@@ -317,15 +300,15 @@ class StorageKeeper:
         authority = make_authority(f"Storage of {config.datacenter}", wall=self._wall())
         plan = {
             "token": token,
-            "members": [_as_dict(member) for member in members],
+            "members": [as_dict(member) for member in members],
             "certificates": {
-                server: _text(sign(authority, request, name=server, wall=self._wall()))
+                server: as_text(sign(authority, request, name=server, wall=self._wall()))
                 for server, request in requests.items()
             },
-            "ca": _text(authority.certificate),
-            "ca_key": _text(authority.key),
+            "ca": as_text(authority.certificate),
+            "ca_key": as_text(authority.key),
         }
-        await self._write("plan.json", plan)
+        await self._notes.write(PLAN_FILE, plan)
         logger.info(
             "forming the storage cluster with %s",
             ", ".join(member.node for member in members[1:]) or "nobody else",
@@ -344,9 +327,9 @@ class StorageKeeper:
         members = tuple(StorageMember(**member) for member in plan["members"])
         if self._cluster is None:
             await self._enter(
-                _Cluster(plan["token"], members, new=True),
-                ca=_data(plan["ca"]),
-                certificate=_data(plan["certificates"][own]),
+                Cluster(plan["token"], members, new=True),
+                ca=as_data(plan["ca"]),
+                certificate=as_data(plan["certificates"][own]),
             )
         for member in members:
             if member.server_id != own:
@@ -355,8 +338,8 @@ class StorageKeeper:
                     token=plan["token"],
                     coordinator=own,
                     members=members,
-                    certificate=_data(plan["certificates"][member.server_id]),
-                    ca=_data(plan["ca"]),
+                    certificate=as_data(plan["certificates"][member.server_id]),
+                    ca=as_data(plan["ca"]),
                 )
                 self._telling.append(self._scope.spawn(self._tell_to_start(member, request)))
 
@@ -392,16 +375,16 @@ class StorageKeeper:
             return False
         logger.info("joining the storage cluster through %s", target.node)
         await self._enter(
-            _Cluster(reply.token, reply.members, new=False),
+            Cluster(reply.token, reply.members, new=False),
             ca=reply.ca,
             certificate=reply.certificate,
         )
         return True
 
-    async def _enter(self, cluster: "_Cluster", *, ca: bytes, certificate: bytes) -> None:
+    async def _enter(self, cluster: Cluster, *, ca: bytes, certificate: bytes) -> None:
         """Be part of a cluster from now on."""
         self._process.config.files.write(ca=ca, certificate=certificate)
-        await self._write("cluster.json", cluster.as_dict())
+        await self._notes.write(CLUSTER_FILE, cluster.as_dict())
         self._cluster = cluster
         await self._keep_promise("", "")
         self._step.set()
@@ -415,7 +398,7 @@ class StorageKeeper:
         known = next((m for m in cluster.members if m.server_id == own.server_id), None)
         if self._process.has_data and known is not None and known.peer_url != own.peer_url:
             await self._tell_new_address(cluster)
-        alone = self._process.has_data and await self._read(RECOVER_FILE) is not None
+        alone = self._process.has_data and await self._notes.read(RECOVER_FILE) is not None
         if alone:
             logger.warning("going on as the only member of the storage, as an operator wants")
         await self._process.start(
@@ -428,9 +411,9 @@ class StorageKeeper:
         )
         await self._until_ready()
         if alone:
-            await self._write(RECOVER_FILE, {})
+            await self._notes.write(RECOVER_FILE, {})
 
-    async def _tell_new_address(self, cluster: "_Cluster") -> None:
+    async def _tell_new_address(self, cluster: Cluster) -> None:
         """Have another member say where we are now, before ours starts."""
         request = StorageRequest(operation=MOVE, sender=self._config.member)
         while True:
@@ -447,7 +430,7 @@ class StorageKeeper:
                         for member in cluster.members
                     )
                     self._cluster = replace(cluster, members=members)
-                    await self._write("cluster.json", self._cluster.as_dict())
+                    await self._notes.write(CLUSTER_FILE, self._cluster.as_dict())
                     return
             if not self._servers() and len(cluster.members) == 1:
                 return
@@ -504,17 +487,14 @@ class StorageKeeper:
 
     async def _keep_authority(self) -> None:
         """Keep the authority in the storage itself, then forget the plan."""
-        plan = await self._read("plan.json")
+        plan = await self._notes.read(PLAN_FILE)
         if plan is None:
             return
-        value = msgpack.packb([_data(plan["ca"]), _data(plan["ca_key"])])
-        request = MESSAGES["TxnRequest"](
-            compare=[compare_revision(_AUTHORITY_KEY, 0)], success=[put(_AUTHORITY_KEY, value)]
-        )
+        authority = Authority(as_data(plan["ca"]), as_data(plan["ca_key"]))
         while True:
             try:
-                await self._client.call("Txn", request)
-            except CallFailed as error:
+                await self._services.keep_authority(authority)
+            except Unavailable as error:
                 logger.debug("could not keep the storage's authority yet: %s", error)
                 await asyncio.sleep(STEP_INTERVAL)
             else:
@@ -525,11 +505,11 @@ class StorageKeeper:
         """Once every member has started."""
         while True:
             try:
-                listed = await self._client.call("MemberList", MESSAGES["MemberListRequest"]())
-            except CallFailed:
-                listed = None
-            if listed is not None and all(member.name for member in listed.members):
-                await self._write("plan.json", {})  # It holds the authority's key no more.
+                started = await self._services.all_started()
+            except Unavailable:
+                started = False
+            if started:
+                await self._notes.write(PLAN_FILE, {})  # It holds the authority's key no more.
                 return
             await asyncio.sleep(STEP_INTERVAL)
 
@@ -540,7 +520,7 @@ class StorageKeeper:
             held = files.certificate.read_bytes()
             if needs_renewal(held, addresses=[self._config.peer_host], wall=self._wall()):
                 try:
-                    authority = await self._authority()
+                    authority = await self._services.authority()
                     certificate = sign(
                         authority,
                         self._own_request(),
@@ -568,7 +548,7 @@ class StorageKeeper:
             CANCEL: self._answer_cancel,
             START: self._answer_start,
             JOIN: self._answer_join,
-            SIGN: self._answer_sign,
+            SIGN: self._services.sign,
             MOVE: self._answer_move,
         }
         step = steps.get(request.operation)
@@ -624,92 +604,20 @@ class StorageKeeper:
         if not request.members or not request.certificate or not request.ca:
             raise InvalidRequest("incomplete description of a storage cluster")
         await self._enter(
-            _Cluster(request.token, request.members, new=True),
+            Cluster(request.token, request.members, new=True),
             ca=request.ca,
             certificate=request.certificate,
         )
         return self._status()
 
     async def _answer_join(self, request: StorageRequest) -> StorageReply:
-        """Add a server as a learner; it is promoted when it has caught up."""
-        cluster, sender = self._cluster, request.sender
-        if cluster is None:
-            raise InvalidRequest(f"{self._config.member.node} is in no storage cluster yet")
-        if not sender.server_id or not sender.peer_url or not request.request:
-            raise InvalidRequest("incomplete request to join a storage cluster")
-        authority = await self._authority()
-        certificate = sign(authority, request.request, name=sender.server_id, wall=self._wall())
-        listed = (await self._etcd("MemberList", MESSAGES["MemberListRequest"]())).members
-        for member in listed:
-            if sender.peer_url in member.peerURLs or member.name == sender.server_id:
-                # It has no data, so this is what it was before it lost its disk, or an attempt
-                # that came to nothing.
-                logger.info("replacing storage member %s", sender.node)
-                await self._etcd("MemberRemove", MESSAGES["MemberRemoveRequest"](ID=member.ID))
-        if len(listed) >= _MEMBERS_MAX:
-            raise InvalidRequest(f"a datacenter has at most {_MEMBERS_MAX} servers")
-        added = await self._etcd(
-            "MemberAdd",
-            MESSAGES["MemberAddRequest"](peerURLs=[sender.peer_url], isLearner=True),
-        )
-        members = [
-            StorageMember(server_id=member.name, peer_url=member.peerURLs[0])
-            for member in added.members
-            if member.ID != added.member.ID and member.name
-        ]
-        return StorageReply(
-            member=self._config.member,
-            state=MEMBER,
-            token=cluster.token,
-            members=(*members, sender),
-            certificate=certificate,
-            ca=authority.certificate,
-        )
-
-    async def _answer_sign(self, request: StorageRequest) -> StorageReply:
-        authority = await self._authority()
-        if not request.request:
-            raise InvalidRequest("there is no request to sign")
-        certificate = sign(
-            authority, request.request, name=request.sender.server_id, wall=self._wall()
-        )
-        return StorageReply(
-            member=self._config.member, certificate=certificate, ca=authority.certificate
-        )
+        return await self._services.admit(self._cluster, request)
 
     async def _answer_move(self, request: StorageRequest) -> StorageReply:
-        listed = await self._etcd("MemberList", MESSAGES["MemberListRequest"]())
-        for member in listed.members:
-            if member.name == request.sender.server_id:
-                await self._etcd(
-                    "MemberUpdate",
-                    MESSAGES["MemberUpdateRequest"](
-                        ID=member.ID, peerURLs=[request.sender.peer_url]
-                    ),
-                )
-                return self._status()
-        raise InvalidRequest(f"{request.sender.node} is no member of our storage cluster")
+        await self._services.move(request.sender)
+        return self._status()
 
     # Small steps ------------------------------------------------------------------------------
-
-    async def _authority(self) -> Authority:
-        """Who signs our members' certificates.
-
-        Raises:
-            Unavailable: It is not in the storage yet, or the storage is away.
-        """
-        answer = await self._etcd("Txn", MESSAGES["TxnRequest"](success=[get(_AUTHORITY_KEY)]))
-        found = answer.responses[0].response_range.kvs
-        if not found:
-            raise Unavailable("the storage cluster is being formed, ask again")
-        certificate, key = msgpack.unpackb(found[0].value)
-        return Authority(certificate, key)
-
-    async def _etcd(self, method: str, request: Any) -> Any:
-        try:
-            return await self._client.call(method, request)
-        except CallFailed as error:
-            raise Unavailable(str(error)) from error
 
     async def _call(self, target: ServerTarget, request: StorageRequest) -> StorageReply:
         reply: StorageReply = await self._caller.call(
@@ -728,31 +636,11 @@ class StorageKeeper:
     async def _keep_promise(self, token: str, coordinator: str) -> None:
         promise = Promise(token, coordinator, self._wall().timestamp())
         if promise.token or self._promise.token:
-            await self._write(
-                "promise.json",
+            await self._notes.write(
+                PROMISE_FILE,
                 {"token": token, "coordinator": coordinator, "made_at": promise.made_at},
             )
         self._promise = promise
-
-    async def _read(self, name: str) -> dict[str, Any] | None:
-        path = self._config.directory / name
-        data = await self._files.read(path, size_max=_FILE_SIZE_MAX)
-        if data is None:
-            return None
-        try:
-            found = json.loads(data)
-        except ValueError as error:
-            raise Unavailable(
-                f"{path} is damaged ({error}): restore it, or remove the folder to have this "
-                "server join the other ones anew"
-            ) from error
-        assert isinstance(found, dict)
-        return found or None
-
-    async def _write(self, name: str, value: dict[str, Any]) -> None:
-        path = self._config.directory / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await self._files.replace(path, json.dumps(value, indent=1).encode())
 
     def _warn(self, text: str) -> None:
         """Log once in a while."""
@@ -764,42 +652,3 @@ class StorageKeeper:
 
 class _Overtaken(Exception):
     """The others are in another cluster than the one that we were to form with them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cluster:
-    """The cluster that our member is in, as it was when it entered."""
-
-    token: str
-    members: tuple[StorageMember, ...]
-    new: bool
-    started: bool = False
-    """Whether our member has worked in it."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As its file has it."""
-        members = [_as_dict(member) for member in self.members]
-        return {
-            "token": self.token,
-            "members": members,
-            "new": self.new,
-            "started": self.started,
-        }
-
-    @classmethod
-    def of(cls, found: dict[str, Any]) -> "_Cluster":
-        """From its file."""
-        members = tuple(StorageMember(**member) for member in found["members"])
-        return cls(found["token"], members, found["new"], found.get("started", False))
-
-
-def _as_dict(member: StorageMember) -> dict[str, str]:
-    return {"server_id": member.server_id, "node": member.node, "peer_url": member.peer_url}
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _data(text: str) -> bytes:
-    return base64.b64decode(text)

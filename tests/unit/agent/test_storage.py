@@ -140,6 +140,25 @@ def test_crash_at_any_write_while_joining(tmp_path: Path, before: bool) -> None:
     assert steps
 
 
+def test_eighth_server_is_refused_and_one_of_seven_may_be_replaced(tmp_path: Path) -> None:
+    async def act(world: StorageWorld) -> None:
+        *seven, eighth = world.machines
+        for machine in seven:
+            await machine.start(expect=7)
+        token = await world.until_formed(*seven)
+        await eighth.start(expect=0)
+        await asyncio.sleep(30)
+        assert not eighth.token
+        machine = seven[3]
+        await machine.kill()
+        machine.process.data = None
+        await machine.start(expect=7)
+        assert await world.until_formed(*seven) == token
+        assert names(world, token) == {each.server_id for each in seven}
+
+    play(tmp_path, act, count=8)
+
+
 def test_member_whose_data_is_gone_joins_by_a_new_number(tmp_path: Path) -> None:
     async def act(world: StorageWorld) -> None:
         await start(*world.machines)
