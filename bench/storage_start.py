@@ -43,15 +43,17 @@ def _measure(program: Program, engine: str, instances: int) -> tuple[float, floa
         show(f"{name}: memory of an instance with one check", [size], "bytes", "<= 2048")
         if instances > measured:
             _register(datacenter, "more", instances - measured)
-        samples = []
+        samples, processor = [], []
         for _ in range(STARTS):
             server.stop()
             started = time.perf_counter()
             server.start()
             until(lambda: server.answers("/v1/health/service/first-7"), what=server)
             samples.append(time.perf_counter() - started)
+            processor.append(server.processor_time())
             datacenter.wait()
         show(f"{name}: start with {instances} services to HTTP answers", samples, "s", "<= 3")
+        show("   processor time of the agent for it", processor, "s")
         return statistics.median(samples), size
 
 

@@ -1,7 +1,7 @@
 """What every engine promises: atomic batches, fencing, ordered scans, nothing lost."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -77,6 +77,25 @@ async def test_scan_keeps_the_order_of_bytes_and_the_bounds_of_its_prefix(reopen
     await engine.commit(lead, 1, make_batch(2, puts=dict.fromkeys(keys, b"")))
     assert [key for key, _ in await rows(engine)] == sorted(keys[:6])
     assert [key for key, _ in await rows(engine, b"d/a")] == sorted(keys[:4])
+    await engine.close()
+
+
+async def test_scan_of_many_rows_has_each_once_and_may_be_given_up(reopen: Reopen) -> None:
+    engine = reopen()
+    await engine.open()
+    lead = await engine.claim(INFO)
+    assert lead is not None
+    stored = {b"d/%05d" % number: b"%d" % number for number in range(2500)}
+    await engine.commit(lead, 1, make_batch(2, puts=stored))
+    assert await rows(engine) == sorted(stored.items())
+    pages = engine.scan(b"d/")
+    assert isinstance(pages, AsyncGenerator)
+    first = await anext(pages)
+    assert first == sorted(stored.items())[: len(first)]
+    await pages.aclose()
+    head = await engine.commit(lead, 2, make_batch(3, puts={b"d/00000": b"new"}))
+    assert head.index == 3
+    assert (await rows(engine))[0] == (b"d/00000", b"new")
     await engine.close()
 
 
