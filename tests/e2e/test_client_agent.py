@@ -87,7 +87,7 @@ def datacenter(tmp_path: Path) -> Iterator[Datacenter]:
     try:
         with shown_on_failure(*(agent.process for agent in made.agents)):
             for agent in made.agents:
-                agent.wait_until_ready()
+                eventually(agent.ready, timeout=60, what=f"agent at {agent.host}")
             yield made
     finally:
         for agent in made.agents:
@@ -215,7 +215,9 @@ def test_clients_do_without_the_server_they_talk_to(datacenter: Datacenter) -> N
     # A client that leaves is deregistered; one that dies is known to be dead.
     assert second.request("PUT", "/v1/agent/leave")[0] == 200
     assert second.process.wait() == 0
-    eventually(lambda: set(health(first, "web")) == {"c1"}, timeout=5, what="c2 deregistered")
+    eventually(
+        lambda: set(health(first, "web")) == {"c1"}, timeout=DETECTION, what="c2 deregistered"
+    )
     remaining = next(server for name, server in datacenter.servers.items() if name != lost)
     first.kill()
     eventually(
@@ -265,7 +267,7 @@ class Site:
             *("-http-addr", f"{self.client_host}:8500"),
             *("-address", address, "-wan-address", address),
         ]
-        self.client.wait_until_ready()
+        eventually(self.client.ready, timeout=60, what=f"client of {self.dc}")
         self.gateway = Process(command, folder / f"{self.dc}-gateway.log")
 
     @property
