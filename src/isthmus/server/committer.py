@@ -104,7 +104,7 @@ class Committer:
         """What writes wait for; empty while they do not."""
         self._closed = False
         self.committed_at = 0.0
-        """When the last commit was acknowledged, on the loop's clock."""
+        """When the last commit that was acknowledged began, on the loop's clock."""
         self.batch_count = 0
         self.command_count = 0
 
@@ -284,9 +284,10 @@ class Committer:
             return
         count = index - base
         batch = self._store.batch(overlay, index=index, batch_id=self._batch_id(), commands=count)
+        started = asyncio.get_running_loop().time()
         await self._engine.commit(self._lead, base, batch)
         self._store.merge(overlay, index=index)
-        self.committed_at = asyncio.get_running_loop().time()
+        self.committed_at = started
         self.batch_count += 1
         self.command_count += count
 

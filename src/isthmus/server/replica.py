@@ -437,7 +437,8 @@ class Replica:
             if lead is None:
                 await self._look_for_leader()
                 continue
-            if clock.time() - self._confirmed_at < CONFIRM_INTERVAL:
+            asked = clock.time()
+            if asked - self._confirmed_at < CONFIRM_INTERVAL:
                 continue
             try:
                 await self.engine.confirm(lead)
@@ -446,7 +447,7 @@ class Replica:
             except EngineError as error:
                 logger.debug("could not confirm that we lead: %s", error)
             else:
-                self._note_confirmed()
+                self._note_confirmed(asked)
 
     async def _look_for_leader(self) -> None:
         """Note that the storage has a leader, when nothing was written that says so."""
@@ -479,8 +480,10 @@ class Replica:
                 waiter.set_result(None)
         self._changed()
 
-    def _note_confirmed(self) -> None:
-        self._confirmed_at = asyncio.get_running_loop().time()
+    def _note_confirmed(self, asked: float | None = None) -> None:
+        """We led at some moment after `asked`: the answer may have waited while we were paused."""
+        now = asyncio.get_running_loop().time()
+        self._confirmed_at = max(self._confirmed_at, now if asked is None else asked)
         self._note_contact()
 
     def _note_contact(self) -> None:
@@ -605,11 +608,12 @@ class Replica:
         lead = self._lead
         if lead is None:
             raise NoLeader
+        asked = asyncio.get_running_loop().time()
         try:
             await self.engine.confirm(lead)
         except EngineError as error:
             raise NoLeader from error
-        self._note_confirmed()
+        self._note_confirmed(asked)
 
     async def resign(self, to: str = "") -> None:
         """Hand the leadership over, to a server id if one is named.

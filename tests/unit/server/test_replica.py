@@ -291,6 +291,23 @@ def test_leader_that_cannot_confirm_answers_no_reads_as_leader() -> None:
     play(act, chosen=True)
 
 
+def test_answer_that_waited_while_we_were_paused_confirms_nothing_since() -> None:
+    async def act(cluster: Cluster) -> None:
+        leader = cluster["s1"]
+        confirm = leader.engine.confirm
+
+        async def late(lead: Lead) -> None:
+            await confirm(lead)
+            await asyncio.sleep(5)
+
+        await asyncio.sleep(1)
+        leader.engine.confirm = late  # type: ignore[method-assign]
+        await leader.replica.confirm()
+        assert not leader.replica.is_sure()
+
+    play(act, chosen=True)
+
+
 def test_commit_whose_answer_is_lost_still_reaches_the_tables_of_who_sent_it() -> None:
     async def act(cluster: Cluster) -> None:
         leader = cluster["s1"]
