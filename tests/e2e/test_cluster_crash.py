@@ -31,7 +31,7 @@ pytestmark = [
 def test_acknowledged_writes_survive_sigkill_of_any_servers(datacenter: Datacenter) -> None:
     rng = Random(SEED)
     gaps = []
-    with Writers(datacenter, count=WRITERS_EACH, pause=0.05) as writers:
+    with Writers(datacenter, count=WRITERS_EACH, pause=0.15) as writers:
         for turn in range(1, ROUNDS + 1):
             time.sleep(rng.uniform(0.3, 1.5))
             leader = datacenter.leader()

@@ -137,7 +137,7 @@ def test_majority_is_lost_and_comes_back(datacenter: Datacenter) -> None:
         assert not [
             moment
             for journal in writers.journals
-            for moment in journal.acknowledged.values()
+            for moment in list(journal.acknowledged.values())
             if lost + 0.1 < moment
         ], "acknowledged without a majority"
         assert second.request("GET", "/v1/kv/?recurse&stale")[0] == 200
@@ -284,7 +284,9 @@ def cut_and_heal(lan: netns.Lan, datacenter: Datacenter) -> None:
         print(f"gap {writers.gap(after=cut, before=healed):.2f} s")
         assert writers.gap(after=cut, before=healed) <= FAILOVER_MAX
         (journal,) = inside.journals
-        assert not [moment for moment in journal.acknowledged.values() if cut < moment < healed]
+        assert not [
+            moment for moment in list(journal.acknowledged.values()) if cut < moment < healed
+        ]
         datacenter.wait_until_voters(*(server.name for server in datacenter.servers))
         print(f"votes again {time.monotonic() - healed:.2f} s after it was healed")
         eventually(lambda: leader.put("formed/healed"), timeout=30, what="it takes writes")

@@ -136,7 +136,7 @@ class Writers:
         moments = sorted(
             moment
             for journal in self.journals
-            for moment in journal.acknowledged.values()
+            for moment in list(journal.acknowledged.values())
             if after <= moment <= before
         )
         edges = [*([after] if after else []), *moments]
@@ -150,7 +150,7 @@ class Writers:
         return min(
             moment
             for journal in self.journals
-            for moment in journal.acknowledged.values()
+            for moment in list(journal.acknowledged.values())
             if moment > after
         )
 
