@@ -72,7 +72,7 @@ async def until_led(client: EtcdClient) -> int:
 async def test_member_comes_back_after_it_was_killed_and_ends_with_us(tmp_path: Path) -> None:
     process = make_process(tmp_path, make_authority("storage", wall=WALL), "a")
     formation = Formation(members={"a": process.config.peer_url}, token="t", new=True)
-    assert not process.has_data
+    assert not (process.config.directory / "member").exists()
     await process.start(formation)
     client = EtcdClient(process.config.access)
     try:

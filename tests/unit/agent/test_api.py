@@ -89,7 +89,7 @@ class FakePool:
 class FakeParts:
     """An agent without services in a LAN pool of its own; the other parts are never used."""
 
-    metrics = routes = services = cast(Any, None)
+    metrics = routes = services = events = cast(Any, None)
 
     def __init__(
         self,
@@ -111,6 +111,9 @@ class FakeParts:
 
     async def diagnose(self, dc: str) -> DoctorReport:
         raise AssertionError(dc)
+
+    async def move_storage(self) -> None:
+        raise AssertionError
 
     def stop(self, *, leave: bool) -> None:
         self.stops.append(leave)

@@ -1,5 +1,7 @@
 """How long a run lasts, and what cannot be run."""
 
+from typing import Any
+
 import pytest
 
 from isthmus.sim.scenario import DURATION_MIN, Scenario
@@ -43,7 +45,7 @@ def test_what_is_said_has_precedence() -> None:
         ({"duration": 5.0}, "would begin at 10s, but the run ends at 5s"),
     ],
 )
-def test_what_cannot_be_run_is_refused(changes: dict[str, object], says: str) -> None:
+def test_what_cannot_be_run_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make_scenario("partition dc1|dc2", **changes)
 
