@@ -41,3 +41,13 @@ def test_row_keys_name_generation_table_and_key() -> None:
     assert key.startswith(keys.rows_prefix(0x1F))
     assert keys.table_index_key(0, "kv") == b"i/0000/kv"
     assert keys.decode_index(keys.encode_index(2**63)) == 2**63
+
+
+@given(name=st.text(max_size=80))
+def test_ids_are_folded_as_names_are(name: str) -> None:
+    assert keys.folded_id(name) == keys.folded(name)
+
+
+@given(table=st.sampled_from(["kv", "federation_states"]), pk=st.binary(max_size=9))
+def test_part_of_a_key_before_the_primary_key_is_its_tables(table: str, pk: bytes) -> None:
+    assert keys.table_part(keys.row_key(0xFFFF, table, pk)) == keys.row_key(0xFFFF, table)
