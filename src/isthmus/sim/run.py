@@ -3,8 +3,10 @@
 The same scenario gives the same recording, whatever machine it runs on.
 """
 
+import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -35,6 +37,8 @@ LARGE: Final = 300
 """Servers above which samples are taken less often, in proportion."""
 RESTART_TIME: Final = 0.5
 """Seconds that a restarted process is away that nobody said how long."""
+COLLECT_AFTER: Final = 200_000
+"""New objects after which Python looks for cyclic garbage; see `patient_collector`."""
 
 
 class Run:
@@ -212,4 +216,20 @@ def simulate(scenario: Scenario, *, progress: Callable[[float], None] | None = N
     Returns:
         What was measured, and every violation of an invariant.
     """
-    return Run(scenario).run(progress)
+    with patient_collector():
+        return Run(scenario).run(progress)
+
+
+@contextmanager
+def patient_collector() -> Iterator[None]:
+    """Let Python look for cyclic garbage seldom.
+
+    A run makes next to none of it, but keeps millions of objects, through which each look goes.
+    """
+    first, *others = gc.get_threshold()
+    if first:  # Zero: somebody switched the collector off.
+        gc.set_threshold(max(first, COLLECT_AFTER), *others)
+    try:
+        yield
+    finally:
+        gc.set_threshold(first, *others)

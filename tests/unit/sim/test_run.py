@@ -1,10 +1,12 @@
 """A run: faults in time, samples, an end."""
 
+import gc
+
 import pytest
 
 from isthmus.sim.language import parse_fault
 from isthmus.sim.recording import SimulationStopped
-from isthmus.sim.run import Run, simulate
+from isthmus.sim.run import COLLECT_AFTER, Run, simulate
 from isthmus.sim.scenario import Scenario
 from isthmus.sim.topology import Host, Role, Topology
 from isthmus.sim.world import ProcessState
@@ -111,3 +113,17 @@ def test_faults_and_leaders_are_noted() -> None:
     assert texts[:2] == ["server1.dc1 leads dc1", "server1.dc2 leads dc2"]
     assert "crash server 1 of dc2" in texts
     assert "crash of server 1 of dc2 is over" in texts
+
+
+def test_collector_of_garbage_is_patient_during_a_run_only() -> None:
+    before = gc.get_threshold()
+    seen = []
+
+    def stop(share: float) -> None:
+        seen.append(gc.get_threshold()[0])
+        raise ValueError(share)
+
+    with pytest.raises(ValueError, match="0"):
+        simulate(make_scenario(), progress=stop)
+    assert seen == [COLLECT_AFTER] != [before[0]]
+    assert gc.get_threshold() == before
