@@ -10,10 +10,11 @@ Only this package knows everyone. Who talks to whom::
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from isthmus.agent import settings
 from isthmus.agent.api import server_figures
@@ -38,7 +39,7 @@ from isthmus.agent.ports import listening
 from isthmus.agent.status import Clocks, FederationStatus
 from isthmus.agent.tables import StoreTables, Tables
 from isthmus.config.model import OFF, AgentConfig
-from isthmus.errors import InvalidRequest
+from isthmus.errors import InvalidRequest, NoLeader
 from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import federation_states_supported
 from isthmus.model.address import lan_address, wan_address
@@ -62,6 +63,11 @@ from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
 
 logger = logging.getLogger(__name__)
+
+HANDOVER_TIMEOUT: Final = 1.0
+"""Seconds that a leader that stops waits for the next one."""
+HANDOVER_PAUSE: Final = 0.2
+"""Seconds that calls which came meanwhile have to be answered by it."""
 
 
 class Agent(NodeAgent):
@@ -132,6 +138,20 @@ class Agent(NodeAgent):
             self._spawn(self._storage.run(self.server))
         self._start_duties()
         self._platform.started()
+
+    async def _withdraw(self) -> None:
+        """Hand the leadership over first: whoever is calling us is served by the next leader."""
+        if not self._is_complete or not self.server.engine.shared:
+            return
+        replica = self.server.replica
+        if not replica.is_leader:
+            return
+        with contextlib.suppress(NoLeader, TimeoutError):
+            await replica.resign()
+            async with asyncio.timeout(HANDOVER_TIMEOUT):
+                while replica.leader is None:
+                    await replica.leader_changed(HANDOVER_TIMEOUT)
+                await asyncio.sleep(HANDOVER_PAUSE)
 
     async def _leave(self) -> None:
         if self._duties_task is not None:

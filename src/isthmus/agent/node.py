@@ -151,6 +151,7 @@ class NodeAgent:
             await self._leave()
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
+                await self._withdraw()
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -158,6 +159,9 @@ class NodeAgent:
                     await close()
         except TimeoutError:
             logger.warning("not everything stopped within %g s", STOP_TIMEOUT)
+
+    async def _withdraw(self) -> None:
+        """Do what has to be done while everybody can still reach us."""
 
     async def _leave(self) -> None:
         for name, pool in (("WAN", self.wan), ("LAN", self.lan)):
