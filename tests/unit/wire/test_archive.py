@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import itertools
 import tarfile
 
 import pytest
@@ -117,6 +118,7 @@ PLAIN = gzip.decompress(ONE)
             f"{SUMS}.* has 1099511627776 bytes",
         ),
     ],
+    ids=itertools.count(),  # The data holds the time of day.
 )
 def test_damage_is_told(data: bytes, text: str) -> None:
     with pytest.raises(UnreadableSnapshot, match=text):
