@@ -91,10 +91,10 @@ def test_access_control_is_never_silently_open(cli: Cli) -> None:
     assert "acl.enabled = true is not supported by this release" in result.err
 
 
-def test_client_agents_are_refused_at_start(cli: Cli) -> None:
-    result = cli("agent", "-bind=127.0.0.1", "-data-dir=/x")
+def test_what_this_release_does_not_do_is_refused_at_start(cli: Cli) -> None:
+    result = cli("agent", "-bind=127.0.0.1", "-data-dir=/x", "-retry-join=provider=aws")
     assert result.code == 1
-    assert result.err.startswith("==> needs client agents, not in this release\n  server; set")
+    assert result.err.startswith("==> discovery by provider is not in this release: provider=aws\n")
 
 
 @pytest.mark.parametrize(
