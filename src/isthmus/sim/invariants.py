@@ -150,9 +150,12 @@ class Invariants:
 
     def offered(self, server: "Server", dc: str, candidates: Sequence[str]) -> None:
         """See `Monitor.offered`."""
-        known, now = self._known.get(server.host.dc, {}), self._now
+        known, since = self._known.get(server.host.dc, {}), self._now
+        process = server.process
+        if since - process.stood_until <= RECENT:
+            since = process.stood_from  # It has yet to hear what changed while it stood still.
         for address in candidates:
-            if known.get(address, 0.0) >= now or address in self._federation.primary_gateways():
+            if known.get(address, 0.0) >= since or address in self._federation.primary_gateways():
                 continue
             if address in server.locator.hearsay and address in self._ever:
                 continue

@@ -113,6 +113,8 @@ class Process:
         "punctual",
         "rate",
         "state",
+        "stood_from",
+        "stood_until",
         "waiting",
         "waiting_size",
     )
@@ -128,6 +130,8 @@ class Process:
         self._base = self._local_base = 0.0
         self.waiting: deque[tuple[Actor, Message]] = deque()
         self.waiting_size = 0
+        self.stood_from = self.stood_until = -math.inf
+        """When it stood still last, in the world's seconds."""
 
     @property
     def running(self) -> bool:
@@ -346,6 +350,7 @@ class World:
         if process.state is ProcessState.RUNNING:
             self.settle()
             process.state = ProcessState.PAUSED
+            process.stood_from = self.now
             self._disarm(process)
 
     def resume(self, process: Process) -> None:
@@ -356,6 +361,7 @@ class World:
         if process.state is not ProcessState.PAUSED:
             return
         process.state = ProcessState.RUNNING
+        process.stood_until = self.now
         waiting = list(process.waiting)
         process.waiting.clear()
         process.waiting_size = 0
