@@ -92,6 +92,7 @@ def test_answers_are_sorted_also_from_another_datacenter(
     agents: tuple[AgentProcess, AgentProcess],
 ) -> None:
     one, two = agents
+    eventually(lambda: two.get("/v1/catalog/nodes?dc=dc1"), timeout=60, what="two reaches dc1")
     for node, distance in (("close", 0.01), ("far", 0.5)):
         body = {"Node": node, "Address": "10.9.9.9"}
         assert one.request("PUT", "/v1/catalog/register", json.dumps(body).encode())[0] == 200

@@ -20,8 +20,8 @@ from support.processes import ISTHMUS, Process, eventually, server_config, shown
 pytestmark = [pytest.mark.e2e, pytest.mark.namespaces, pytest.mark.timeout(180)]
 
 _AN_HOUR_AHEAD = """
-import datetime, sys, types
-from isthmus.agent import process
+import datetime, sys
+from isthmus.agent import platform
 from isthmus.cli.main import main
 
 class Ahead(datetime.datetime):
@@ -29,7 +29,7 @@ class Ahead(datetime.datetime):
     def now(cls, zone=None):
         return datetime.datetime.now(zone) + datetime.timedelta(hours=1)
 
-process.datetime = types.SimpleNamespace(datetime=Ahead, UTC=datetime.UTC)
+platform.datetime = Ahead
 sys.exit(main(sys.argv[1:]))
 """
 """The program with a calendar that is an hour ahead of everybody else's."""
@@ -99,7 +99,9 @@ def log_line(process: Process, *words: str, timeout: float = 30) -> str:
             if "[WARN]" in line and all(word in line for word in words)
         ]
 
-    (line,) = eventually(look, timeout=timeout, what=f"one log line with {words}")
+    lines = eventually(look, timeout=timeout, what=f"one log line with {words}")
+    assert len(lines) == 1, lines
+    (line,) = lines
     return line
 
 

@@ -171,8 +171,10 @@ class Outcomes:
             len(ours) >= SERVERS_MAX or (not ours and len(self._troubles) >= DATACENTERS_MAX)
         ):
             return trouble
+        # What stands between us and any server of it was said of one of them, or the reverse.
+        said = any(one.step == step and ANY_SERVER in {one.node, node} for one in ours.values())
         self._troubles.setdefault(dc.lower(), ours)[node] = trouble
-        if known is None or known.step != step:
+        if not said and (known is None or known.step != step):
             self._outputs.append(TroubleBegan(trouble))
         return trouble
 

@@ -137,3 +137,17 @@ def test_departed_datacenter_is_forgotten() -> None:
     fail(outcomes, now=10.0)
     outcomes.forget("DC2")
     assert outcomes.troubles() == ()
+
+
+def test_one_trouble_is_told_once_for_a_server_and_for_any_server() -> None:
+    for first, second in (("beta", "*"), ("*", "beta")):
+        outcomes = Outcomes()
+        for node in (first, second):
+            outcomes.failed(
+                "dc2", node=node, gateway="g:1", step="tls", text="why", by_call=False, now=1.0
+            )
+        assert len(outcomes.take_outputs()) == 1
+        outcomes.failed(
+            "dc2", node=second, gateway="g:1", step="connect", text="why", by_call=False, now=2.0
+        )
+        assert len(outcomes.take_outputs()) == 1
