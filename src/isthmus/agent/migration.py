@@ -21,8 +21,8 @@ from isthmus.config.model import AgentConfig
 from isthmus.errors import InvalidRequest, Unavailable
 from isthmus.net.client import ServerTarget
 from isthmus.server.replica import load_tables
-from isthmus.server.restoring import Restoring
-from isthmus.store.engine import EMPTY_INDEX, Engine, LeaderInfo
+from isthmus.server.restoring import fill_engine
+from isthmus.store.engine import Engine, LeaderInfo
 from isthmus.store.store import Store
 
 ENGINES: Final = ("sqlite", "etcd")
@@ -93,32 +93,24 @@ async def copy(
         Number of rows by table, and the index of the copy.
 
     Raises:
-        MigrationRefused: The target is not empty.
+        InvalidRequest: The target is not empty.
         EngineError: One of them failed.
     """
     head = await source.open()
     tables = Store()
     await load_tables(tables, source, head)
     rows = {name: count for name, count in tables.row_counts().items() if count}
-    there = await target.open()
-    if there.index != EMPTY_INDEX:
-        raise MigrationRefused(f"the target has data already, at index {there.index}")
-    lead = await target.claim(LeaderInfo("migration", "migration", ""), preempt=True)
-    if lead is None:
-        raise Unavailable("another server has taken the target; stop it first")
-    empty = Store()
-    empty.loaded(index=there.index, generation=there.generation, table_indexes=())
-    restoring = Restoring(
-        empty,
+    filled = await fill_engine(
         target,
-        lead=lead,
+        tables,
+        index=head.index,
+        info=LeaderInfo("migration", "migration", ""),
         batch_id=lambda: entropy(_BATCH_ID_SIZE),
-        is_open=lambda: True,
     )
-    for left in await restoring.restore(tables, index=head.index):
-        await restoring.remove([left])
-    await target.resign(lead)
-    return rows, empty.index
+    for left in filled.left:
+        await filled.restoring.remove([left])
+    await target.resign(filled.lead)
+    return rows, filled.store.index
 
 
 @contextlib.asynccontextmanager

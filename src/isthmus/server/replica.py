@@ -18,18 +18,18 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Final, Protocol
 
-from isthmus.errors import EngineError, InvalidRequest, NoLeader, Unavailable
+from isthmus.errors import EngineError, NoLeader, Unavailable
 from isthmus.net.tasks import TaskScope
 from isthmus.server.committer import Committer
 from isthmus.server.restoring import (
     Restoring,
+    fill_engine,
     generation_of,
     generation_ranges,
     next_generation,
 )
 from isthmus.store.commands import Command
 from isthmus.store.engine import (
-    EMPTY_INDEX,
     Change,
     Compacted,
     Corrupt,
@@ -194,12 +194,23 @@ class Replica:
         assert not self.engine.shared, "servers that share an engine cannot leave it one by one"
 
         async def work() -> tuple[Engine, list[tuple[bytes, bytes]]]:
-            lead, fresh, ranges = await self._copy_to(engine, committer)
+            tables = Store()
+            for name, rows in self.store.copy_rows().items():
+                tables.fill(name, rows.values())
+            filled = await fill_engine(
+                engine,
+                tables,
+                index=self.store.index,
+                info=self._info,
+                batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
+                is_open=lambda: committer.is_open,
+            )
+            self._seen = (await engine.open()).revision
             old, self.engine = self.engine, engine
-            self._election, self._lead = election, lead
-            self.store.adopt(fresh)
-            committer.use(engine, lead)
-            return old, ranges
+            self._election, self._lead = election, filled.lead
+            self.store.adopt(filled.store)
+            committer.use(engine, filled.lead)
+            return old, filled.left
 
         old, ranges = await committer.exclusive(work, reason="the data is being moved")
         lead, info = self._lead, self._info
@@ -211,32 +222,6 @@ class Replica:
             self._tasks.spawn(duty)
         await old.close()
         self._tasks.spawn(self._tidy(ranges))
-
-    async def _copy_to(
-        self, engine: Engine, committer: Committer
-    ) -> tuple[Lead, Store, list[tuple[bytes, bytes]]]:
-        """Fill an empty engine with our tables; the lead there, the tables, and what is left."""
-        head = await engine.open()
-        if head.index != EMPTY_INDEX:
-            await engine.close()
-            raise InvalidRequest("the storage to move to has data already")
-        lead = await engine.claim(self._info, preempt=True)
-        if lead is None:
-            raise EngineUnavailable("another server has taken the storage", operation="claim")
-        tables, fresh = Store(), Store()
-        for name, rows in self.store.copy_rows().items():
-            tables.fill(name, rows.values())
-        fresh.loaded(index=head.index, generation=head.generation, table_indexes=())
-        restoring = Restoring(
-            fresh,
-            engine,
-            lead=lead,
-            batch_id=lambda: self._rng.randbytes(_BATCH_ID_SIZE),
-            is_open=lambda: committer.is_open,
-        )
-        ranges = await restoring.restore(tables, index=self.store.index)
-        self._seen = (await engine.open()).revision
-        return lead, fresh, ranges
 
     async def stop(self) -> None:
         """Finish the batch in flight, hand the leadership back, close."""

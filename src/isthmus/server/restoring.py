@@ -8,10 +8,18 @@ of the generation's own tells that they are there. Source: design of storage, §
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from isthmus.errors import NoLeader
-from isthmus.store.engine import Batch, Engine, Lead
+from isthmus.errors import InvalidRequest, NoLeader
+from isthmus.store.engine import (
+    EMPTY_INDEX,
+    Batch,
+    Engine,
+    EngineUnavailable,
+    Lead,
+    LeaderInfo,
+)
 from isthmus.store.keys import (
     encode_index,
     prefix_end,
@@ -148,6 +156,62 @@ class Restoring:
     async def remove(self, ranges: list[_Range]) -> None:
         """Remove rows that nobody reads."""
         await self._commit(self._batch(ranges=ranges))
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """An engine that was empty and has all data now.
+
+    Attributes:
+        lead: Our leadership there.
+        store: The tables as that engine has them.
+        restoring: With which what is left may be removed.
+        left: Ranges of keys that nobody reads.
+    """
+
+    lead: Lead
+    store: Store
+    restoring: Restoring
+    left: list[_Range]
+
+
+async def fill_engine(
+    engine: Engine,
+    tables: Store,
+    *,
+    index: int,
+    info: LeaderInfo,
+    batch_id: Callable[[], bytes],
+    is_open: Callable[[], bool] = lambda: True,
+) -> Filled:
+    """Put tables into an engine that is closed and empty; it is open and led by us then.
+
+    Args:
+        engine: Where they go.
+        tables: Not to be used by anyone else any more.
+        index: Index that they stand at; the engine's goes on from there.
+        info: Who we are.
+        batch_id: Makes ids of batches.
+        is_open: Whether to go on; asked between two batches.
+
+    Raises:
+        InvalidRequest: The engine has data; it is closed again, and nothing changed.
+        EngineError, NoLeader: It could not be done.
+    """
+    head = await engine.open()
+    if head.index != EMPTY_INDEX:
+        await engine.close()
+        raise InvalidRequest(f"the storage to move to has data already, at index {head.index}")
+    lead = await engine.claim(info, preempt=True)
+    if lead is None:
+        raise EngineUnavailable(
+            "another server has taken the storage to move to; stop it first", operation="claim"
+        )
+    store = Store()
+    store.loaded(index=head.index, generation=head.generation, table_indexes=())
+    restoring = Restoring(store, engine, lead=lead, batch_id=batch_id, is_open=is_open)
+    left = await restoring.restore(tables, index=index)
+    return Filled(lead, store, restoring, left)
 
 
 def next_generation(current: int) -> int:
