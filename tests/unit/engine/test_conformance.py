@@ -7,32 +7,15 @@ import pytest
 
 from isthmus.store.engine import (
     EMPTY_INDEX,
-    Batch,
     Engine,
     EngineUnavailable,
     Fenced,
     LeaderInfo,
 )
+from support.batches import make_batch
 
 INFO = LeaderInfo("id", "alpha", "127.0.0.1:8300")
 Reopen = Callable[[], Engine]
-
-
-def make_batch(
-    index: int,
-    *,
-    puts: dict[bytes, bytes] | None = None,
-    deletes: set[bytes] | None = None,
-    ranges: list[tuple[bytes, bytes]] | None = None,
-) -> Batch:
-    return Batch(
-        puts=puts or {},
-        deletes=deletes or set(),
-        ranges=ranges or [],
-        index=index,
-        id=index.to_bytes(16, "big"),
-        commands=1,
-    )
 
 
 async def rows(engine: Engine, prefix: bytes = b"d/") -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,6 @@ import pytest
 from isthmus.engine.etcd import reads_trusted
 from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdAccess, EtcdClient
 from isthmus.store.engine import (
-    Batch,
     Change,
     Compacted,
     Engine,
@@ -19,28 +18,12 @@ from isthmus.store.engine import (
     LeaderInfo,
     OutcomeUnknown,
 )
+from support.batches import make_batch
 from support.etcd import free_ports, make_etcd
 
 ALPHA = LeaderInfo("id-alpha", "alpha", "127.0.0.1:8300")
 BETA = LeaderInfo("id-beta", "beta", "127.0.0.2:8300")
 Join = Callable[[], Engine]
-
-
-def make_batch(
-    index: int,
-    *,
-    puts: dict[bytes, bytes] | None = None,
-    deletes: set[bytes] | None = None,
-    ranges: list[tuple[bytes, bytes]] | None = None,
-) -> Batch:
-    return Batch(
-        puts=puts or {},
-        deletes=deletes or set(),
-        ranges=ranges or [],
-        index=index,
-        id=index.to_bytes(16, "big"),
-        commands=1,
-    )
 
 
 async def take(engine: Engine, after: int, count: int) -> list[Change]:
