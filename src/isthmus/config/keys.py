@@ -47,7 +47,6 @@ class Key:
         since: Release of isthmus that first acts on it; empty: accepted, with a warning.
         tier: 1 must work, 2 users expect it, 3 rare or for Consul's enterprise edition.
         positive: A value of 0 or less is a mistake.
-        restricts: It closes a door, so an agent that would not act on it does not start.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Key:
     since: str = RELEASE
     tier: int = 1
     positive: bool = False
-    restricts: bool = False
 
 
 def _key(
@@ -75,9 +73,8 @@ def _later(
     flag: str = "",
     *,
     tier: int = 2,
-    restricts: bool = False,
 ) -> Key:
-    return Key(name, kind, field, about, flag, since="", tier=tier, restricts=restricts)
+    return Key(name, kind, field, about, flag, since="", tier=tier)
 
 
 def _rare(name: str, kind: Kind, about: str, flag: str = "") -> Key:
@@ -225,20 +222,20 @@ _DOORS: Final = (
     _key("limits.https_handshake_timeout", DURATION, "limits.https_handshake_timeout", "Time for a TLS handshake on HTTPS.", positive=True),
     _key("limits.rpc_handshake_timeout", DURATION, "limits.rpc_handshake_timeout", "Time for the first bytes and the handshake on the server port.", positive=True),
     _key("limits.rpc_max_conns_per_client", INT, "limits.rpc_max_conns_per_client", "Connections of one address to the server port.", positive=True),
-    _later("limits.rpc_rate", FLOAT, "limits.rpc_rate", "Calls a client agent makes per second; -1: no limit."),
-    _later("limits.rpc_max_burst", INT, "limits.rpc_max_burst", "Calls a client agent makes at once."),
+    _key("limits.rpc_rate", FLOAT, "limits.rpc_rate", "Calls per second that a client agent makes to servers; more are answered 429. Below 0: no limit."),
+    _key("limits.rpc_max_burst", INT, "limits.rpc_max_burst", "Calls that it may make at once when it made few before.", positive=True),
     _key("limits.kv_max_value_size", INT, "limits.kv_max_value_size", "Bytes of a value in the key-value store.", positive=True),
-    _later("limits.txn_max_req_len", INT, "limits.txn_max_req_len", "Bytes of a transaction."),
+    _key("limits.txn_max_req_len", INT, "limits.txn_max_req_len", "Bytes of a transaction; limits.kv_max_value_size counts if that is more.", positive=True),
     _key("http_config.response_headers", TEXT_MAP, "http.response_headers", "Headers of every answer."),
-    _later("http_config.block_endpoints", TEXTS, "http.block_endpoints", "Paths that are refused.", restricts=True),
-    _later("http_config.allow_write_http_from", CIDRS, "http.allow_write_http_from", "Networks that may write.", "allow-write-http-from", restricts=True),
+    _key("http_config.block_endpoints", TEXTS, "http.block_endpoints", "Paths that are refused, with all that starts like them."),
+    _key("http_config.allow_write_http_from", CIDRS, "http.allow_write_http_from", "Networks that may write over HTTP; unix sockets may not then. Default: all.", "allow-write-http-from"),
     _later("http_config.use_cache", BOOL, "http.use_cache", "?cached is answered from the agent's cache."),
     _rare("http_config.max_header_bytes", INT, "Bytes of a request's headers."),
     _key("default_query_time", DURATION, "http.default_query_time", "Longest block of a read that names no wait.", "default-query-time", positive=True),
     _key("max_query_time", DURATION, "http.max_query_time", "Longest block of any read.", "max-query-time", positive=True),
-    _later("unix_sockets.user", TEXT, "http.unix_socket_user", "Owner of unix sockets.", restricts=True),
-    _later("unix_sockets.group", TEXT, "http.unix_socket_group", "Group of unix sockets.", restricts=True),
-    _key("unix_sockets.mode", TEXT, "http.unix_socket_mode", "Permissions of unix sockets."),
+    _key("unix_sockets.user", TEXT, "http.unix_socket_user", "Owner of unix sockets: a name or a number."),
+    _key("unix_sockets.group", TEXT, "http.unix_socket_group", "Group of unix sockets: a name or a number."),
+    _key("unix_sockets.mode", TEXT, "http.unix_socket_mode", "Permissions of unix sockets, octal."),
     _later("recursors", TEXTS, "dns.recursors", "DNS servers asked about other domains.", "recursor", tier=1),
     _later("dns_config.allow_stale", BOOL, "dns.allow_stale", "Any server answers.", tier=1),
     _later("dns_config.max_stale", DURATION, "dns.max_stale", "Unless its data are older.", tier=1),
@@ -268,11 +265,12 @@ _DOORS: Final = (
     _rare("ui_config.dashboard_url_templates", TEXT_MAP, "Links to dashboards."),
     _key("telemetry.prometheus_retention_time", DURATION, "telemetry.prometheus_retention_time", "Above 0: /v1/agent/metrics?format=prometheus answers. Metrics are made when asked for, none is kept."),
     _key("telemetry.metrics_prefix", TEXT, "telemetry.metrics_prefix", "What metric names start with that Consul has, too."),
-    _later("telemetry.statsd_address", TEXT, "telemetry.statsd_address", "statsd to send to."),
-    _later("telemetry.dogstatsd_addr", TEXT, "telemetry.dogstatsd_addr", "DogStatsD to send to."),
-    _later("telemetry.prefix_filter", TEXTS, "telemetry.prefix_filter", "Metrics let through (+) and dropped (-)."),
-    _later("telemetry.filter_default", BOOL, "telemetry.filter_default", "Other metrics are let through."),
+    _key("telemetry.statsd_address", TEXT, "telemetry.statsd_address", "statsd to send to, host:port (UDP), every 10 s."),
+    _key("telemetry.dogstatsd_addr", TEXT, "telemetry.dogstatsd_addr", "DogStatsD to send to, host:port (UDP), every 10 s; labels become tags."),
+    _key("telemetry.prefix_filter", TEXTS, "telemetry.prefix_filter", "Metrics let through (+consul.rpc) and dropped (-consul.http), by the start of their names; the longest counts."),
+    _key("telemetry.filter_default", BOOL, "telemetry.filter_default", "All other metrics are let through."),
     _key("telemetry.disable_hostname", BOOL, "telemetry.disable_hostname", "Gauges that Consul has, too, do not carry the host's name."),
+    _key("telemetry.disable_compat_1.9", BOOL, "telemetry.disable_compat_1_9", "The names that HTTP requests had before Consul 1.9 (consul.http.GET…) are left out."),
 )
 _LOCAL: Final = (
     _key("service", OBJECTS, "services", "A local service, as in the HTTP API's registration."),
@@ -286,12 +284,13 @@ _LOCAL: Final = (
     _later("discard_check_output", BOOL, "check.discard_output", "A check's output is not stored.", tier=1),
     _key("log_level", TEXT, "log.level", "trace, debug, info, warn or err.", "log-level"),
     _key("log_json", BOOL, "log.json", "One JSON object a line.", "log-json"),
-    _key("log_file", TEXT, "log.file", "File the log is also written to.", "log-file"),
-    _key("log_rotate_bytes", INT, "log.rotate_bytes", "Size after which a new file is begun.", "log-rotate-bytes"),
-    _later("log_rotate_duration", DURATION, "log.rotate_duration", "Time after which a new file is begun.", "log-rotate-duration"),
-    _key("log_rotate_max_files", INT, "log.rotate_max_files", "Old files kept; 0: all.", "log-rotate-max-files"),
+    _key("log_file", TEXT, "log.file", "File the log is also written to; a directory with a slash at its end: isthmus.log in it. Old files carry the time in their names.", "log-file"),
+    _key("log_rotate_bytes", INT, "log.rotate_bytes", "Size after which a new file is begun; 0: any.", "log-rotate-bytes"),
+    _key("log_rotate_duration", DURATION, "log.rotate_duration", "Time after which a new file is begun.", "log-rotate-duration", positive=True),
+    _key("log_rotate_max_files", INT, "log.rotate_max_files", "Old files kept; 0: all, -1: none.", "log-rotate-max-files"),
     _key("enable_syslog", BOOL, "log.enable_syslog", "The log also goes to syslog.", "syslog"),
     _key("syslog_facility", TEXT, "log.syslog_facility", "Facility in syslog."),
+    _key("enable_debug", BOOL, "enable_debug", "Stacks, profile and memory over HTTP, at /debug/pprof/."),
     _key("acl.enabled", BOOL, "acl.enabled", "Access control. This release refuses true: it would not enforce it."),
     _later("acl.default_policy", TEXT, "acl.default_policy", "allow or deny."),
     _later("acl.down_policy", TEXT, "acl.down_policy", "What holds without a reachable primary."),
@@ -347,7 +346,6 @@ _LATER_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "autopilot.redundancy_zone_tag": (TEXT, "Enterprise edition."),
     "autopilot.server_stabilization_time": (DURATION, "How long a new server must be healthy."),
     "autopilot.upgrade_version_tag": (TEXT, "Enterprise edition."),
-    "enable_debug": (BOOL, "Profiling over HTTP."),
     "raft_snapshot_interval": (DURATION, "Belongs to Consul's storage."),
     "raft_snapshot_threshold": (INT, "Belongs to Consul's storage."),
     "raft_trailing_logs": (INT, "Belongs to Consul's storage."),
@@ -356,7 +354,6 @@ _LATER_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "use_streaming_backend": (BOOL, "Agents take pushed changes."),
     "telemetry.statsite_address": (TEXT, "statsite to send to."),
     "telemetry.dogstatsd_tags": (TEXTS, "Tags for DogStatsD."),
-    "telemetry.disable_compat_1.9": (BOOL, "Old metric names are left out."),
     "limits.request_limits": (OBJECT, "Rates of requests."),
 }
 # fmt: on

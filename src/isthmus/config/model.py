@@ -363,6 +363,7 @@ class TelemetryConfig:
     prefix_filter: tuple[str, ...] = ()
     filter_default: bool = True
     disable_hostname: bool = False
+    disable_compat_1_9: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -410,6 +411,7 @@ class AgentConfig:
         data_dir: None only with `dev`.
         bootstrap_expect: Servers that make up a new datacenter; 0 if not said.
         dev: Everything in memory, for one developer.
+        enable_debug: Stacks, profile and memory are shown over HTTP.
         services: Definitions of local services, fields named as the HTTP API names them.
         checks: Definitions of local checks, the same.
         warnings: What an operator should read in the log at start.
@@ -448,6 +450,7 @@ class AgentConfig:
     acl: AclConfig = field(default_factory=AclConfig)
     translate_wan_addrs: bool = False
     pid_file: str = ""
+    enable_debug: bool = False
     services: tuple[Definition, ...] = ()
     checks: tuple[Definition, ...] = ()
     warnings: tuple[str, ...] = ()

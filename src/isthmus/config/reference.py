@@ -33,7 +33,6 @@ an object behind `=` are the same. All mistakes are reported together, before an
 |---|---|
 | a release | isthmus acts on the key from that release on |
 | later | accepted with a warning; this release does not act on it yet |
-| refused | it would close a door that this release leaves open, so the agent does not start |
 | ignored | accepted with a warning; it has no meaning for isthmus |
 """
 
@@ -85,7 +84,7 @@ def _tables() -> Iterator[str]:
 
 
 def _row(key: Key) -> str:
-    since = key.since or ("refused" if key.restricts else "ignored" if key.tier > 2 else "later")
+    since = key.since or ("ignored" if key.tier > 2 else "later")
     about = key.about + (" *reload*" if key.since and key.field in RELOADABLE else "")
     cells = (
         f"`{key.name}`",

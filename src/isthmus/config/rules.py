@@ -303,6 +303,14 @@ def _is_ip(text: str) -> bool:
     return True
 
 
+def _is_host_port(text: str) -> bool:
+    try:
+        names.split_host_port(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _ports(config: AgentConfig) -> _Rule:
     used: dict[str, tuple[str, str]] = {}
     addresses, ports = config.addresses, config.ports
@@ -378,6 +386,21 @@ def _doors(config: AgentConfig) -> _Rule:
     if config.http.default_query_time > config.http.max_query_time:
         key = "default_query_time" if "default_query_time" in config.origins else "max_query_time"
         yield key, "default_query_time must not be longer than max_query_time", ""
+    for named in config.telemetry.prefix_filter:
+        if named[:1] not in {"+", "-"} or len(named) == 1:
+            key = "telemetry.prefix_filter"
+            text = f'{key} must hold names behind + or -, not "{named}"'
+            yield (
+                key,
+                text,
+                'write "+consul.rpc" to let metrics through, "-consul.http" to drop them',
+            )
+    for key, address in (
+        ("telemetry.statsd_address", config.telemetry.statsd_address),
+        ("telemetry.dogstatsd_addr", config.telemetry.dogstatsd_addr),
+    ):
+        if address and not _is_host_port(address):
+            yield key, f'{key} must be host:port, not "{address}"', 'write "127.0.0.1:8125"'
     if config.http.unix_socket_mode and not _FILE_MODE.fullmatch(config.http.unix_socket_mode):
         text = f'unix_sockets.mode must be octal, like "0770", not "{config.http.unix_socket_mode}"'
         yield "unix_sockets.mode", text, ""

@@ -98,7 +98,7 @@ class Settings:
         if before is not None:
             value = merge_values(key.kind, before.value, value)
         self.values[key.name] = Setting(value, source)
-        if not key.since and not key.restricts and not (key.kind is PORT and value == OFF):
+        if not key.since and not (key.kind is PORT and value == OFF):
             why = (
                 "accepted and ignored, it has no meaning for isthmus"
                 if key.tier > 2

@@ -5,7 +5,6 @@
 
 from pathlib import Path
 
-from isthmus.config.keys import KEYS
 from isthmus.config.model import AgentConfig
 from isthmus.errors import Mistake
 
@@ -28,10 +27,6 @@ def unsupported(config: AgentConfig) -> list[Mistake]:
             if entry.startswith("provider="):
                 text = f"discovery by provider is {_RELEASE}: {entry.split()[0]}"
                 found.append((key, text, "write addresses or host names"))
-    for name, source in config.origins.items():
-        if KEYS[name].restricts and not KEYS[name].since:
-            text = f"this release would not enforce it ({KEYS[name].about.rstrip('.').lower()})"
-            found.append((name, text, f"remove it from {source}"))
     return [Mistake(config.origins.get(key, ""), key, text, fix) for key, text, fix in found]
 
 

@@ -174,7 +174,6 @@ def test_keys_of_later_releases_are_accepted_with_a_warning(load_values: Load) -
         "autopilot.server_stabilization_time: accepted, but this release does not act on it yet",
         "disable_update_check: accepted and ignored, it has no meaning for isthmus",
         "telemetry.circonus_api_token: ignored, it has no meaning for isthmus",
-        "telemetry.disable_compat_1.9: accepted, but this release does not act on it yet",
         "ui_config.enabled: accepted, but this release does not act on it yet",
     ]
 

@@ -27,16 +27,6 @@ def test_client_agent_can_start(load_values: Load) -> None:
             "retry_join",
             "discovery by provider is not in this release: provider=aws",
         ),
-        (
-            {"server": True, "http_config": {"block_endpoints": ["/v1/kv"]}},
-            "http_config.block_endpoints",
-            "this release would not enforce it (paths that are refused)",
-        ),
-        (
-            {"server": True, "http_config": {"allow_write_http_from": ["10.0.0.0/8"]}},
-            "http_config.allow_write_http_from",
-            "this release would not enforce it (networks that may write)",
-        ),
     ],
 )
 def test_what_is_not_in_this_release_is_named(
