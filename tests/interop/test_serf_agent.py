@@ -47,7 +47,7 @@ async def live_together(pool: Pool, observer: Observer, tmp_path: Path, *options
     async with serf_agent("real", log, "-tag=role=peer", joins, *options) as peer:
         joined = await observer.wait_for(MemberJoined, "real")
         assert joined.member.tags == {"role": "peer"}
-        await peer.sees("ours", "alive", within=5)
+        await peer.sees("ours", "alive", within=30)
         assert (await peer.members())["ours"]["tags"] == {"dc": "dc1"}
         with pytest.raises(TimeoutError):
             await observer.wait_for(MemberFailed, "real", within=TOGETHER)
@@ -70,9 +70,9 @@ async def live_together(pool: Pool, observer: Observer, tmp_path: Path, *options
         async def retagged() -> bool:
             return bool((await peer.members())["ours"]["tags"] == {"dc": "dc2"})
 
-        await eventually(retagged, within=5)
+        await eventually(retagged, within=30)
         await pool.leave()
-        await peer.sees("ours", "left", within=5)
+        await peer.sees("ours", "left", within=30)
 
 
 async def test_agent_stays_with_us_and_sees_us_leave(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ async def test_we_join_an_agent_and_see_it_leave_or_fail(tmp_path: Path) -> None
                 on_event=observer,
             )
             async with serf_agent("real", tmp_path / f"serf{number}.log") as peer:
-                await eventually(partial(joined, pool, peer), within=10)
-                await peer.sees("ours", "alive", within=5)
+                await eventually(partial(joined, pool, peer), within=30)
+                await peer.sees("ours", "alive", within=30)
                 if end == "leave":
                     await peer.command("leave")
                     await observer.wait_for(kind, "real", within=20)

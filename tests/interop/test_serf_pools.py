@@ -103,7 +103,7 @@ class Mixed:
             self.real.append(SerfAgent(name, directory / f"{name}.log", *options, profile="lan"))
 
     async def agree(
-        self, statuses: dict[str, str], *, among: Iterable[str] = NAMES, within: float = 15.0
+        self, statuses: dict[str, str], *, among: Iterable[str] = NAMES, within: float = 30.0
     ) -> None:
         """Wait until these members see exactly this."""
 
@@ -192,7 +192,7 @@ async def events_cross(mixed: Mixed) -> None:
             assert (await ours.observer.wait_for(UserEventReceived, name)).payload == payload
     for real in mixed.real:
         for name in ("from-real", "from-ours"):
-            await real.logs(f"Received event: user-event: {name}", within=5)
+            await real.logs(f"Received event: user-event: {name}", within=30)
     await asyncio.sleep(1)  # No duplicate may follow.
     for ours in mixed.ours:
         assert len(ours.observer.of(UserEventReceived)) == 2
@@ -234,7 +234,7 @@ async def coordinates_cross(mixed: Mixed) -> None:
         status, output = await mixed.real[0].try_command("rtt", "real0", "ours0")
         return status == 0 and "rtt:" in output
 
-    await eventually(known, within=15)
+    await eventually(known, within=30)
     distance = re.search(r"rtt: ([\d.]+) ms", await mixed.real[0].command("rtt", "real0", "ours0"))
     assert distance is not None
     assert 0 < float(distance[1]) < 100  # All of it is one machine.
@@ -242,7 +242,7 @@ async def coordinates_cross(mixed: Mixed) -> None:
     async def knows_real() -> bool:
         return set(REAL) <= set(mixed.ours[0].pool.coordinates())
 
-    await eventually(knows_real, within=15)
+    await eventually(knows_real, within=30)
 
 
 async def real_fails_and_returns(mixed: Mixed) -> None:
@@ -280,42 +280,75 @@ async def leave_in_turn(mixed: Mixed) -> None:
     await mixed.real[0].sees("ours1", "failed", within=FAILED_WITHIN)
     await mixed.ours[0].sees("ours1", "failed")
     await mixed.real[0].command("force-leave", "ours1")
-    await mixed.ours[0].sees("ours1", "left", within=5)
+    await mixed.ours[0].sees("ours1", "left", within=30)
     await mixed.real[0].command("force-leave", "-prune", "ours1")
-    await mixed.ours[0].sees("ours1", "", within=10)
+    await mixed.ours[0].sees("ours1", "", within=30)
     await mixed.ours[0].pool.force_leave("ours2", prune=True)
-    await mixed.real[0].sees("ours2", "", within=10)
+    await mixed.real[0].sees("ours2", "", within=30)
     await mixed.ours[0].pool.leave()
-    await mixed.real[0].sees("ours0", "left", within=10)
+    await mixed.real[0].sees("ours0", "left", within=30)
+
+
+ANSWERED_WITHIN = 30.0
+"""A query lasts 3.2 s, which a busy machine may miss: it is asked again, as operators do."""
 
 
 async def keys_of(real: SerfAgent) -> dict[str, int]:
     """Keys of the pool and how many members hold each, as serf counts them."""
-    output = await real.command("keys", "-list")
+    _, output = await real.try_command("keys", "-list")
     return {key: int(count) for key, count in re.findall(r"^(\S+) +\[(\d+)/\d+\]", output, re.M)}
+
+
+async def holds(real: SerfAgent, *keys: bytes) -> None:
+    """Wait until all five answer a serf agent that they have these keys and no other."""
+
+    async def held() -> bool:
+        return await keys_of(real) == {text(key): 5 for key in keys}
+
+    await eventually(held, within=ANSWERED_WITHIN)
+
+
+async def serf_does(real: SerfAgent, option: str, key: bytes) -> None:
+    """Have all members do something with a key, by serf's command."""
+
+    async def done() -> bool:
+        status, _ = await real.try_command("keys", f"-{option}={text(key)}")
+        return status == 0
+
+    await eventually(done, within=ANSWERED_WITHIN)
+
+
+async def we_do(ours: Ours, operation: KeyOperation, key: bytes = b"") -> dict[str, int]:
+    """Have all members do something with a key, by a query of ours; the keys they tell of."""
+    keys: dict[str, int] = {}
+
+    async def done() -> bool:
+        result = await ours.pool.keys(operation, key)
+        assert result.member_count == 5
+        assert not result.messages
+        keys.update(result.keys)
+        return (result.error, result.response_count) == ("", 5)
+
+    await eventually(done, within=ANSWERED_WITHIN)
+    return keys
 
 
 async def test_keys_are_rotated_from_either_side(tmp_path: Path) -> None:
     """A pool goes from one key to a second by serf's commands, then to a third by ours."""
     async with mixed_pool(tmp_path, KEY) as mixed:
         real, ours = mixed.real[0], mixed.ours[0]
-        assert await keys_of(real) == {text(KEY): 5}
-        await real.command("keys", f"-install={text(SECOND_KEY)}")
-        assert await keys_of(real) == {text(KEY): 5, text(SECOND_KEY): 5}
-        await real.command("keys", f"-use={text(SECOND_KEY)}")
-        await real.command("keys", f"-remove={text(KEY)}")
+        await holds(real, KEY)
+        await serf_does(real, "install", SECOND_KEY)
+        await holds(real, KEY, SECOND_KEY)
+        await serf_does(real, "use", SECOND_KEY)
+        await serf_does(real, "remove", KEY)
         await speaks(mixed, "second")
-        result = await ours.pool.keys(KeyOperation.LIST)
-        assert (dict(result.keys), result.error) == ({text(SECOND_KEY): 5}, "")
-        for operation, key in (
-            (KeyOperation.INSTALL, THIRD_KEY),
-            (KeyOperation.USE, THIRD_KEY),
-            (KeyOperation.REMOVE, SECOND_KEY),
-        ):
-            result = await ours.pool.keys(operation, key)
-            assert (result.error, result.member_count, result.response_count) == ("", 5, 5)
+        assert await we_do(ours, KeyOperation.LIST) == {text(SECOND_KEY): 5}
+        await we_do(ours, KeyOperation.INSTALL, THIRD_KEY)
+        await we_do(ours, KeyOperation.USE, THIRD_KEY)
+        await we_do(ours, KeyOperation.REMOVE, SECOND_KEY)
         await speaks(mixed, "third")
-        assert await keys_of(real) == {text(THIRD_KEY): 5}
+        await holds(real, THIRD_KEY)
         status, output = await real.try_command("keys", f"-remove={text(THIRD_KEY)}")
         assert status != 0
         assert "primary key is not allowed" in output
@@ -332,4 +365,4 @@ async def speaks(mixed: Mixed, name: str) -> None:
     for ours in mixed.ours:
         await ours.observer.wait_for(UserEventReceived, f"{name}-real")
     for real in mixed.real:
-        await real.logs(f"Received event: user-event: {name}-ours", within=5)
+        await real.logs(f"Received event: user-event: {name}-ours", within=ANSWERED_WITHIN)

@@ -55,7 +55,7 @@ async def test_each_finds_back_by_the_others_snapshot(ours: Ours, tmp_path: Path
         pool, seen = await ours.open("ours", snapshot_file=of_us)
         await pool.join([real.address])
         await pool.user_event("deploy", b"")
-        await real.sees("ours", "alive", within=10)
+        await real.sees("ours", "alive", within=30)
         await seen.wait_for(MemberJoined, "real")
 
         async def both_wrote() -> bool:
@@ -63,18 +63,18 @@ async def test_each_finds_back_by_the_others_snapshot(ours: Ours, tmp_path: Path
             files = [await asyncio.to_thread(_read, path) for path in (of_serf, of_us)]
             return all(set(alive) == {"ours", "real"} and event for alive, event in files)
 
-        await eventually(both_wrote, within=10)
+        await eventually(both_wrote, within=30)
         shutil.copy(of_us, tmp_path / "third.snapshot")
         shutil.copy(of_serf, tmp_path / "fourth.snapshot")
         third = SerfAgent("third", tmp_path / "third.log", f"-snapshot={tmp_path}/third.snapshot")
         await third.start()
         try:
-            await third.sees("real", "alive", within=10)
-            await third.sees("ours", "alive", within=10)
+            await third.sees("real", "alive", within=30)
+            await third.sees("ours", "alive", within=30)
             _, seen = await ours.open("fourth", snapshot_file=tmp_path / "fourth.snapshot")
             for name in ("ours", "real", "third"):
                 await seen.wait_for(MemberJoined, name)
-            await real.sees("fourth", "alive", within=10)
+            await real.sees("fourth", "alive", within=30)
             assert "deploy" not in third.log  # It was seen before, says our snapshot.
         finally:
             await third.kill()
