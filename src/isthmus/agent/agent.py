@@ -318,6 +318,9 @@ class Agent(NodeAgent):
     def _tables(self) -> Tables:
         return StoreTables(self.server.store, self.server.blocking)
 
+    def _http_tables(self) -> Server:
+        return self.server
+
     async def _start_gossip(self) -> None:
         config, federation = self.config, self.federation
         lan_members = self._lan_members = LanMembership(

@@ -30,6 +30,7 @@ from isthmus.agent.tables import Tables
 from isthmus.config.model import AgentConfig
 from isthmus.config.reload import reloadable_changes
 from isthmus.errors import InvalidRequest, IsthmusError
+from isthmus.http import repeats
 from isthmus.http.server import HttpServer
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.network import Networks
@@ -245,7 +246,12 @@ class NodeAgent:
             AgentApi(self),
             network=self._network,
             wall=self._wall,
+            tables=self._http_tables(),
         )
+
+    def _http_tables(self) -> repeats.Tables:
+        """What answers over HTTP are made from, as far as that is in this process."""
+        return repeats.NoTables()
 
     async def _open_http(self) -> None:
         config = self.config

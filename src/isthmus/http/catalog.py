@@ -196,10 +196,21 @@ ROUTES: Final = (
     Route("/v1/catalog/register", {"PUT": register}),
     Route("/v1/catalog/deregister", {"PUT": deregister}),
     Route("/v1/catalog/datacenters", {"GET": datacenters}),
-    Route("/v1/catalog/nodes", {"GET": nodes}, tells_state=True),
-    Route("/v1/catalog/services", {"GET": services}, tells_state=True),
-    Route("/v1/catalog/service/", {"GET": service}, tells_state=True),
-    Route("/v1/catalog/connect/", {"GET": connect}, tells_state=True),
-    Route("/v1/catalog/node/", {"GET": node}, tells_state=True),
-    Route("/v1/catalog/node-services/", {"GET": node_services}, tells_state=True),
+    Route("/v1/catalog/nodes", {"GET": nodes}, tells_state=True, repeats="Catalog.ListNodes"),
+    Route(
+        "/v1/catalog/services", {"GET": services}, tells_state=True, repeats="Catalog.ListServices"
+    ),
+    Route(
+        "/v1/catalog/service/", {"GET": service}, tells_state=True, repeats="Catalog.ServiceNodes"
+    ),
+    Route(
+        "/v1/catalog/connect/", {"GET": connect}, tells_state=True, repeats="Catalog.ServiceNodes"
+    ),
+    Route("/v1/catalog/node/", {"GET": node}, tells_state=True, repeats="Catalog.NodeServices"),
+    Route(
+        "/v1/catalog/node-services/",
+        {"GET": node_services},
+        tells_state=True,
+        repeats="Catalog.NodeServiceList",
+    ),
 )

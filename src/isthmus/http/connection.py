@@ -16,6 +16,7 @@ import httptools
 from isthmus.errors import IsthmusError
 from isthmus.http.connections import Admission, Connections
 from isthmus.http.door import Door
+from isthmus.http.repeats import REQUEST_SIZE_MAX
 from isthmus.http.request import Request
 from isthmus.http.response import PLAIN, Response
 from isthmus.http.streams import BodyStream
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_reading",
         "_receiving_since",
         "_request",
+        "_started",
         "_stream",
         "_streaming",
         "_target",
@@ -80,6 +82,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._task: asyncio.Task[None] | None = None
+        self._started: Request | None = None
+        """Request whose answer began with the bytes that are being taken."""
         self._waiting: list[Request] = []
         self._writable = True
         self._reading = True
@@ -126,17 +130,24 @@ class Connection(asyncio.Protocol):
         """Take bytes."""
         if self._closing and self._stream is None:
             return
+        whole = self._is_idle() and len(data) <= REQUEST_SIZE_MAX
+        if whole and self._repeat(data):
+            return
         if self._in_head:
             self._head_size += len(data)
             if self._head_size > HEAD_SIZE_MAX:
                 self._refuse(431, "431 Request Header Fields Too Large")
                 return
+        self._started = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._closing = True  # We speak nothing else; the request is answered, then we part.
         except httptools.HttpParserError:
             self._refuse(400, "400 Bad Request")
+        else:
+            if whole:
+                self._note_whole(data)
 
     def eof_received(self) -> bool:
         """Let a running request end, if it ends soon; the client may still read."""
@@ -246,6 +257,41 @@ class Connection(asyncio.Protocol):
         if self._receiving_since is not None and self._receiving_since < deadline:
             self.abort()
 
+    def _is_idle(self) -> bool:
+        """Whether nothing is being answered, and nothing has come of the next request."""
+        return (
+            self._task is None
+            and self._receiving_since is None
+            and self._writable
+            and not self._head_size
+            and not self._closing
+        )
+
+    def _note_whole(self, data: bytes) -> None:
+        """Tell the request that these bytes began how it came, if they were no more and no less."""
+        request = self._started
+        ended = self._receiving_since is None and not self._head_size and not self._waiting
+        if request is not None and ended and not request.body and request.stream is None:
+            request.whole = data
+
+    def _repeat(self, data: bytes) -> bool:
+        """Answer a request as it was answered before, if that is still the answer."""
+        connections = self._connections
+        date = connections.date(self._loop.time())
+        answer = self._door.repeats.get(data, date)
+        if answer is None or not connections.has_turn(self._peer):
+            return False
+        assert self._transport is not None
+        connections.note_answer(self._peer, len(answer))
+        self._transport.write(answer)
+        self._note_unsent()
+        return True
+
+    def _note_unsent(self) -> None:
+        if not self._writable and self._transport is not None:
+            transport = self._transport
+            self._connections.unsent.note(transport, self._peer, transport.get_write_buffer_size())
+
     def _begin(self) -> None:
         """Expect a new request."""
         self._target, self._headers = b"", {}
@@ -276,6 +322,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _start(self, request: Request) -> None:
+        self._started = request
         self._task = self._connections.tasks.spawn(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
@@ -316,17 +363,14 @@ class Connection(asyncio.Protocol):
             self._closing = True
         last = self._closing and not self._waiting
         self._connections.note_answer(self._peer, len(response.body))
-        self._transport.write(
-            encode_response(
-                response,
-                date=self._connections.date(self._loop.time()),
-                close=last,
-                body=request.method != "HEAD",
+        date = self._connections.date(self._loop.time())
+        data = encode_response(response, date=date, close=last, body=request.method != "HEAD")
+        self._transport.write(data)
+        self._note_unsent()
+        if response.repeats and not last:
+            self._door.repeats.keep(
+                request.whole, data, method=response.repeats, version=response.version, date=date
             )
-        )
-        if not self._writable:
-            transport = self._transport
-            self._connections.unsent.note(transport, self._peer, transport.get_write_buffer_size())
 
     async def _send_stream(self, request: Request, response: Response) -> None:
         """Send an answer piece by piece, as fast as the client takes them.

@@ -107,6 +107,10 @@ class Connections:
             asyncio.get_running_loop().call_soon(self._begin_turn)
         self._answered[peer] += size
 
+    def has_turn(self, peer: str) -> bool:
+        """Whether an answer for an address may be made now, as `take_turn` would let it."""
+        return self._answered[peer] <= TURN_SIZE_MAX
+
     async def take_turn(self, peer: str) -> None:
         """Let others go first, if an address had its share of the loop's turns.
 

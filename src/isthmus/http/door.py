@@ -26,6 +26,7 @@ from isthmus.http import (
 )
 from isthmus.http.bodies import compress
 from isthmus.http.context import CallFailed, Context
+from isthmus.http.repeats import NoTables, Repeats, Tables
 from isthmus.http.request import NO_QUERY, Query, Request, unescape
 from isthmus.http.response import GZIP, GZIP_SIZE_MIN, Header, Response, meta_headers
 from isthmus.http.routing import BODY_SIZE_MAX, Route, Routes, clean_path
@@ -36,6 +37,9 @@ _TOO_LARGE: Final = (
     "Request body({size} bytes) too large, max size: {limit} bytes. "
     "See https://www.consul.io/docs/agent/options.html#kv_max_value_size."
 )
+
+_UNREPEATABLE: Final = ("index", "consistent", "cached", "keys", "recurse")
+"""Parameters of requests whose answers follow from more than the tables, or from other calls."""
 
 _logger = logging.getLogger(__name__)
 
@@ -66,6 +70,10 @@ class Door:
         response_headers: Configured headers, set on every answer.
         default_policy: ``allow`` or ``deny``: what ACLs do without a rule.
         allow_unprintable: Whether paths may hold unprintable characters.
+        tables: What the answers are made from.
+
+    Attributes:
+        repeats: Answers that may be given again.
     """
 
     def __init__(
@@ -75,8 +83,10 @@ class Door:
         response_headers: Mapping[str, str] | None = None,
         default_policy: str = "allow",
         allow_unprintable: bool = False,
+        tables: Tables | None = None,
     ) -> None:
         self._context, self._allow_unprintable = context, allow_unprintable
+        self.repeats: Final = Repeats(tables or NoTables())
         self._routes = Routes(ROUTES)
         self._configured: list[Header] = list((response_headers or {}).items())
         self._common: list[Header] = [
@@ -117,7 +127,10 @@ class Door:
         route = self._routes.find(path)
         if route is None:
             return self._finish(self._unknown(request, path))
+        version = self.repeats.version() if route.repeats and request.whole else None
         response = await self._answer(route, request, path)
+        if version is not None and self._is_repeatable(request, response):
+            response.repeats, response.version = route.repeats, version
         response.headers.extend(self._common)
         if not response.packed and request.accepts_gzip and len(response.body) >= GZIP_SIZE_MIN:
             response.body = compress(response.body)
@@ -155,6 +168,16 @@ class Door:
         except Exception:
             _logger.exception("a request failed", extra={"path": path})
             return Response.text(500, "Internal error")
+
+    def _is_repeatable(self, request: Request, response: Response) -> bool:
+        if request.method != "GET" or response.status != 200 or response.close:
+            return False
+        query = request.query
+        if not query:
+            return True
+        dc = query.first("dc")
+        is_ours = not dc or dc == self._context.local.datacenter
+        return is_ours and not any(name in query for name in _UNREPEATABLE)
 
     def _unknown(self, request: Request, path: str) -> Response:
         """Answer a path that is no endpoint."""

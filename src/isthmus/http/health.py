@@ -160,10 +160,10 @@ def _checks(
 
 
 ROUTES: Final = (
-    Route("/v1/health/service/", {"GET": service}, tells_state=True),
-    Route("/v1/health/connect/", {"GET": connect}, tells_state=True),
-    Route("/v1/health/ingress/", {"GET": ingress}, tells_state=True),
-    Route("/v1/health/node/", {"GET": node}, tells_state=True),
-    Route("/v1/health/checks/", {"GET": checks}, tells_state=True),
-    Route("/v1/health/state/", {"GET": state}, tells_state=True),
+    Route("/v1/health/service/", {"GET": service}, tells_state=True, repeats="Health.ServiceNodes"),
+    Route("/v1/health/connect/", {"GET": connect}, tells_state=True, repeats="Health.ServiceNodes"),
+    Route("/v1/health/ingress/", {"GET": ingress}, tells_state=True, repeats="Health.ServiceNodes"),
+    Route("/v1/health/node/", {"GET": node}, tells_state=True, repeats="Health.NodeChecks"),
+    Route("/v1/health/checks/", {"GET": checks}, tells_state=True, repeats="Health.ServiceChecks"),
+    Route("/v1/health/state/", {"GET": state}, tells_state=True, repeats="Health.ChecksInState"),
 )

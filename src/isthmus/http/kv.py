@@ -185,4 +185,11 @@ def _refuse_conflicts(request: Request, *names: str) -> None:
         raise InvalidRequest(f"Conflicting flags: {request.raw_query}")
 
 
-ROUTES: Final = (Route("/v1/kv/", {"GET": get, "PUT": put, "DELETE": delete}, kv_limit=True),)
+ROUTES: Final = (
+    Route(
+        "/v1/kv/",
+        {"GET": get, "PUT": put, "DELETE": delete},
+        kv_limit=True,
+        repeats="KVS.Get",
+    ),
+)

@@ -85,6 +85,7 @@ class Request:
         query: Parameters; set by the door.
         stream: The body while it arrives, where an endpoint takes it so; `body` is empty then.
         argument: Part of the unescaped path behind the route's prefix; set by the door.
+        whole: The bytes that it came in, where they came at once and nothing else with them.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Request:
         "raw_path",
         "raw_query",
         "stream",
+        "whole",
     )
 
     def __init__(
@@ -123,6 +125,7 @@ class Request:
         self.stream: BodyStream | None = None
         self.query = NO_QUERY
         self.argument = ""
+        self.whole = b""
 
     @property
     def token(self) -> str:

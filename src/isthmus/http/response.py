@@ -33,9 +33,21 @@ class Response:
         packed: Whether the body is compressed already.
         stream: Yields the body instead, where it is too long for memory.
         stream_size: Bytes that it yields.
+        repeats: The RPC method that it shows the reply of, if it may be given again.
+        version: Of the tables before it was made; None when it may not be given again.
     """
 
-    __slots__ = ("body", "close", "headers", "packed", "status", "stream", "stream_size")
+    __slots__ = (
+        "body",
+        "close",
+        "headers",
+        "packed",
+        "repeats",
+        "status",
+        "stream",
+        "stream_size",
+        "version",
+    )
 
     def __init__(
         self,
@@ -52,6 +64,8 @@ class Response:
         self.packed = False
         self.stream: AsyncGenerator[bytes, None] | None = None
         self.stream_size = 0
+        self.repeats = ""
+        self.version: int | None = None
 
     @classmethod
     def text(cls, status: int, text: str) -> "Response":

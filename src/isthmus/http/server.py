@@ -14,6 +14,7 @@ from isthmus.http.connections import Connections
 from isthmus.http.context import Context, Rpc
 from isthmus.http.door import Door
 from isthmus.http.local_agent import LocalAgent
+from isthmus.http.repeats import Tables
 from isthmus.names import HTTP_PORT, host_port
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
@@ -78,6 +79,7 @@ class HttpServer:
         local: The agent whose door this is.
         network: Where TCP ports are opened; it holds the certificates for HTTPS.
         wall: Reads the calendar clock.
+        tables: What answers are made from, if it is in this process.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class HttpServer:
         *,
         network: Network,
         wall: Callable[[], datetime] | None = None,
+        tables: Tables | None = None,
     ) -> None:
         self._config, self._network = config, network
         context = Context(
@@ -98,6 +101,7 @@ class HttpServer:
             response_headers=config.response_headers,
             default_policy=config.default_policy,
             allow_unprintable=config.allow_unprintable,
+            tables=tables,
         )
         self._tasks = TaskScope()
         self._connections = Connections(

@@ -314,6 +314,14 @@ class Server:
             return self._dated(await handler(self._context, request))
         return await self._relay.call(method, request, lambda: handler(self._context, request))
 
+    def version(self) -> int | None:
+        """Version of our tables, if a read of the default mode may be answered from them now."""
+        return self.store.version if self.replica.is_sure() else None
+
+    def note_repeat(self, method: str) -> None:
+        """Count a call that was not made, since its answer could be given again."""
+        self.call_counts[method] += 1
+
     def _dated(self, reply: object) -> object:
         """A reply of a server that need not lead, with how old its data may be."""
         if self.is_leader or not isinstance(reply, QueryMeta):

@@ -51,6 +51,7 @@ class Store:
         autopilot: How servers come and go by themselves.
         watches: Who waits for what.
         index: Index of the last committed command.
+        version: Another number after each change of a table.
         generation: Which set of stored rows the tables hold.
     """
 
@@ -59,6 +60,7 @@ class Store:
     ) -> None:
         self.watches = watches or Watches()
         self.index = EMPTY_INDEX
+        self.version = 0
         self.generation = 0
         self._sharing = Sharing()
         self._tables: dict[str, Table[Any]] = {schema.name: Table(schema) for schema in SCHEMAS}
@@ -168,6 +170,7 @@ class Store:
 
     def _refresh(self) -> None:
         """Forget what was computed from other rows."""
+        self.version += 1
         floor = 0 if self.index == EMPTY_INDEX else self.index
         self.kv.floor = floor
         self.catalog.load(floor)
@@ -212,6 +215,7 @@ class Store:
                 changes.append(RowChange(name, pk, old, row, at))
         assert index >= self.index
         self.index = index
+        self.version += 1
         return self.watches.wake(self._observe(changes))
 
     def follow(self, change: Change) -> int:
@@ -245,6 +249,7 @@ class Store:
                 at = getattr(getattr(row, "service", row), "modify_index", change.index)
                 changes.append(RowChange(name, pk, table.put(row), row, at))
         self.index = max(self.index, change.index)
+        self.version += 1
         return self.watches.wake(self._observe(changes))
 
     def _in_ranges(self, ranges: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
