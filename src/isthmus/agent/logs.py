@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Final
 
+from isthmus.agent.log_file import LogFile
 from isthmus.config.model import LogConfig
 
 TRACE: Final = 5
@@ -30,7 +31,7 @@ _NAMES: Final = {
 _STANDARD: Final = frozenset(
     vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": 0, "asctime": 0}
 )
-_MEGABYTE: Final = 1024 * 1024
+_SYSLOG: Final = "/dev/log"
 
 
 class TextFormatter(logging.Formatter):
@@ -70,24 +71,25 @@ def set_up(config: LogConfig) -> None:
     """Send the program's log where the operator wants it.
 
     Raises:
-        OSError: The log file cannot be opened.
+        OSError: The log file cannot be opened, or there is no syslog.
     """
     logging.addLevelName(TRACE, "TRACE")
     formatter = JsonFormatter() if config.json else TextFormatter()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if config.file:
         handlers.append(
-            logging.handlers.RotatingFileHandler(
+            LogFile(
                 config.file,
-                maxBytes=config.rotate_bytes or 100 * _MEGABYTE,
-                backupCount=max(config.rotate_max_files, 1),
+                size_max=config.rotate_bytes,
+                age_max=config.rotate_duration,
+                old_files_max=config.rotate_max_files,
             )
         )
     if config.enable_syslog:
         facility = logging.handlers.SysLogHandler.facility_names.get(
             config.syslog_facility.lower(), logging.handlers.SysLogHandler.LOG_LOCAL0
         )
-        handlers.append(logging.handlers.SysLogHandler("/dev/log", facility))
+        handlers.append(logging.handlers.SysLogHandler(_SYSLOG, facility))
     root = logging.getLogger()
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -96,10 +98,57 @@ def set_up(config: LogConfig) -> None:
     threading.excepthook = _log_thread_failure
 
 
+class _Root:
+    """The root logger, whose records may be watched more closely than they are written."""
+
+    def __init__(self) -> None:
+        self._watchers: list[logging.Handler] = []
+        self._written = logging.NOTSET  # The log's own level; known while somebody watches.
+
+    def write_from(self, level: int) -> None:
+        """Write records of at least this level."""
+        root = logging.getLogger()
+        for handler in root.handlers:
+            if handler not in self._watchers:
+                handler.setLevel(level)
+        self._written = level
+        self._set_least()
+
+    def attach(self, watcher: logging.Handler) -> None:
+        root = logging.getLogger()
+        if not self._watchers:
+            self._written = root.level
+        self._watchers.append(watcher)
+        root.addHandler(watcher)
+        self._set_least()
+
+    def detach(self, watcher: logging.Handler) -> None:
+        self._watchers.remove(watcher)
+        logging.getLogger().removeHandler(watcher)
+        self._set_least()
+
+    def _set_least(self) -> None:
+        levels = [self._written, *(watcher.level for watcher in self._watchers)]
+        logging.getLogger().setLevel(min(levels))
+
+
+_root: Final = _Root()
+
+
 def set_level(level: str) -> None:
-    """Change the level while running."""
-    logging.getLogger().setLevel(LEVELS.get(level.upper(), logging.INFO))
+    """Change the level of the log while running; for its watchers nothing changes."""
+    _root.write_from(LEVELS.get(level.upper(), logging.INFO))
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def attach(watcher: logging.Handler) -> None:
+    """Let a handler see all records of its own level, whatever the log's is."""
+    _root.attach(watcher)
+
+
+def detach(watcher: logging.Handler) -> None:
+    """Let it see no more."""
+    _root.detach(watcher)
 
 
 def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:

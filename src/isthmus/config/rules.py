@@ -390,11 +390,8 @@ def _doors(config: AgentConfig) -> _Rule:
         if named[:1] not in {"+", "-"} or len(named) == 1:
             key = "telemetry.prefix_filter"
             text = f'{key} must hold names behind + or -, not "{named}"'
-            yield (
-                key,
-                text,
-                'write "+consul.rpc" to let metrics through, "-consul.http" to drop them',
-            )
+            remedy = 'write "+consul.rpc" to let metrics through, "-consul.http" to drop them'
+            yield key, text, remedy
     for key, address in (
         ("telemetry.statsd_address", config.telemetry.statsd_address),
         ("telemetry.dogstatsd_addr", config.telemetry.dogstatsd_addr),
