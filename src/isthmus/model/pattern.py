@@ -28,6 +28,35 @@ def compile_pattern(text: str) -> Callable[[str], bool]:
     Raises:
         ValueError: It is no regular expression, or too long; worded as Go does.
     """
+    compiled = _compile(text)
+
+    def matches(subject: str) -> bool:
+        return compiled.search(subject.encode("utf-8", "replace")) is not None
+
+    return matches
+
+
+def compile_groups(text: str) -> Callable[[str], tuple[str, ...]]:
+    """Make a function that gives the groups of an expression's first match in a text.
+
+    The whole match comes first; a group that took no part is empty. Without a match there are none.
+
+    Raises:
+        ValueError: It is no regular expression, or too long; worded as Go does.
+    """
+    compiled = _compile(text)
+
+    def groups(subject: str) -> tuple[str, ...]:
+        found = compiled.search(subject.encode("utf-8", "replace"))
+        if found is None:
+            return ()
+        parts = (found.group(), *found.groups())
+        return tuple([(part or b"").decode("utf-8", "replace") for part in parts])
+
+    return groups
+
+
+def _compile(text: str) -> Any:
     if len(text) > PATTERN_SIZE_MAX:
         raise ValueError(f"error parsing regexp: longer than {PATTERN_SIZE_MAX} characters")
     try:
@@ -40,14 +69,9 @@ def compile_pattern(text: str) -> Callable[[str], bool]:
     options.log_errors = False
     options.max_mem = _MEMORY_MAX
     try:
-        compiled: Any = re2.compile(text, options=options)
+        return re2.compile(text, options=options)
     except re2.error as error:
         raise ValueError(f"error parsing regexp: {_in_go(error)}") from None
-
-    def matches(subject: str) -> bool:
-        return compiled.search(subject.encode("utf-8", "replace")) is not None
-
-    return matches
 
 
 def _in_go(error: Exception) -> str:

@@ -3,9 +3,20 @@
 Source: protocol/rpc.md §6, protocol/http-api.md §6.5.
 """
 
+from typing import Final
+
 from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.query import QueryMeta, QueryOptions, QuerySource
 from isthmus.model.record import Record, Uint
+
+QUERY_CREATE: Final = "create"
+QUERY_UPDATE: Final = "update"
+QUERY_DELETE: Final = "delete"
+NAME_PREFIX_MATCH: Final = "name_prefix_match"
+"""The one type of template that there is."""
+REDACTED_TOKEN: Final = "<hidden>"
+"""Shown instead of a token to who may not see it."""
+QUERY_NOT_FOUND: Final = "Query not found"
 
 
 class QueryDatacenterOptions(Record, frozen=True, kw_only=True):

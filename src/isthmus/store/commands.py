@@ -13,7 +13,9 @@ from isthmus.model.coordinate import CoordinateBatch
 from isthmus.model.federation import FederationStateRequest
 from isthmus.model.kv import KVSRequest
 from isthmus.model.operator import AutopilotSetConfigRequest
-from isthmus.store import autopilot, coordinates, federation, kv, registration
+from isthmus.model.prepared_query import PreparedQueryRequest
+from isthmus.store import autopilot, coordinates, federation, kv, prepared_query, registration
+from isthmus.store.rows import encode_row
 from isthmus.store.table import Overlay
 
 Command: TypeAlias = (
@@ -23,6 +25,7 @@ Command: TypeAlias = (
     | KVSRequest
     | FederationStateRequest
     | AutopilotSetConfigRequest
+    | PreparedQueryRequest
 )
 
 _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
@@ -32,6 +35,7 @@ _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
     KVSRequest: kv.apply,
     FederationStateRequest: federation.apply,
     AutopilotSetConfigRequest: autopilot.apply,
+    PreparedQueryRequest: prepared_query.apply,
 }
 _SIZE: Final = 1024
 _GATEWAY_SIZE: Final = 4096
@@ -74,4 +78,6 @@ def size(command: Command) -> int:
     if isinstance(command, RegisterRequest):
         checks = (command.check, *(command.checks or ()))
         return _SIZE + sum(_SIZE + len(check.output) for check in checks if check is not None)
+    if isinstance(command, PreparedQueryRequest) and command.query is not None:
+        return _SIZE + len(encode_row(command.query))
     return _SIZE

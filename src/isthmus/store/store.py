@@ -20,6 +20,7 @@ from isthmus.store.keys import (
     table_part,
 )
 from isthmus.store.kv import KV, KeyValues
+from isthmus.store.prepared_query import PREPARED_QUERIES, PreparedQueries
 from isthmus.store.rows import decode_row, encode_row
 from isthmus.store.sharing import Sharing
 from isthmus.store.table import Overlay, Schema, Table
@@ -33,6 +34,7 @@ SCHEMAS: Final[tuple[Schema[Any], ...]] = (
     KV,
     FEDERATION_STATES,
     AUTOPILOT,
+    PREPARED_QUERIES,
 )
 """Every table."""
 
@@ -48,6 +50,7 @@ class Store:
         coordinates: Where the nodes lie.
         kv: Keys and values.
         federation: Federation states.
+        queries: Prepared queries.
         autopilot: How servers come and go by themselves.
         watches: Who waits for what.
         index: Index of the last committed command.
@@ -70,6 +73,7 @@ class Store:
         self.coordinates = Coordinates(self._tables[COORDINATES.name])
         self.kv = KeyValues(self._tables[KV.name])
         self.federation = FederationStates(self._tables[FEDERATION_STATES.name])
+        self.queries = PreparedQueries(self._tables[PREPARED_QUERIES.name])
         self.autopilot = AutopilotSettings(
             self._tables[AUTOPILOT.name], autopilot or AutopilotConfig()
         )
@@ -176,6 +180,7 @@ class Store:
         self.catalog.load(floor)
         self.coordinates.load()
         self.federation.observe()
+        self.queries.load()
 
     # Committing -------------------------------------------------------------------------------
 
@@ -281,4 +286,7 @@ class Store:
                 topics.update(dict.fromkeys(found))
             elif change.table == FEDERATION_STATES.name:
                 topics.update(dict.fromkeys(self.federation.observe()))
+            elif change.table == PREPARED_QUERIES.name:
+                found = self.queries.observe(change.new or change.old)
+                topics.update(dict.fromkeys(found))
         return topics

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.model.pattern import PATTERN_SIZE_MAX, compile_pattern
+from isthmus.model.pattern import PATTERN_SIZE_MAX, compile_groups, compile_pattern
 
 
 def test_expression_matches_anywhere_unless_anchored() -> None:
@@ -30,6 +30,21 @@ def test_faults_are_worded_as_go_does(pattern: str, text: str) -> None:
     with pytest.raises(ValueError, match="error parsing regexp") as caught:
         compile_pattern(pattern)
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "groups"),
+    [
+        ("b", "ab", ("b",)),
+        ("(a)|(b)", "xb", ("b", "", "b")),
+        ("(?P<x>.)é", "äé", ("äé", "ä")),
+        ("^b", "ab", ()),
+    ],
+)
+def test_groups_are_those_of_the_first_match(
+    pattern: str, subject: str, groups: tuple[str, ...]
+) -> None:
+    assert compile_groups(pattern)(subject) == groups
 
 
 @pytest.mark.timeout(5)
