@@ -7,12 +7,19 @@ from typing import Final
 
 from isthmus.model.query import QueryMeta, QueryOptions
 from isthmus.model.record import Record, Uint
-from isthmus.units import Duration
+from isthmus.units import HOUR, SECOND, Duration
 
 SESSION_CREATE: Final = "create"
 SESSION_DESTROY: Final = "destroy"
 BEHAVIOR_RELEASE: Final = "release"
 BEHAVIOR_DELETE: Final = "delete"
+LOCK_DELAY_MAX: Final = Duration(60 * SECOND)
+"""Longest time for which a lock stays closed after its holder was lost."""
+LOCK_DELAY: Final = Duration(15 * SECOND)
+"""The same of a session that does not say; Consul's default."""
+TTL_MIN: Final = Duration(10 * SECOND)
+"""Shortest time to live, unless the operator sets another; Consul's default."""
+TTL_MAX: Final = Duration(24 * HOUR)
 
 
 class ServiceCheck(Record, frozen=True, kw_only=True):

@@ -13,6 +13,13 @@ from isthmus.model.session import Session
 
 OPERATION_COUNT_MAX: Final = 64  # Consul's limit.
 
+GET: Final = "get"
+ROW_SET: Final = "set"
+ROW_CAS: Final = "cas"
+ROW_DELETE: Final = "delete"
+ROW_DELETE_CAS: Final = "delete-cas"
+"""Verbs on nodes, services and checks; sessions can be deleted only."""
+
 KV_GET: Final = "get"
 KV_GET_TREE: Final = "get-tree"
 KV_CHECK_SESSION: Final = "check-session"

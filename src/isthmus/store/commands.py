@@ -11,10 +11,21 @@ from typing import Any, Final, TypeAlias
 from isthmus.model.catalog import DeregisterRequest, RegisterRequest
 from isthmus.model.coordinate import CoordinateBatch
 from isthmus.model.federation import FederationStateRequest
-from isthmus.model.kv import KVSRequest
+from isthmus.model.kv import DirEntry, KVSRequest
 from isthmus.model.operator import AutopilotSetConfigRequest
 from isthmus.model.prepared_query import PreparedQueryRequest
-from isthmus.store import autopilot, coordinates, federation, kv, prepared_query, registration
+from isthmus.model.session import SessionRequest
+from isthmus.model.txn import TxnRequest
+from isthmus.store import (
+    autopilot,
+    coordinates,
+    federation,
+    invalidation,
+    kv,
+    prepared_query,
+    registration,
+    txn,
+)
 from isthmus.store.rows import encode_row
 from isthmus.store.table import Overlay
 
@@ -26,6 +37,8 @@ Command: TypeAlias = (
     | FederationStateRequest
     | AutopilotSetConfigRequest
     | PreparedQueryRequest
+    | SessionRequest
+    | TxnRequest
 )
 
 _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
@@ -36,6 +49,8 @@ _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
     FederationStateRequest: federation.apply,
     AutopilotSetConfigRequest: autopilot.apply,
     PreparedQueryRequest: prepared_query.apply,
+    SessionRequest: invalidation.apply,
+    TxnRequest: txn.apply,
 }
 _SIZE: Final = 1024
 _GATEWAY_SIZE: Final = 4096
@@ -68,8 +83,10 @@ def apply(overlay: Overlay, command: Command, index: int) -> tuple[object, bool]
 def size(command: Command) -> int:
     """Bytes that a command may take in memory and on the disk, roughly and rather too many."""
     if isinstance(command, KVSRequest):
-        entry = command.dir_ent
-        return _SIZE + len(entry.key) + len(entry.value or b"")
+        return _entry_size(command.dir_ent)
+    if isinstance(command, TxnRequest):
+        entries = [op.kv.dir_ent for op in command.ops or () if op.kv is not None]
+        return _SIZE * (1 + len(command.ops or ())) + sum(map(_entry_size, entries))
     if isinstance(command, CoordinateBatch):
         return _SIZE + _COORDINATE_SIZE * len(command.updates)
     if isinstance(command, FederationStateRequest):
@@ -81,3 +98,7 @@ def size(command: Command) -> int:
     if isinstance(command, PreparedQueryRequest) and command.query is not None:
         return _SIZE + len(encode_row(command.query))
     return _SIZE
+
+
+def _entry_size(entry: DirEntry) -> int:
+    return _SIZE + len(entry.key) + len(entry.value or b"")

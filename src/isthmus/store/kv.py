@@ -8,17 +8,25 @@ from typing import Final
 import msgspec
 from sortedcontainers import SortedDict
 
-from isthmus.errors import InvalidRequest
+from isthmus.errors import InvalidRequest, RequestError
 from isthmus.model import kv as ops
 from isthmus.model.kv import DirEntry, KVSRequest
 from isthmus.store.answer import Answer
-from isthmus.store.keys import component, prefix_end
+from isthmus.store.keys import component, folded_id, prefix_end
+from isthmus.store.session import session_key
+from isthmus.store.session import view as sessions_of
 from isthmus.store.table import Overlay, Schema, Table, TableView
 from isthmus.store.watch import Topic, table_topic
 
-KV: Final = Schema("kv", DirEntry, key=lambda row: component(row.key))
+KV: Final = Schema(
+    "kv",
+    DirEntry,
+    key=lambda row: component(row.key),
+    indexes={"session": lambda row: (folded_id(row.session),) if row.session else ()},
+)
 _TABLE_TOPIC: Final = table_topic(KV.name)
 _GRAVES_MAX: Final = 65_536
+_NO_SESSION: Final = "missing session"
 
 
 class KeyValues:
@@ -96,57 +104,129 @@ def apply(overlay: Overlay, request: KVSRequest, index: int) -> bool:
     """Carry out the write of a key.
 
     Returns:
-        For ``cas`` and ``delete-cas`` whether it took place; False for all other operations,
-        as in Consul.
+        For ``cas``, ``delete-cas``, ``lock`` and ``unlock`` whether it took place; False for
+        all other operations, as in Consul.
 
     Raises:
-        InvalidRequest: The operation is not known, or needs sessions. Nothing changed.
+        RequestError: The operation is not known, or there is no such session. The caller rolls
+            back.
     """
-    view: TableView[DirEntry] = overlay.tables[KV.name]
-    entry = request.dir_ent
-    pk = component(entry.key)
-    if request.op == ops.KV_SET:
-        _set(view, entry, index)
-    elif request.op == ops.KV_DELETE:
-        view.delete(pk, index)
-    elif request.op == ops.KV_DELETE_TREE:
-        for row in view.prefix(pk):
-            view.delete(component(row.key), index)
-    elif request.op == ops.KV_CAS:
-        return _cas(view, entry, index)
-    elif request.op == ops.KV_DELETE_CAS:
-        old = view.get(pk)
-        if old is not None and old.modify_index != entry.modify_index:
+    entry, op = request.dir_ent, request.op
+    if op == ops.KV_SET:
+        put(overlay, entry, index)
+    elif op == ops.KV_DELETE:
+        view(overlay).delete(component(entry.key), index)
+    elif op == ops.KV_DELETE_TREE:
+        delete_tree(overlay, entry.key, index)
+    elif op == ops.KV_CAS:
+        return cas(overlay, entry, index) is not None
+    elif op == ops.KV_DELETE_CAS:
+        return delete_cas(overlay, entry, index)
+    elif op == ops.KV_LOCK:
+        if overlay.is_lock_closed(component(entry.key)):
             return False
-        view.delete(pk, index)
-        return True
-    elif request.op in {ops.KV_LOCK, ops.KV_UNLOCK}:
-        raise InvalidRequest(f"KVS operation '{request.op}' needs a session: not supported yet")
+        return lock(overlay, entry, index) is not None
+    elif op == ops.KV_UNLOCK:
+        return unlock(overlay, entry, index) is not None
     else:
-        raise InvalidRequest(f"Invalid KVS operation '{request.op}'", status=500)
+        raise InvalidRequest(f"Invalid KVS operation '{op}'", status=500)
     return False
 
 
-def _cas(view: TableView[DirEntry], entry: DirEntry, index: int) -> bool:
-    """Set if the entry is as the caller saw it: index 0 means that there was none."""
-    old = view.get(component(entry.key))
+def view(overlay: Overlay) -> TableView[DirEntry]:
+    """The keys and values as the command before left them."""
+    return overlay.tables[KV.name]
+
+
+def put(overlay: Overlay, entry: DirEntry, index: int) -> DirEntry:
+    """Write an entry, whoever holds its lock, which stays; return it as it is then."""
+    old = view(overlay).get(component(entry.key))
+    session = old.session if old is not None else ""
+    # A plain write counts the locks anew, as Consul's does.
+    return _store(overlay, entry, old, session=session, lock_index=entry.lock_index, index=index)
+
+
+def cas(overlay: Overlay, entry: DirEntry, index: int) -> DirEntry | None:
+    """Write an entry if it is as the caller saw it: index 0 means that there was none."""
+    old = view(overlay).get(component(entry.key))
     if entry.modify_index != (0 if old is None else old.modify_index):
+        return None
+    return put(overlay, entry, index)
+
+
+def lock(overlay: Overlay, entry: DirEntry, index: int) -> DirEntry | None:
+    """Write an entry and lock it for its session; None if another session holds the lock.
+
+    The caller looks whether the lock may be taken yet (`Overlay.is_lock_closed`).
+
+    Raises:
+        RequestError: There is no such session.
+    """
+    if not entry.session:
+        raise RequestError(_NO_SESSION)
+    if sessions_of(overlay).get(session_key(entry.session)) is None:
+        raise RequestError(f"invalid session {msgspec.json.encode(entry.session).decode()}")
+    old = view(overlay).get(component(entry.key))
+    count = 0 if old is None else old.lock_index
+    if old is not None and old.session:
+        if old.session != entry.session:
+            return None
+    else:
+        count += 1
+    return _store(overlay, entry, old, session=entry.session, lock_index=count, index=index)
+
+
+def unlock(overlay: Overlay, entry: DirEntry, index: int) -> DirEntry | None:
+    """Write an entry and give up its lock; None if its session does not hold it.
+
+    Raises:
+        RequestError: No session is named.
+    """
+    if not entry.session:
+        raise RequestError(_NO_SESSION)
+    old = view(overlay).get(component(entry.key))
+    if old is None or old.session != entry.session:
+        return None
+    return _store(overlay, entry, old, session="", lock_index=old.lock_index, index=index)
+
+
+def delete_cas(overlay: Overlay, entry: DirEntry, index: int) -> bool:
+    """Delete a key if it is as the caller saw it; one that is not there counts as deleted."""
+    keys, pk = view(overlay), component(entry.key)
+    old = keys.get(pk)
+    if old is not None and old.modify_index != entry.modify_index:
         return False
-    _set(view, entry, index)
+    keys.delete(pk, index)
     return True
 
 
-def _set(view: TableView[DirEntry], entry: DirEntry, index: int) -> None:
-    """Write an entry; its lock stays; one that is equal already is left as it is."""
-    old = view.get(component(entry.key))
+def delete_tree(overlay: Overlay, prefix: str, index: int) -> None:
+    """Delete all keys under a prefix."""
+    keys = view(overlay)
+    for row in keys.prefix(component(prefix)):
+        keys.delete(KV.key(row), index)
+
+
+def _store(
+    overlay: Overlay,
+    entry: DirEntry,
+    old: DirEntry | None,
+    *,
+    session: str,
+    lock_index: int,
+    index: int,
+) -> DirEntry:
+    """Write an entry in place of another; one that is equal already is left as it is."""
     row = DirEntry(
         key=entry.key,
         flags=entry.flags,
         value=entry.value or None,
-        lock_index=old.lock_index if old else 0,
-        session=old.session if old else "",
+        lock_index=lock_index,
+        session=session,
         create_index=old.create_index if old else index,
         modify_index=old.modify_index if old else index,
     )
     if row != old:
-        view.put(msgspec.structs.replace(row, modify_index=index), index)
+        row = msgspec.structs.replace(row, modify_index=index)
+        view(overlay).put(row, index)
+    return row

@@ -23,7 +23,8 @@ from isthmus.model.catalog import (
 from isthmus.model.record import Record
 from isthmus.store import coordinates
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, ServiceRow
-from isthmus.store.keys import folded, owned
+from isthmus.store.invalidation import end_with_check, end_with_node
+from isthmus.store.keys import folded, folded_id, owned
 from isthmus.store.table import Overlay, TableView
 
 R = TypeVar("R", bound=Record)
@@ -55,17 +56,70 @@ def deregister(overlay: Overlay, request: DeregisterRequest, index: int) -> None
 
     What is not there is no error.
     """
-    tables = _Tables(overlay)
-    node = folded(request.node)
     if request.service_id:
-        service = folded(request.service_id)
-        if tables.services.delete(owned(node, service), index) is not None:
-            for check in tables.checks.by("instance", owned(node, service)):
-                tables.checks.delete(CHECKS.key(check), index)
+        remove_service(overlay, request.node, request.service_id, index)
     elif request.check_id:
-        tables.checks.delete(owned(node, folded(request.check_id)), index)
+        remove_check(overlay, request.node, request.check_id, index)
     else:
-        _delete_node(tables, node, index)
+        remove_node(overlay, request.node, index)
+
+
+# One row at a time, as transactions have it -------------------------------------------------------
+
+
+def set_node(overlay: Overlay, node: Node, index: int) -> None:
+    """Put a node into the catalog.
+
+    Raises:
+        RequestError: Its name belongs to another node that lives. The caller rolls back.
+    """
+    _put_node(_Tables(overlay), node, index)
+
+
+def set_service(overlay: Overlay, node: str, service: NodeService, index: int) -> None:
+    """Put a service on a node that is there.
+
+    Raises:
+        RequestError: It is not.
+    """
+    tables = _Tables(overlay)
+    _require_node(tables, node)
+    _put_service(tables, node, service, index)
+
+
+def set_check(overlay: Overlay, check: HealthCheck, index: int) -> None:
+    """Put a check on a node, or a service of it, that is there.
+
+    Raises:
+        RequestError: It is not.
+    """
+    tables = _Tables(overlay)
+    _require_node(tables, check.node)
+    if check.service_id and not tables.services.get(_key(check.node, check.service_id)):
+        raise RequestError("Missing service registration")
+    _put_check(tables, check, index)
+
+
+def remove_node(overlay: Overlay, node: str, index: int) -> None:
+    """Remove a node with all on it."""
+    _delete_node(_Tables(overlay), folded(node), index)
+
+
+def remove_service(overlay: Overlay, node: str, service_id: str, index: int) -> None:
+    """Remove a service with its checks."""
+    tables, key = _Tables(overlay), _key(node, service_id)
+    if tables.services.delete(key, index) is not None:
+        for check in tables.checks.by("instance", key):
+            _delete_check(tables, CHECKS.key(check), index)
+
+
+def remove_check(overlay: Overlay, node: str, check_id: str, index: int) -> None:
+    """Remove a check."""
+    _delete_check(_Tables(overlay), _key(node, check_id), index)
+
+
+def _key(node: str, name: str) -> bytes:
+    return owned(folded(node), folded_id(name))
 
 
 class _Tables:
@@ -164,19 +218,34 @@ def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
         service_name=name or check.service_name,
         service_tags=tags,
     )
-    old = tables.checks.get(owned(node, folded(check.check_id)))
+    key = owned(node, folded_id(check.check_id))
+    if check.status == CRITICAL:
+        end_with_check(tables.overlay, key, index)
+    old = tables.checks.get(key)
     if old is None or not _is_same(check, old):
         tables.checks.put(_indexed(check, old, index), index)
 
 
+def _delete_check(tables: _Tables, key: bytes, index: int) -> None:
+    """Remove a check, and the sessions that depend on it."""
+    if tables.checks.delete(key, index) is not None:
+        end_with_check(tables.overlay, key, index)
+
+
+def _require_node(tables: _Tables, node: str) -> None:
+    if tables.nodes.get(folded(node)) is None:
+        raise RequestError("Missing node registration")
+
+
 def _delete_node(tables: _Tables, node: bytes, index: int) -> None:
-    """Remove a node with its services, checks and coordinates."""
+    """Remove a node with its services, checks, coordinates and sessions."""
     for service in tables.services.prefix(owned(node, b"")):
         tables.services.delete(SERVICES.key(service), index)
     for check in tables.checks.prefix(owned(node, b"")):
         tables.checks.delete(CHECKS.key(check), index)
     coordinates.delete_node(tables.overlay, node, index)
     tables.nodes.delete(node, index)
+    end_with_node(tables.overlay, node, index)
 
 
 def _is_same(new: R, old: R) -> bool:

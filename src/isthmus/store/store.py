@@ -9,6 +9,7 @@ from isthmus.model.record import Record
 from isthmus.store.autopilot import AUTOPILOT, AutopilotSettings
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
 from isthmus.store.coordinates import COORDINATES, Coordinates
+from isthmus.store.delays import LockDelays
 from isthmus.store.engine import EMPTY_INDEX, Batch, Change, Corrupt
 from isthmus.store.federation import FEDERATION_STATES, FederationStates
 from isthmus.store.keys import (
@@ -22,6 +23,7 @@ from isthmus.store.keys import (
 from isthmus.store.kv import KV, KeyValues
 from isthmus.store.prepared_query import PREPARED_QUERIES, PreparedQueries
 from isthmus.store.rows import decode_row, encode_row
+from isthmus.store.session import SESSIONS, Sessions
 from isthmus.store.sharing import Sharing
 from isthmus.store.table import Overlay, Schema, Table
 from isthmus.store.watch import Topic, Watches
@@ -35,6 +37,7 @@ SCHEMAS: Final[tuple[Schema[Any], ...]] = (
     FEDERATION_STATES,
     AUTOPILOT,
     PREPARED_QUERIES,
+    SESSIONS,
 )
 """Every table."""
 
@@ -51,6 +54,8 @@ class Store:
         kv: Keys and values.
         federation: Federation states.
         queries: Prepared queries.
+        sessions: Sessions, which hold the locks of keys.
+        lock_delays: Locks that were lost too lately to be taken.
         autopilot: How servers come and go by themselves.
         watches: Who waits for what.
         index: Index of the last committed command.
@@ -74,13 +79,15 @@ class Store:
         self.kv = KeyValues(self._tables[KV.name])
         self.federation = FederationStates(self._tables[FEDERATION_STATES.name])
         self.queries = PreparedQueries(self._tables[PREPARED_QUERIES.name])
+        self.sessions = Sessions(self._tables[SESSIONS.name])
+        self.lock_delays = LockDelays()
         self.autopilot = AutopilotSettings(
             self._tables[AUTOPILOT.name], autopilot or AutopilotConfig()
         )
 
     def overlay(self) -> Overlay:
         """Begin a batch of commands."""
-        return Overlay(self._tables)
+        return Overlay(self._tables, closed=self.lock_delays)
 
     def row_counts(self) -> dict[str, int]:
         """Number of rows by table."""
@@ -168,6 +175,8 @@ class Store:
             table.adopt(other._tables[name])
         self._sharing = other._sharing
         replaced = other.generation != self.generation
+        if replaced:
+            self.lock_delays.clear()
         self.index, self.generation = other.index, other.generation
         self._refresh()
         return self.watches.wake_all(replaced=replaced)
@@ -181,6 +190,7 @@ class Store:
         self.coordinates.load()
         self.federation.observe()
         self.queries.load()
+        self.sessions.loaded()
 
     # Committing -------------------------------------------------------------------------------
 
@@ -218,6 +228,8 @@ class Store:
                     old = table.put(row)
                 table.index = max(table.index, at)
                 changes.append(RowChange(name, pk, old, row, at))
+        for pk, delay in overlay.lost_locks.items():
+            self.lock_delays.close(pk, delay)
         assert index >= self.index
         self.index = index
         self.version += 1
@@ -253,6 +265,7 @@ class Store:
                 row = self._sharing.take(row) if name in _CATALOG else row
                 at = getattr(getattr(row, "service", row), "modify_index", change.index)
                 changes.append(RowChange(name, pk, table.put(row), row, at))
+        self.lock_delays.observe(changes)
         self.index = max(self.index, change.index)
         self.version += 1
         return self.watches.wake(self._observe(changes))
@@ -289,4 +302,6 @@ class Store:
             elif change.table == PREPARED_QUERIES.name:
                 found = self.queries.observe(change.new or change.old)
                 topics.update(dict.fromkeys(found))
+            elif change.table == SESSIONS.name:
+                topics.update(dict.fromkeys(self.sessions.observe(change)))
         return topics

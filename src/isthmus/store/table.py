@@ -5,7 +5,7 @@ commands work on an `Overlay`, whose changes reach the tables when they are dura
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from sortedcontainers import SortedList
 
 from isthmus.model.record import Record
 from isthmus.store.keys import prefix_end
+from isthmus.units import Duration
 
 Row = TypeVar("Row", bound=Record)
 
@@ -252,11 +253,38 @@ class Overlay:
     """Pending changes over a set of tables: what a batch of commands makes of them.
 
     Reads see pending rows first. `mark` and `rollback` undo what a command did before it failed.
+
+    Args:
+        tables: The committed rows.
+        closed: Keys whose locks nobody may take yet.
+
+    Attributes:
+        lost_locks: Keys whose locks were lost, and for how long they are closed after that.
     """
 
-    def __init__(self, tables: Mapping[str, Table[Any]]) -> None:
+    def __init__(
+        self, tables: Mapping[str, Table[Any]], *, closed: Container[bytes] = frozenset()
+    ) -> None:
         self._undo: list[Callable[[], object]] = []
+        self._closed = closed
         self.tables: Final = {name: TableView(table, self._undo) for name, table in tables.items()}
+        self.lost_locks: Final[dict[bytes, Duration]] = {}
+
+    def lose_lock(self, key: bytes, delay: Duration) -> None:
+        """Close a lock that was lost, for so long from the commit on."""
+        before = self.lost_locks.get(key)
+        self.lost_locks[key] = delay
+        self._undo.append(lambda: self._regain_lock(key, before))
+
+    def _regain_lock(self, key: bytes, before: Duration | None) -> None:
+        if before is None:
+            del self.lost_locks[key]
+        else:
+            self.lost_locks[key] = before
+
+    def is_lock_closed(self, key: bytes) -> bool:
+        """Whether a lock was lost too lately to be taken."""
+        return key in self.lost_locks or key in self._closed
 
     def mark(self) -> int:
         """A point to roll back to."""
