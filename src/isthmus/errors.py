@@ -13,6 +13,7 @@ NO_PATH: Final = "No path to datacenter"
 NO_REACHABLE_SERVER: Final = "Remote DC has no server currently reachable"
 PERMISSION_DENIED: Final = "Permission denied"
 ACL_NOT_FOUND: Final = "ACL not found"
+RPC_RATE_EXCEEDED: Final = "RPC rate limit exceeded"
 FEDERATION_STATES_DISABLED: Final = (
     "Federation states are currently disabled until all servers in the datacenter "
     "support the feature"

@@ -72,6 +72,7 @@ class ClientAgent(NodeAgent):
             config.datacenter,
             rng=self._rng,
             member_count=lambda: len(self._lan_pool_members()),
+            limits=config.limits,
         )
         dialer = DirectDialer(
             self._network,

@@ -23,7 +23,7 @@ from isthmus.agent.keyring import keyring_file, keyring_warnings, snapshot_file
 from isthmus.agent.local import LocalState
 from isthmus.agent.members import address_problem, lan_member_problem, shared_id_problem
 from isthmus.agent.platform import Platform
-from isthmus.agent.ports import listening
+from isthmus.agent.ports import listening, serving_http
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.agent.tables import Tables
@@ -254,9 +254,8 @@ class NodeAgent:
         return repeats.NoTables()
 
     async def _open_http(self) -> None:
-        config = self.config
         self._closers.append(self._http.stop)
-        with listening(config, "HTTP", "client_addr", *config.addresses.http, port="http"):
+        with serving_http(self.config):
             await self._http.start()
 
     def _start_node_duties(self, joining: Joining) -> None:

@@ -15,10 +15,13 @@ from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
+from isthmus.agent.call_rate import CallRate
+from isthmus.config.model import LimitConfig
 from isthmus.errors import (
     CALL_PREFIX,
     CONNECT_PREFIX,
     NO_LEADER,
+    RPC_RATE_EXCEEDED,
     ConnectionLost,
     DialFailed,
     IsthmusError,
@@ -66,22 +69,33 @@ class ServerCalls:
 
     Attributes:
         call_count: Calls since the start.
+        exceeded_count: Calls that were not made because there were too many.
+        rate: How many may be made.
         failures: Attempts that failed, by server.
 
     Args:
         dc: Our datacenter.
         rng: Source of order and jitter.
         member_count: Members of the LAN pool now.
+        limits: Of the calls.
     """
 
-    def __init__(self, dc: str, *, rng: Random, member_count: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        dc: str,
+        *,
+        rng: Random,
+        member_count: Callable[[], int],
+        limits: LimitConfig | None = None,
+    ) -> None:
         self._dc, self._rng, self._member_count = dc, rng, member_count
         self._clock = asyncio.get_running_loop()
         self._servers = LanServers(rng=rng, now=self._clock.time())
         self._connections: Connections | None = None
         self._news = asyncio.Event()
         self._closed = False
-        self.call_count = 0
+        self.call_count = self.exceeded_count = 0
+        self.rate = CallRate(limits or LimitConfig(), now=self._clock.time())
         self.failures: dict[str, int] = {}
 
     def use(self, connections: Connections) -> None:
@@ -127,10 +141,14 @@ class ServerCalls:
             DialFailed: No server could be reached for as long.
             ConnectionLost: The connection broke; a write may have taken effect.
             Unavailable: Too many calls are in flight, or the agent stops.
+            RequestError: There is no such method, or we made too many calls.
         """
         if method not in METHODS:
             raise RequestError(f"rpc: can't find method {method}")
         assert self._connections is not None
+        if not self.rate.take(now=self._clock.time()):
+            self.exceeded_count += 1
+            raise RequestError(RPC_RATE_EXCEEDED, status=429)
         self.call_count += 1
         call = _Call(method, request, started=self._clock.time())
         wait = RETRY_MIN

@@ -10,6 +10,7 @@ from isthmus.config.model import AgentConfig, GossipTimers
 from isthmus.engine.memory import MemoryEngine
 from isthmus.gossip.config import GossipConfig
 from isthmus.http.server import HttpConfig
+from isthmus.http.unix_socket import SocketOwner
 from isthmus.model.operator import AutopilotConfig
 from isthmus.net.tls import TlsConfig
 from isthmus.server.snapshot import SnapshotConfig
@@ -91,9 +92,16 @@ def http_config(config: AgentConfig) -> HttpConfig:
         https_handshake_timeout=config.limits.https_handshake_timeout,
         max_conns_per_client=config.limits.http_max_conns_per_client,
         kv_value_size_max=config.limits.kv_max_value_size,
+        txn_size_max=max(config.limits.txn_max_req_len, config.limits.kv_max_value_size),
         response_headers=config.http.response_headers,
+        block_endpoints=config.http.block_endpoints,
+        write_networks=config.http.allow_write_http_from,
         pretty=config.http.pretty,
-        unix_socket_mode=int(mode, 8) if mode else None,
+        socket_owner=SocketOwner(
+            user=config.http.unix_socket_user,
+            group=config.http.unix_socket_group,
+            mode=int(mode, 8) if mode else None,
+        ),
     )
 
 

@@ -291,6 +291,9 @@ def _addresses(config: AgentConfig) -> _Rule:
             if value.startswith(_UNIX):
                 if key == "addresses.dns":
                     yield key, "DNS address cannot be a unix socket", "name an IP address"
+                elif key == "addresses.https" or (key == "client_addr" and config.ports.https > 0):
+                    text = "HTTPS address cannot be a unix socket"
+                    yield key, text, "write it into addresses.http, and IP addresses here"
             elif not _is_ip(value):
                 yield key, f'{key} must hold IP addresses, not "{value}"', ""
 

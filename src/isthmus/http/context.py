@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 from isthmus.errors import (
     ACL_NOT_FOUND,
     PERMISSION_DENIED,
+    RPC_RATE_EXCEEDED,
     EngineError,
     ProtocolError,
     RequestError,
@@ -27,11 +28,15 @@ Rpc = Callable[[str, Record], Awaitable[object]]
 
 
 class CallFailed(RequestError):
-    """An `rpc` call failed. Only the text tells what clients may know: 403 or 500."""
+    """An `rpc` call failed. Only the text tells what clients may know: 403 or 500.
+
+    A call that our own agent did not make, because it makes too many, is answered 429.
+    """
 
     def __init__(self, text: str) -> None:
         denied = PERMISSION_DENIED in text or ACL_NOT_FOUND in text
-        super().__init__(text, status=403 if denied else 500)
+        limited = text == RPC_RATE_EXCEEDED
+        super().__init__("" if limited else text, status=429 if limited else 403 if denied else 500)
 
 
 class Context:
@@ -42,13 +47,20 @@ class Context:
         local: The agent whose door this is.
         pretty: Whether JSON is indented without being asked.
         kv_value_size_max: Largest body of a key's write, in bytes.
+        txn_size_max: Largest body of a transaction, in bytes.
     """
 
     def __init__(
-        self, rpc: Rpc, local: LocalAgent, *, pretty: bool = False, kv_value_size_max: int
+        self,
+        rpc: Rpc,
+        local: LocalAgent,
+        *,
+        pretty: bool = False,
+        kv_value_size_max: int,
+        txn_size_max: int = 512 * 1024,  # Consul's default.
     ) -> None:
         self._rpc, self.local, self._pretty = rpc, local, pretty
-        self.kv_value_size_max = kv_value_size_max
+        self.kv_value_size_max, self.txn_size_max = kv_value_size_max, txn_size_max
         self._bodies = Bodies()
 
     async def call(self, method: str, request: Record, reply: type[R]) -> R:

@@ -24,6 +24,7 @@ from isthmus.http import (
     snapshot,
     status,
 )
+from isthmus.http.access import Access
 from isthmus.http.bodies import compress
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.repeats import NoTables, Repeats, Tables
@@ -35,7 +36,7 @@ from isthmus.model.query import QueryMeta
 _NO_META: Final = meta_headers(QueryMeta())
 _TOO_LARGE: Final = (
     "Request body({size} bytes) too large, max size: {limit} bytes. "
-    "See https://www.consul.io/docs/agent/options.html#kv_max_value_size."
+    "See https://www.consul.io/docs/agent/options.html#{key}."
 )
 
 _UNREPEATABLE: Final = ("index", "consistent", "cached", "keys", "recurse")
@@ -71,6 +72,7 @@ class Door:
         default_policy: ``allow`` or ``deny``: what ACLs do without a rule.
         allow_unprintable: Whether paths may hold unprintable characters.
         tables: What the answers are made from.
+        access: What is refused, whoever asks.
 
     Attributes:
         repeats: Answers that may be given again.
@@ -84,7 +86,9 @@ class Door:
         default_policy: str = "allow",
         allow_unprintable: bool = False,
         tables: Tables | None = None,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._context, self._allow_unprintable = context, allow_unprintable
         self.repeats: Final = Repeats(tables or NoTables())
         self._routes = Routes(ROUTES)
@@ -111,6 +115,8 @@ class Door:
             return 0
         if route is None:
             return 0
+        if route.txn_limit:
+            return self._context.txn_size_max
         return self._context.kv_value_size_max if route.kv_limit else BODY_SIZE_MAX
 
     async def handle(self, request: Request) -> Response:
@@ -131,6 +137,7 @@ class Door:
         response = await self._answer(route, request, path)
         if version is not None and self._is_repeatable(request, response):
             response.repeats, response.version = route.repeats, version
+        response.headers.extend(request.cache_headers)
         response.headers.extend(self._common)
         if not response.packed and request.accepts_gzip and len(response.body) >= GZIP_SIZE_MIN:
             response.body = compress(response.body)
@@ -138,12 +145,15 @@ class Door:
         return response
 
     async def _answer(self, route: Route, request: Request, path: str) -> Response:
+        if self._access and (refusal := self._access.refusal(request, path)) is not None:
+            return refusal
         handler = route.handlers.get(request.method)
         if handler is None:
             return _other_method(route, request)
         if request.oversize:
             limit = self.body_limit(request)
-            text = _TOO_LARGE.format(size=request.oversize, limit=limit)
+            key = "txn_max_req_len" if route.txn_limit else "kv_max_value_size"
+            text = _TOO_LARGE.format(size=request.oversize, limit=limit, key=key)
             response = Response.text(413, text)
             response.close = True
             return response

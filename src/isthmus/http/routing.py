@@ -28,6 +28,7 @@ class Route:
         tells_state: Whether a failed call is answered with the headers of a state query.
         streams: Whether a handler takes the body of a request while it arrives.
         kv_limit: Whether a body may be as large as a key's value, instead of `BODY_SIZE_MAX`.
+        txn_limit: Whether it may be as large as a transaction.
         repeats: The RPC method that a GET calls, where the answer about our own datacenter follows
             from the request and the tables alone; empty otherwise.
     """
@@ -36,6 +37,7 @@ class Route:
     handlers: Mapping[str, Handler]
     tells_state: bool = False
     kv_limit: bool = False
+    txn_limit: bool = False
     streams: bool = False
     repeats: str = ""
 

@@ -1,20 +1,20 @@
 """The door's listening ports: HTTP, HTTPS, unix sockets."""
 
 import asyncio
-import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
 
+from isthmus.http.access import Access
 from isthmus.http.connection import Connection, http_date
 from isthmus.http.connections import Connections
 from isthmus.http.context import Context, Rpc
 from isthmus.http.door import Door
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.repeats import Tables
+from isthmus.http.unix_socket import SocketOwner, UnixSocket
 from isthmus.names import HTTP_PORT, host_port
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
@@ -43,11 +43,14 @@ class HttpConfig:
         https_handshake_timeout: Seconds for a TLS handshake.
         max_conns_per_client: Connections that one address may have.
         kv_value_size_max: Largest value of a key in bytes.
+        txn_size_max: Largest body of a transaction in bytes.
         response_headers: Set on every answer.
+        block_endpoints: Paths that are refused, with all that start like them.
+        write_networks: Networks whose clients may write; empty: everybody may.
         pretty: Whether JSON is indented without being asked (``-dev``).
         default_policy: What ACLs do without a rule: ``allow`` or ``deny``.
         allow_unprintable: Whether paths may hold unprintable characters.
-        unix_socket_mode: Permissions of unix sockets; None for the umask's.
+        socket_owner: Who may open unix sockets.
     """
 
     addresses: tuple[str, ...] = ("127.0.0.1",)
@@ -58,16 +61,33 @@ class HttpConfig:
     https_handshake_timeout: float = 5.0  # Consul's default.
     max_conns_per_client: int = 200  # Consul's default.
     kv_value_size_max: int = 512 * 1024  # Consul's default.
+    txn_size_max: int = 512 * 1024  # Consul's default.
     response_headers: Mapping[str, str] = field(default_factory=dict)
+    block_endpoints: tuple[str, ...] = ()
+    write_networks: tuple[str, ...] = ()
     pretty: bool = False
     default_policy: str = "allow"
     allow_unprintable: bool = False
-    unix_socket_mode: int | None = None
+    socket_owner: SocketOwner = field(default_factory=SocketOwner)
 
     def __post_init__(self) -> None:
         assert self.max_conns_per_client > 0
         assert self.kv_value_size_max > 0
+        assert self.txn_size_max > 0
         assert self.https_handshake_timeout > 0
+
+
+class CannotListen(OSError):
+    """A port or a unix socket cannot be opened; those before it have been closed again.
+
+    Attributes:
+        address: Of the configuration: ``127.0.0.1:8500``, ``unix:///run/isthmus.sock``.
+        is_https: Whether HTTPS was to listen there.
+    """
+
+    def __init__(self, error: OSError, *, address: str, is_https: bool) -> None:
+        super().__init__(error.errno, error.strerror or str(error))
+        self.address, self.is_https = address, is_https
 
 
 class HttpServer:
@@ -94,7 +114,11 @@ class HttpServer:
     ) -> None:
         self._config, self._network = config, network
         context = Context(
-            rpc, local, pretty=config.pretty, kv_value_size_max=config.kv_value_size_max
+            rpc,
+            local,
+            pretty=config.pretty,
+            kv_value_size_max=config.kv_value_size_max,
+            txn_size_max=config.txn_size_max,
         )
         self._door = Door(
             context,
@@ -102,6 +126,9 @@ class HttpServer:
             default_policy=config.default_policy,
             allow_unprintable=config.allow_unprintable,
             tables=tables,
+            access=Access(
+                block_endpoints=config.block_endpoints, write_networks=config.write_networks
+            ),
         )
         self._tasks = TaskScope()
         self._connections = Connections(
@@ -110,7 +137,7 @@ class HttpServer:
             tasks=self._tasks,
         )
         self._listening: list[Listening] = []
-        self._unix: list[tuple[asyncio.Server, str]] = []
+        self._unix: list[UnixSocket] = []
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
@@ -131,18 +158,16 @@ class HttpServer:
             ``unix:///run/isthmus.sock``, those of HTTPS after those of HTTP.
 
         Raises:
-            OSError: One cannot be opened; those before it have been closed again.
+            CannotListen: One cannot be opened; those before it have been closed again.
         """
         bound: list[str] = []
         config = self._config
+        tls = TlsAccept(require_client=config.https_verify_incoming, alpn=False, http=True)
         try:
             for host in config.addresses:
-                if host.startswith(UNIX):
-                    bound.append(await self._listen_unix(host.removeprefix(UNIX)))
-                elif config.port != OFF:
-                    bound.append(await self._listen(host, config.port, tls=None))
+                if config.port != OFF or host.startswith(UNIX):
+                    bound.append(await self._listen(host, config.port, tls=None))  # noqa: PERF401
             if config.https_port != OFF:
-                tls = TlsAccept(require_client=config.https_verify_incoming, alpn=False)
                 for host in config.https_addresses:
                     bound.append(await self._listen(host, config.https_port, tls=tls))  # noqa: PERF401
         except BaseException:
@@ -157,9 +182,8 @@ class HttpServer:
             self._sweep.cancel()
         for listening in self._listening:
             await listening.close()
-        for server, path in self._unix:
-            server.close()
-            _remove_socket(path)
+        for unix_socket in self._unix:
+            unix_socket.close()
         self._listening, self._unix = [], []
         stopping = [connection.stop() for connection in self._connections.each()]
         running = [task for task in stopping if task is not None]
@@ -170,7 +194,14 @@ class HttpServer:
         await self._tasks.close()
 
     async def _listen(self, host: str, port: int, *, tls: TlsAccept | None) -> str:
-        listening = await self._network.listen(host, port, partial(self._accept, tls))
+        if host.startswith(UNIX):
+            assert tls is None  # The configuration's rules see to it.
+            return await self._listen_unix(host)
+        try:
+            listening = await self._network.listen(host, port, partial(self._accept, tls))
+        except OSError as error:
+            address = host_port(host, port)
+            raise CannotListen(error, address=address, is_https=tls is not None) from error
         self._listening.append(listening)
         return host_port(*listening.address)
 
@@ -188,16 +219,17 @@ class HttpServer:
         except OSError:  # Also TLS errors and the timeout: the client's business.
             inbound.close()
 
-    async def _listen_unix(self, path: str) -> str:
-        _remove_socket(path)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(
-            lambda: Connection(self._door, self._connections, ""), path
-        )
-        self._unix.append((server, path))
-        if self._config.unix_socket_mode is not None:
-            os.chmod(path, self._config.unix_socket_mode)
-        return UNIX + path
+    async def _listen_unix(self, address: str) -> str:
+        try:
+            opened = await UnixSocket.open(
+                address.removeprefix(UNIX),
+                lambda: Connection(self._door, self._connections, ""),
+                owner=self._config.socket_owner,
+            )
+        except OSError as error:
+            raise CannotListen(error, address=address, is_https=False) from error
+        self._unix.append(opened)
+        return address
 
     def _schedule_sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,12 +241,3 @@ class HttpServer:
         for connection in self._connections.each():
             connection.expire(deadline)
         self._schedule_sweep()
-
-
-def _remove_socket(path: str) -> None:
-    """Remove the socket of an earlier run; anything else at that path stays."""
-    try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
-    except FileNotFoundError:
-        return

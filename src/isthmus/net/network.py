@@ -36,10 +36,12 @@ class TlsAccept:
     Attributes:
         require_client: A certificate of the agents' CA is demanded.
         alpn: Whether our ALPN names are offered (native TLS on the server port).
+        http: Whether ``http/1.1`` is offered instead; who offers other names is served, too.
     """
 
     require_client: bool
     alpn: bool
+    http: bool = False
 
 
 class DatagramRefused(ConnectionRefusedError):

@@ -36,6 +36,9 @@ _DIALLED: Final = (
 )
 """ALPN names that we dial; a context exists for each."""
 
+_HTTP: Final = ("http/1.1",)
+"""What HTTPS speaks."""
+
 _CERTIFICATE_ALERTS: Final = frozenset(
     {
         "bad certificate",
@@ -161,7 +164,7 @@ class _Context(ssl.SSLContext):
 class _Contexts:
     """All contexts made from one reading of the files; replaced as a whole."""
 
-    incoming: Mapping[tuple[bool, bool], ssl.SSLContext] = field(default_factory=dict)
+    incoming: Mapping[TlsAccept, ssl.SSLContext] = field(default_factory=dict)
     outgoing: Mapping[tuple[str, bool], ssl.SSLContext] = field(default_factory=dict)
 
 
@@ -221,7 +224,7 @@ class TlsConfigurator:
             TlsDisabled: We have no certificate, or no CA where the client's must be checked.
         """
         try:
-            return self._contexts.incoming[accept.require_client, accept.alpn]
+            return self._contexts.incoming[accept]
         except KeyError:
             raise TlsDisabled("incoming TLS disabled: no CA or no certificate") from None
 
@@ -330,13 +333,15 @@ def _load(config: TlsConfig) -> _Contexts:
             context.set_alpn_protocols(names)
         return context
 
-    incoming: dict[tuple[bool, bool], ssl.SSLContext] = {}
+    incoming: dict[TlsAccept, ssl.SSLContext] = {}
     outgoing: dict[tuple[str, bool], ssl.SSLContext] = {}
     if config.cert_file:
-        incoming[False, False] = make(server=True, check_peer=False, alpn=())
+        incoming[TlsAccept(False, False)] = make(server=True, check_peer=False, alpn=())
+        incoming[TlsAccept(False, False, True)] = make(server=True, check_peer=False, alpn=_HTTP)
         if authorities:
-            incoming[True, False] = make(server=True, check_peer=True, alpn=())
-            incoming[True, True] = make(server=True, check_peer=True, alpn=Alpn)
+            incoming[TlsAccept(True, False)] = make(server=True, check_peer=True, alpn=())
+            incoming[TlsAccept(True, True)] = make(server=True, check_peer=True, alpn=Alpn)
+            incoming[TlsAccept(True, False, True)] = make(server=True, check_peer=True, alpn=_HTTP)
     if authorities:
         for alpn in ("", *_DIALLED):
             context = make(server=False, check_peer=True, alpn=(alpn,) if alpn else ())

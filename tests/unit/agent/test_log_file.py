@@ -11,7 +11,7 @@ from isthmus.agent.log_file import LogFile, log_path
 DAY = 86400.0
 
 
-def record(text: str, at: float = 1_800_000_000.0) -> logging.LogRecord:
+def record(text: str, at: float = 1_000_000_000.0) -> logging.LogRecord:
     made = logging.LogRecord("a", logging.INFO, "", 0, text, (), None)
     made.created = at
     return made

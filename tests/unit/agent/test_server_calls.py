@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from isthmus.agent.server_calls import ServerCalls
+from isthmus.config.model import LimitConfig
 from isthmus.errors import (
     ConnectionLost,
     DialFailed,
@@ -131,6 +132,22 @@ def test_read_is_repeated_on_the_next_server_at_once(failure: Exception) -> None
         assert await world.call(READ) == "b"  # From now on it is the first.
         assert world.servers.asked == ["a", "b", "b"]
         assert world.calls.failures == {"a": 1}
+
+    play(act)
+
+
+def test_calls_beyond_the_rate_are_not_made() -> None:
+    async def act(world: World) -> None:
+        world.know("a")
+        limits = LimitConfig(rpc_rate=10.0, rpc_max_burst=2)
+        world.calls.rate.reconfigure(limits, now=now())
+        assert [await world.call(READ), await world.call(WRITE)] == ["a", "a"]
+        with pytest.raises(RequestError, match="RPC rate limit exceeded") as refusal:
+            await world.call(READ)
+        assert refusal.value.status == 429
+        assert (world.servers.asked, world.calls.exceeded_count) == (["a", "a"], 1)
+        await asyncio.sleep(0.1)
+        assert await world.call(READ) == "a"
 
     play(act)
 

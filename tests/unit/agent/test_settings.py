@@ -30,6 +30,7 @@ from isthmus.engine.sqlite import SqliteEngine
 from isthmus.errors import ConfigError
 from isthmus.gossip import config as gossip
 from isthmus.http import server as http
+from isthmus.http.unix_socket import SocketOwner
 from isthmus.net import tls
 from isthmus.store.engine import Engine
 
@@ -142,10 +143,21 @@ def test_http_is_told_all_that_the_operator_says() -> None:
         addresses=AddressConfig(http=("10.0.0.1", "unix:///run/isthmus"), https=("10.0.0.2",)),
         ports=PortConfig(http=18500, https=18501),
         limits=LimitConfig(
-            http_max_conns_per_client=7, https_handshake_timeout=1.5, kv_max_value_size=1024
+            http_max_conns_per_client=7,
+            https_handshake_timeout=1.5,
+            kv_max_value_size=1024,
+            txn_max_req_len=2048,
         ),
         tls=TlsConfig(verify_incoming_https=True),
-        http=HttpConfig(response_headers={"X-From": "here"}, pretty=True, unix_socket_mode="0660"),
+        http=HttpConfig(
+            response_headers={"X-From": "here"},
+            block_endpoints=("/v1/kv",),
+            allow_write_http_from=("10.0.0.0/8",),
+            pretty=True,
+            unix_socket_user="www-data",
+            unix_socket_group="7",
+            unix_socket_mode="0660",
+        ),
     )
     assert settings.http_config(config) == http.HttpConfig(
         addresses=("10.0.0.1", "unix:///run/isthmus"),
@@ -156,10 +168,18 @@ def test_http_is_told_all_that_the_operator_says() -> None:
         https_handshake_timeout=1.5,
         max_conns_per_client=7,
         kv_value_size_max=1024,
+        txn_size_max=2048,
         response_headers={"X-From": "here"},
+        block_endpoints=("/v1/kv",),
+        write_networks=("10.0.0.0/8",),
         pretty=True,
-        unix_socket_mode=0o660,
+        socket_owner=SocketOwner(user="www-data", group="7", mode=0o660),
     )
+
+
+def test_transaction_may_be_as_large_as_a_value() -> None:
+    limits = LimitConfig(kv_max_value_size=4096, txn_max_req_len=2048)
+    assert settings.http_config(AgentConfig(limits=limits)).txn_size_max == 4096
 
 
 def test_http_defaults_are_the_same_on_both_sides() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from isthmus.errors import (
+    RPC_RATE_EXCEEDED,
     ConnectionLost,
     EngineError,
     IsthmusError,
@@ -14,6 +15,7 @@ from isthmus.errors import (
     NotFound,
     PermissionDenied,
     RemoteError,
+    RequestError,
 )
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.request import Query, Request
@@ -53,6 +55,13 @@ async def test_failed_call_is_answered_by_its_text(error: IsthmusError, status: 
     with pytest.raises(CallFailed) as caught:
         await context.call("Status.Ping", Empty(), Empty)
     assert (str(caught.value), caught.value.status) == (str(error), status)
+
+
+async def test_call_that_the_agent_does_not_make_is_answered_429_without_a_text() -> None:
+    refused = RequestError(RPC_RATE_EXCEEDED, status=429)
+    with pytest.raises(CallFailed) as caught:
+        await make_context(FakeRpc(Status_Ping=refused)).call("Status.Ping", Empty(), Empty)
+    assert (str(caught.value), caught.value.status) == ("", 429)
 
 
 async def test_fault_of_ours_passes() -> None:

@@ -1,6 +1,9 @@
 """The door on real sockets: what only they can show."""
 
 import asyncio
+import errno
+import grp
+import os
 import socket
 import ssl
 import stat
@@ -10,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.http.server import OFF, HttpConfig, HttpServer
+from isthmus.http.server import OFF, CannotListen, HttpConfig, HttpServer
+from isthmus.http.unix_socket import SocketOwner
 from isthmus.names import split_host_port
 from isthmus.net.sockets import SocketNetwork
 from isthmus.net.tls import TlsConfig, TlsConfigurator
@@ -115,7 +119,9 @@ async def test_unix_socket_replaces_that_of_an_earlier_run_and_is_removed(tmp_pa
     old = socket.socket(socket.AF_UNIX)
     old.bind(str(path))
     old.close()
-    config = HttpConfig(addresses=(f"unix://{path}",), port=OFF, unix_socket_mode=0o600)
+    config = HttpConfig(
+        addresses=(f"unix://{path}",), port=OFF, socket_owner=SocketOwner(mode=0o600)
+    )
     async with serving(config) as (_, bound):
         assert bound == [f"unix://{path}"]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -123,6 +129,57 @@ async def test_unix_socket_replaces_that_of_an_earlier_run_and_is_removed(tmp_pa
         assert await ask(streams) == b'"L"'
         await close(streams)
     assert not path.exists()
+
+
+async def test_unix_socket_that_is_listened_on_stays(tmp_path: Path) -> None:
+    config = HttpConfig(addresses=(f"unix://{tmp_path}/http.sock",), port=OFF)
+    async with serving(config):
+        second = HttpServer(config, FakeRpc(), FakeLocal(), network=SocketNetwork())
+        with pytest.raises(CannotListen, match="another program listens on") as refused:
+            await second.start()
+        assert refused.value.errno == errno.EADDRINUSE
+        streams = await asyncio.open_unix_connection(f"{tmp_path}/http.sock")
+        assert await ask(streams) == b'"L"'
+        await close(streams)
+
+
+async def test_socket_of_another_is_not_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    async with serving(HttpConfig(addresses=(f"unix://{path}",), port=OFF)):
+        path.unlink()
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+
+
+async def test_unix_socket_of_an_unknown_user_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    owner = SocketOwner(user="nobody-of-that-name")
+    config = HttpConfig(addresses=(f"unix://{path}",), port=OFF, socket_owner=owner)
+    server = HttpServer(config, FakeRpc(), FakeLocal(), network=SocketNetwork())
+    with pytest.raises(CannotListen, match="there is no user 'nobody-of-that-name'"):
+        await server.start()
+    assert not path.exists()
+
+
+async def test_unix_socket_belongs_to_whom_the_operator_says(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    owner = SocketOwner(user=str(os.getuid()), group=grp.getgrgid(os.getgid()).gr_name)
+    config = HttpConfig(addresses=(f"unix://{path}",), port=OFF, socket_owner=owner)
+    async with serving(config):
+        assert (path.stat().st_uid, path.stat().st_gid) == (os.getuid(), os.getgid())
+
+
+async def test_blocked_endpoint_and_foreign_writer_are_refused() -> None:
+    config = HttpConfig(
+        port=0, block_endpoints=("/v1/status",), write_networks=("192.0.2.0/24",),
+        response_headers={"X-From": "here"},
+    )  # fmt: skip
+    async with serving(config) as (_, (address,)):
+        streams = await connect(address)
+        assert await ask(streams) == b"Endpoint is blocked by agent configuration"
+        put = b"PUT /v1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+        assert await ask(streams, put) == b"Access is restricted"
+        await close(streams)
 
 
 async def test_file_in_the_way_of_a_unix_socket_stays(tmp_path: Path) -> None:
@@ -148,6 +205,28 @@ async def test_port_in_use_leaves_nothing_open() -> None:
             await server.start()
         with pytest.raises(ConnectionRefusedError):
             await connect(f"127.0.0.2:{port}")
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [(["h2", "http/1.1"], "http/1.1"), (["h2"], None), ([], None)]
+)
+async def test_https_speaks_http_1_whatever_else_is_offered(
+    tmp_path: Path, offered: list[str], chosen: str | None
+) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("server.dc1.consul", "localhost")
+    tls = TlsConfigurator(TlsConfig(cert_file=str(files.cert_file), key_file=str(files.key_file)))
+    async with serving(HttpConfig(port=OFF, https_port=0), network=SocketNetwork(tls)) as (
+        _,
+        (address,),
+    ):
+        context = authority.issue("operator").context()
+        if offered:
+            context.set_alpn_protocols(offered)
+        streams = await connect(address, context)
+        assert streams[1].get_extra_info("ssl_object").selected_alpn_protocol() == chosen
+        assert await ask(streams) == b'"L"'
+        await close(streams)
 
 
 @pytest.mark.parametrize("verify", [False, True])
