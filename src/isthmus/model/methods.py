@@ -17,6 +17,7 @@ from isthmus.model import (
     keyring,
     kv,
     operator,
+    prepared_query,
     query,
     snapshot,
     storage,
@@ -88,6 +89,21 @@ METHODS: Final[Mapping[str, Method]] = {
     # Ours; a Consul server answers that it has no such service.
     "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock, anywhere=True),
     "Isthmus.Report": Method(query.DatacenterRequest, diagnosis.FederationReport),
+    "PreparedQuery.Apply": Method(prepared_query.PreparedQueryRequest, str, read=False),
+    "PreparedQuery.Get": Method(
+        prepared_query.PreparedQuerySpecificRequest, prepared_query.IndexedPreparedQueries
+    ),
+    "PreparedQuery.List": Method(query.DatacenterRequest, prepared_query.IndexedPreparedQueries),
+    "PreparedQuery.Explain": Method(
+        prepared_query.PreparedQueryExecuteRequest, prepared_query.PreparedQueryExplainResponse
+    ),
+    "PreparedQuery.Execute": Method(
+        prepared_query.PreparedQueryExecuteRequest, prepared_query.PreparedQueryExecuteResponse
+    ),
+    "PreparedQuery.ExecuteRemote": Method(
+        prepared_query.PreparedQueryExecuteRemoteRequest,
+        prepared_query.PreparedQueryExecuteResponse,
+    ),
     "Status.RaftStats": Method(query.Empty, operator.RaftStats, local=True),
     "Operator.RaftGetConfiguration": Method(
         query.DatacenterRequest, operator.RaftConfigurationResponse

@@ -150,27 +150,35 @@ def validate_meta(meta: Mapping[str, str], *, kind: str) -> None:
         InvalidRequest: Too many pairs, a malformed key, too long a value, or a reserved key:
             ``consul-`` is ours, except the mark of a federating mesh gateway.
     """
+    if fault := meta_fault(meta, kind=kind):
+        raise InvalidRequest(f"Invalid Service Meta: {fault}")
+
+
+def meta_fault(meta: Mapping[str, str], *, kind: str = "", reserved: bool = False) -> str:
+    """What is wrong with metadata of a node or a service, in Consul's words; empty for nothing.
+
+    Args:
+        meta: The pairs.
+        kind: Of the service.
+        reserved: Whether keys that are ours may stand there.
+    """
     if len(meta) > META_PAIRS_MAX:
-        raise InvalidRequest(
-            "Invalid Service Meta: Node metadata cannot contain more than "
-            f"{META_PAIRS_MAX} key/value pairs"
-        )
+        return f"Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
     for key, value in sorted(meta.items()):
-        fault = _meta_fault(key, value, kind)
+        fault = _pair_fault(key, value, kind, reserved=reserved)
         if fault:
-            raise InvalidRequest(
-                f"Invalid Service Meta: Couldn't load metadata pair ('{key}', '{value}'): {fault}"
-            )
+            return f"Couldn't load metadata pair ('{key}', '{value}'): {fault}"
+    return ""
 
 
-def _meta_fault(key: str, value: str, kind: str) -> str:
+def _pair_fault(key: str, value: str, kind: str, *, reserved: bool) -> str:
     if not key:
         return "Key cannot be blank"
     if not _META_KEY.fullmatch(key):
         return "Key contains invalid characters"
     if len(key) > META_KEY_SIZE_MAX:
         return f"Key is too long (limit: {META_KEY_SIZE_MAX} characters)"
-    ours = kind == MESH_GATEWAY_KIND and key == WAN_FEDERATION_META
+    ours = reserved or (kind == MESH_GATEWAY_KIND and key == WAN_FEDERATION_META)
     if key.startswith(_RESERVED_PREFIX) and not ours:
         return f"Key prefix '{_RESERVED_PREFIX}' is reserved for internal use"
     if len(value) > META_VALUE_SIZE_MAX:

@@ -27,9 +27,11 @@ from isthmus.errors import (
 from isthmus.federation.attempts import CallAttempts
 from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.methods import METHODS
+from isthmus.model.prepared_query import PreparedQueryExecuteRemoteRequest
 from isthmus.model.query import QueryOptions
 from isthmus.model.record import Record
 from isthmus.net.client import ServerTarget
+from isthmus.net.wan import RPC_DIAL_TIMEOUT
 from isthmus.units import SECOND
 
 logger = logging.getLogger(__name__)
@@ -125,6 +127,7 @@ class Forwarder:
         attempts = CallAttempts(
             self._router, dc, repeatable=METHODS[method].read, now=clock.time(), far=self._far
         )
+        deadline = clock.time() + total_timeout(request)
         server = attempts.next()
         if server is None:
             raise NoPathToDatacenter(dc, self._witness.why(dc) if self._witness else "")
@@ -132,7 +135,9 @@ class Forwarder:
         while server is not None:
             last = server
             try:
-                answer = await self._call(server, method, request, reply)
+                answer = await self._call(
+                    server, method, request, reply, left=deadline - clock.time()
+                )
             except RemoteError as error:
                 attempts.answered(server)
                 raise self._remote(error, server) from error
@@ -155,18 +160,20 @@ class Forwarder:
                 failure,
                 extra={"dc": dc, "node": server.node, "rpc": method},
             )
-            server = attempts.next()
+            server = attempts.next() if clock.time() < deadline else None
         assert failure is not None
         raise self._described(failure, last) from failure
 
-    async def _call(self, server: ServerInfo, method: str, request: Record, reply: Any) -> Any:
+    async def _call(
+        self, server: ServerInfo, method: str, request: Record, reply: Any, *, left: float
+    ) -> Any:
         target = ServerTarget(server.dc, server.node, server.host, server.port)
         return await self._caller.call(
             target,
             method,
             request,
             reply,
-            timeout=call_timeout(request),
+            timeout=min(call_timeout(request), left),
             repeatable=METHODS[method].read,
         )
 
@@ -221,6 +228,14 @@ def call_timeout(request: Record) -> float:
         return CALL_TIMEOUT
     wait = request.max_query_time / SECOND if request.max_query_time > 0 else QUERY_TIME_DEFAULT
     return min(wait, QUERY_TIME_MAX) * (1 + _JITTER) + HOLD_TIME
+
+
+def total_timeout(request: Record) -> float:
+    """Seconds that all attempts of a call may take together; infinite for most.
+
+    The failover of a prepared query goes on to the next datacenter after the time of one dial.
+    """
+    return RPC_DIAL_TIMEOUT if isinstance(request, PreparedQueryExecuteRemoteRequest) else math.inf
 
 
 def _lasting(seconds: float) -> str:

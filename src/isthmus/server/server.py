@@ -32,6 +32,7 @@ from isthmus.server.endpoints import HANDLERS, Context, Forwarder, GossipPools, 
 from isthmus.server.endpoints.context import StorageAnswer, WanView, no_storage
 from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.server.endpoints.isthmus import check_server
+from isthmus.server.failover import Failover
 from isthmus.server.forward import RemoteCaller
 from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
@@ -208,6 +209,8 @@ class Server:
             gossip=NoPools() if gossip is None else gossip,
             remote=forward,
             storage=storage or no_storage,
+            rng=rng,
+            failover=Failover(config.datacenter, datacenters=self.datacenters, remote=forward),
         )
         self.call_counts: Final = dict.fromkeys(HANDLERS, 0)
         self.timings: Final = {name: Timing() for name in HANDLERS if name.startswith(_TIMED)}

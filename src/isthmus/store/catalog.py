@@ -29,7 +29,7 @@ from isthmus.model.catalog import (
 )
 from isthmus.model.record import Record
 from isthmus.store.answer import Answer
-from isthmus.store.keys import folded, folded_id, owned
+from isthmus.store.keys import component, folded, folded_id, owned
 from isthmus.store.table import Schema, Table
 from isthmus.store.watch import Topic, table_topic
 
@@ -67,7 +67,12 @@ def _destinations(row: ServiceRow) -> tuple[bytes, ...]:
     return (folded(service.service),) if service.connect.native else ()
 
 
-NODES: Final = Schema("nodes", Node, key=lambda row: folded(row.node), indexes={"id": _node_ids})
+NODES: Final = Schema(
+    "nodes",
+    Node,
+    key=lambda row: folded(row.node),
+    indexes={"id": _node_ids, "address": lambda row: (component(row.address),)},
+)
 SERVICES: Final = Schema(
     "services",
     ServiceRow,
@@ -292,6 +297,10 @@ class Catalog:
     def node_row(self, name: str) -> Node | None:
         """A node by its name, without what a blocking query needs."""
         return self._nodes.get(folded(name))
+
+    def node_at(self, address: str) -> Node | None:
+        """The node with an address; of several the first by name."""
+        return next(iter(self._nodes.by("address", component(address))), None)
 
     def _find(self, name: str) -> Node | None:
         node = self._nodes.get(folded(name))

@@ -14,6 +14,7 @@ from isthmus.server.endpoints import (
     keyring,
     kvs,
     operator,
+    prepared_query,
     status,
 )
 from isthmus.server.endpoints.context import (
@@ -39,6 +40,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         ("KVS", kvs),
         ("FederationState", federation_state),
         ("Operator", operator),
+        ("PreparedQuery", prepared_query),
         ("Isthmus", isthmus),
     )
     for name, handler in module.METHODS.items()

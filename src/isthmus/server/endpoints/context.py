@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from random import Random
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from isthmus.errors import RequestError, Unavailable
@@ -18,6 +19,7 @@ from isthmus.model.snapshot import (
 )
 from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.server.blocking import Blocking
+from isthmus.server.failover import Failover
 from isthmus.server.operator import Operator
 from isthmus.store.answer import Answer
 from isthmus.store.commands import Command
@@ -134,6 +136,8 @@ class Context:
         operator: Knows the servers of our datacenter, for operators.
         snapshots: Takes and restores snapshots.
         storage: Answers other servers that form a storage cluster with us.
+        rng: Source of random orders and ids.
+        failover: Executes prepared queries in other datacenters.
     """
 
     dc: str
@@ -148,6 +152,8 @@ class Context:
     datacenter_maps: Callable[[], tuple[DatacenterMap, ...]]
     operator: Operator
     snapshots: SnapshotDesk
+    rng: Random
+    failover: Failover
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
     report: Callable[[], FederationReport] = FederationReport
