@@ -134,6 +134,7 @@ class Agent(NodeAgent):
             clock=asyncio.get_running_loop().time,
         )
         await self._open_http()
+        await self._open_dns()
         if self._storage.needs_others:
             self._spawn(self._storage.run(self.server))
         self._start_duties()
@@ -164,6 +165,10 @@ class Agent(NodeAgent):
     async def rpc(self, method: str, request: Record) -> Any:
         """See `NodeAgent.rpc`."""
         return await self.server.call(method, request)
+
+    def _answers_here(self, allow_stale: bool) -> bool:
+        """See `NodeAgent._answers_here`."""
+        return self.server.answers_at_once(allow_stale=allow_stale)
 
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         """See `NodeAgent.figures`."""
@@ -258,6 +263,7 @@ class Agent(NodeAgent):
                 rpc_address=host_port(config.addresses.advertise, config.ports.server),
                 default_query_time=config.http.default_query_time,
                 max_query_time=config.http.max_query_time,
+                session_ttl_min=config.session_ttl_min,
             ),
             Store(autopilot=settings.autopilot_config(config)),
             self._storage.engine,

@@ -412,6 +412,7 @@ class AgentConfig:
         bootstrap_expect: Servers that make up a new datacenter; 0 if not said.
         dev: Everything in memory, for one developer.
         enable_debug: Stacks, profile and memory are shown over HTTP.
+        session_ttl_min: Shortest time to live of a session.
         services: Definitions of local services, fields named as the HTTP API names them.
         checks: Definitions of local checks, the same.
         warnings: What an operator should read in the log at start.
@@ -448,6 +449,7 @@ class AgentConfig:
     ui: UiConfig = field(default_factory=UiConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     acl: AclConfig = field(default_factory=AclConfig)
+    session_ttl_min: float = 10.0
     translate_wan_addrs: bool = False
     pid_file: str = ""
     enable_debug: bool = False

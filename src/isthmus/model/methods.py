@@ -19,8 +19,10 @@ from isthmus.model import (
     operator,
     prepared_query,
     query,
+    session,
     snapshot,
     storage,
+    txn,
 )
 
 
@@ -35,6 +37,7 @@ class Method:
         read: Whether it is a read: it may block, and may be stale.
         local: Answered by whichever server is asked, never forwarded.
         anywhere: Answered by any server of its datacenter, whoever leads.
+        leading: Answered by who leads, however stale its caller takes the answer.
     """
 
     request: type
@@ -42,6 +45,12 @@ class Method:
     read: bool = True
     local: bool = False
     anywhere: bool = False
+    leading: bool = False
+
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether a server that does not lead may answer a caller who allows that."""
+        return self.read and not self.leading
 
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -86,6 +95,14 @@ METHODS: Final[Mapping[str, Method]] = {
     "FederationState.ListMeshGateways": Method(
         query.DatacenterRequest, federation.DatacenterIndexedCheckServiceNodes
     ),
+    "Session.Apply": Method(session.SessionRequest, str, read=False),
+    "Session.Get": Method(session.SessionSpecificRequest, session.IndexedSessions),
+    "Session.List": Method(session.SessionSpecificRequest, session.IndexedSessions),
+    "Session.NodeSessions": Method(catalog.NodeRequest, session.IndexedSessions),
+    # It may be repeated, but only the leader's clock counts.
+    "Session.Renew": Method(session.SessionSpecificRequest, session.IndexedSessions, leading=True),
+    "Txn.Apply": Method(txn.TxnRequest, txn.TxnResponse, read=False),
+    "Txn.Read": Method(txn.TxnReadRequest, txn.TxnReadResponse),
     # Ours; a Consul server answers that it has no such service.
     "Isthmus.Clock": Method(query.DatacenterRequest, diagnosis.Clock, anywhere=True),
     "Isthmus.Report": Method(query.DatacenterRequest, diagnosis.FederationReport),

@@ -23,6 +23,7 @@ from isthmus.model.federation import FederationState, FederationStateRequest
 from isthmus.model.methods import METHODS
 from isthmus.model.query import QueryMeta
 from isthmus.model.record import Record
+from isthmus.model.session import TTL_MIN
 from isthmus.names import MESH_GATEWAY_KIND
 from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
@@ -37,6 +38,7 @@ from isthmus.server.forward import RemoteCaller
 from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
 from isthmus.server.replica import Alone, Election, Replica
+from isthmus.server.sessions import SessionTimers
 from isthmus.server.snapshot import SnapshotConfig, Snapshots
 from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
@@ -64,6 +66,7 @@ class ServerConfig:
         rpc_address: ``host:port`` that others reach our RPC port at.
         default_query_time: How long a blocking query waits that does not say.
         max_query_time: Longest wait that a caller may ask for.
+        session_ttl_min: Shortest time to live of a session.
     """
 
     datacenter: str
@@ -73,11 +76,13 @@ class ServerConfig:
     node_id: str = ""
     default_query_time: float = QUERY_TIME
     max_query_time: float = QUERY_TIME_MAX
+    session_ttl_min: float = TTL_MIN.seconds
 
     def __post_init__(self) -> None:
         """Check the relations between the values."""
         assert self.datacenter
         assert 0 < self.default_query_time <= self.max_query_time
+        assert self.session_ttl_min >= 0
 
     @property
     def primary(self) -> str:
@@ -89,6 +94,7 @@ class Server:
     """A server: its store, its engine, its endpoints.
 
     Attributes:
+        sessions: Ends sessions that outlived their time.
         call_counts: Calls since the start by method, forwarded ones included.
         timings: Of calls about federation states that were answered here, by method; a read that
             blocked counts with its wait.
@@ -147,14 +153,18 @@ class Server:
         )
         self._forward, self._wan = forward, wan
         self._rng = rng
+        self._leadership_changed = leadership_changed
         self._tasks = TaskScope()
+        self.sessions: Final = SessionTimers(
+            store.sessions, store.lock_delays, commit=self.apply, dc=config.datacenter
+        )
         self.replica: Final = Replica(
             store,
             engine,
             info=LeaderInfo(config.node_id, config.node_name, config.rpc_address),
             election=election or Alone(rng),
             rng=rng,
-            changed=leadership_changed,
+            changed=self._note_leadership,
         )
         self._relay = LeaderRelay(
             self.replica,
@@ -211,6 +221,8 @@ class Server:
             storage=storage or no_storage,
             rng=rng,
             failover=Failover(config.datacenter, datacenters=self.datacenters, remote=forward),
+            renew_session=self.sessions.renew,
+            session_ttl_min=Duration.of(config.session_ttl_min),
         )
         self.call_counts: Final = dict.fromkeys(HANDLERS, 0)
         self.timings: Final = {name: Timing() for name in HANDLERS if name.startswith(_TIMED)}
@@ -239,6 +251,7 @@ class Server:
         await self.replica.start()
         self._tasks.spawn(self._coordinates.run())
         self._tasks.spawn(self.operator.watch())
+        self._tasks.spawn(self.sessions.run())
         _logger.info("storage loaded", extra={"index": self.store.index, **self.store.row_counts()})
 
     async def stop(self) -> None:
@@ -250,6 +263,10 @@ class Server:
         await self.replica.stop()
 
     # Who leads --------------------------------------------------------------------------------
+
+    def _note_leadership(self) -> None:
+        self.sessions.lead(self.replica.is_leader)
+        self._leadership_changed()
 
     @property
     def is_leader(self) -> bool:
@@ -312,7 +329,7 @@ class Server:
             return await self._forwarded(dc, method, request)
         if not self.engine.shared or METHODS[method].local or METHODS[method].anywhere:
             return await handler(self._context, request)
-        stale = METHODS[method].read and getattr(request, "allow_stale", False)
+        stale = METHODS[method].may_be_stale and getattr(request, "allow_stale", False)
         if stale and self.replica.is_loaded:
             return self._dated(await handler(self._context, request))
         return await self._relay.call(method, request, lambda: handler(self._context, request))

@@ -88,15 +88,17 @@ def run(
 def _closed_locks(overlay: Overlay, ops: tuple[TxnOp, ...]) -> tuple[TxnError, ...]:
     """The locks that may not be taken yet; with one of them nothing else is looked at."""
     return tuple(
-        TxnError(
-            op_index=number,
-            what=f"failed to lock key {_quote(op.kv.dir_ent.key)} due to lock delay",
-        )
+        TxnError(op_index=number, what=str(lock_is_closed(op.kv.dir_ent.key)))
         for number, op in enumerate(ops)
         if op.kv is not None
         and op.kv.verb == verbs.KV_LOCK
         and overlay.is_lock_closed(component(op.kv.dir_ent.key))
     )
+
+
+def lock_is_closed(key: str) -> RequestError:
+    """What is said of a lock that was lost too lately to be taken."""
+    return RequestError(f"failed to lock key {_quote(key)} due to lock delay")
 
 
 def _dispatch(overlay: Overlay, op: TxnOp, index: int) -> Results:

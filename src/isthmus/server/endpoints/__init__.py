@@ -15,7 +15,9 @@ from isthmus.server.endpoints import (
     kvs,
     operator,
     prepared_query,
+    session,
     status,
+    txn,
 )
 from isthmus.server.endpoints.context import (
     Context,
@@ -41,6 +43,8 @@ HANDLERS: Final[Mapping[str, Handler]] = {
         ("FederationState", federation_state),
         ("Operator", operator),
         ("PreparedQuery", prepared_query),
+        ("Session", session),
+        ("Txn", txn),
         ("Isthmus", isthmus),
     )
     for name, handler in module.METHODS.items()

@@ -52,13 +52,13 @@ async def register(context: Context, request: RegisterRequest) -> Empty:
     if not request.address and not request.skip_node_update:
         raise RequestError("Must provide address if SkipNodeUpdate is not set")
     if request.id:
-        _check_node_id(request.id)
+        check_node_id(request.id)
     checks = request.checks or ()
     if request.check is not None:
         checks = (*checks, request.check)
     service = None
     if request.service is not None:
-        service = _complete_service(request.service)
+        service = complete_service(request.service)
         validate_kind(service)
     await context.commit(
         msgspec.structs.replace(
@@ -183,7 +183,12 @@ def has_tags(tags: tuple[str, ...] | None, wanted: tuple[str, ...]) -> bool:
     return {tag.lower() for tag in tags or ()}.issuperset(wanted)
 
 
-def _complete_service(service: NodeService) -> NodeService:
+def complete_service(service: NodeService) -> NodeService:
+    """Fill in the id that a service leaves out.
+
+    Raises:
+        RequestError: Its name or address cannot be right.
+    """
     if not service.id and service.service:
         service = msgspec.structs.replace(service, id=service.service)
     if service.id and not service.service:
@@ -204,7 +209,7 @@ def _complete_check(check: HealthCheck, node: str) -> HealthCheck:
     return msgspec.structs.replace(check, check_id=check_id, node=check.node or node)
 
 
-def _check_node_id(node_id: str) -> None:
+def check_node_id(node_id: str) -> None:
     """Raise RequestError unless the id is a UUID, with the texts of Consul's UUID library."""
     if len(node_id) != _UUID_SIZE:
         raise RequestError("Bad node ID: uuid string is wrong length")

@@ -11,6 +11,7 @@ from isthmus.model.coordinate import Coordinate, DatacenterMap
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.keyring import KeyringRequest, KeyringResponse
 from isthmus.model.query import QueryOptions
+from isthmus.model.session import Session
 from isthmus.model.snapshot import (
     SnapshotPiece,
     SnapshotReadRequest,
@@ -24,6 +25,7 @@ from isthmus.server.operator import Operator
 from isthmus.store.answer import Answer
 from isthmus.store.commands import Command
 from isthmus.store.store import Store
+from isthmus.units import Duration
 
 T = TypeVar("T")
 
@@ -138,6 +140,8 @@ class Context:
         storage: Answers other servers that form a storage cluster with us.
         rng: Source of random orders and ids.
         failover: Executes prepared queries in other datacenters.
+        renew_session: Gives a session its whole time again; False when it is just being ended.
+        session_ttl_min: Shortest time to live that a session may have.
     """
 
     dc: str
@@ -154,6 +158,8 @@ class Context:
     snapshots: SnapshotDesk
     rng: Random
     failover: Failover
+    renew_session: Callable[[Session], bool]
+    session_ttl_min: Duration
     federation_states_enabled: Callable[[], bool]
     wall: Callable[[], datetime]
     report: Callable[[], FederationReport] = FederationReport

@@ -34,12 +34,8 @@ async def test_compare_and_set_says_whether_it_took_place(server: Server) -> Non
         (ops.KV_SET, "", "Must provide key", 500),
         (ops.KV_DELETE, "", "Must provide key", 500),
         ("bogus", "a", "raft apply failed: Invalid KVS operation 'bogus'", 500),
-        (
-            ops.KV_LOCK,
-            "a",
-            "raft apply failed: KVS operation 'lock' needs a session: not supported yet",
-            400,
-        ),
+        (ops.KV_LOCK, "a", "raft apply failed: missing session", 500),
+        (ops.KV_UNLOCK, "a", "raft apply failed: missing session", 500),
     ],
 )
 async def test_bad_writes_are_refused(
