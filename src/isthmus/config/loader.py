@@ -5,7 +5,7 @@ given, flags. Lists of flags stand before those of files, as in Consul.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,6 +13,7 @@ from isthmus.config.definitions import check_definition, service_definition
 from isthmus.config.keys import KEYS
 from isthmus.config.kinds import ADDRESS, ADDRESSES, Merge
 from isthmus.config.model import AddressConfig, AgentConfig, Definition, GossipTimers, LeaveConfig
+from isthmus.config.records import placed
 from isthmus.config.rules import broken_rules, warnings
 from isthmus.config.settings import Settings
 from isthmus.config.sources import Source, read_sources
@@ -102,7 +103,7 @@ class _Builder:
                 http=replace(config.http, pretty=True),
             )
         self._expand_templates()
-        config = _placed(config, self._fields())
+        config = placed(config, self._fields())
         config = self._identity(config)
         services, checks = self._definitions()
         return replace(
@@ -265,20 +266,3 @@ class _Builder:
     def _mistake(self, key: str, text: str, remedy: str = "") -> None:
         setting = self._settings.values.get(key)
         self.mistakes.append(Mistake(setting.source if setting else "", key, text, remedy))
-
-
-def _placed(record: T, fields: Mapping[str, Any]) -> T:
-    """Replace fields of nested records, given by dotted path."""
-    changes: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {}
-    for path, value in fields.items():
-        name, dot, rest = path.partition(".")
-        if dot:
-            nested.setdefault(name, {})[rest] = value
-        else:
-            changes[name] = value
-    for name, below in nested.items():
-        changes[name] = _placed(getattr(record, name), below)
-    assert is_dataclass(record)
-    assert not isinstance(record, type)
-    return replace(record, **changes)

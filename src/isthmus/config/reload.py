@@ -9,12 +9,19 @@ from typing import Final
 
 from isthmus.config.keys import KEYS
 from isthmus.config.model import AgentConfig
+from isthmus.config.records import placed
 
 RELOADABLE: Final = frozenset(
     {
+        "checks",
+        "limits.http_max_conns_per_client",
+        "limits.rpc_max_burst",
+        "limits.rpc_max_conns_per_client",
+        "limits.rpc_rate",
         "log.level",
         "services",
-        "checks",
+        "telemetry.filter_default",
+        "telemetry.prefix_filter",
         "tls.allow_client_certificates_rpc",
         "tls.ca_file",
         "tls.ca_path",
@@ -54,6 +61,17 @@ def reloadable_changes(old: AgentConfig, new: AgentConfig) -> Changes:
         reloadable=tuple(path for path in changed if path in RELOADABLE),
         restart=tuple(sorted({_key_of(path) for path in changed if path not in RELOADABLE} - {""})),
     )
+
+
+def take_over(old: AgentConfig, new: AgentConfig) -> AgentConfig:
+    """What holds after a reload: the old configuration with the reloadable fields of the new."""
+    fields_of_new: dict[str, object] = {}
+    for path in RELOADABLE:
+        value: object = new
+        for name in path.split("."):
+            value = getattr(value, name)
+        fields_of_new[path] = value
+    return placed(old, fields_of_new)
 
 
 def _key_of(path: str) -> str:

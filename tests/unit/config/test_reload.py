@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 
 from isthmus.config import AgentConfig, reloadable_changes
-from isthmus.config.reload import RELOADABLE, Changes
+from isthmus.config.reload import RELOADABLE, Changes, take_over
 
 Load = Callable[..., AgentConfig]
 
@@ -17,6 +17,16 @@ def test_changes_are_sorted_into_reload_and_restart(load_values: Load) -> None:
 
 def test_the_same_files_change_nothing(load_values: Load) -> None:
     assert reloadable_changes(load_values(), load_values()) == Changes((), ())
+
+
+def test_reload_takes_over_what_it_can_and_leaves_the_rest(load_values: Load) -> None:
+    old = load_values({"limits": {"rpc_rate": 5, "kv_max_value_size": 10}, "log_level": "info"})
+    files = {"limits": {"rpc_rate": 7, "kv_max_value_size": 20}, "services": [{"name": "a"}]}
+    new = load_values({**files, "telemetry": {"prefix_filter": ["-consul.rpc"]}})
+    held = take_over(old, new)
+    assert (held.limits.rpc_rate, held.limits.kv_max_value_size) == (7.0, 10)
+    assert (held.services, held.telemetry) == (new.services, new.telemetry)
+    assert reloadable_changes(held, new) == Changes((), ("limits.kv_max_value_size",))
 
 
 def paths(record: object, prefix: str = "") -> set[str]:
