@@ -21,6 +21,7 @@ from isthmus.http import (
     kv,
     metrics,
     operator,
+    prepared_query,
     snapshot,
     status,
 )
@@ -59,6 +60,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *keyring.ROUTES,
     *snapshot.ROUTES,
     *operator.ROUTES,
+    *prepared_query.ROUTES,
 )
 """Every endpoint."""
 

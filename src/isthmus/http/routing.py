@@ -44,7 +44,7 @@ class Route:
     @property
     def allow(self) -> str:
         """Value of the ``Allow`` header."""
-        return ",".join(("OPTIONS", *self.handlers))
+        return ",".join(dict.fromkeys(("OPTIONS", *self.handlers)))
 
 
 class Routes:
