@@ -170,6 +170,11 @@ class Agent(NodeAgent):
         """See `NodeAgent._answers_here`."""
         return self.server.answers_at_once(allow_stale=allow_stale)
 
+    def _answers_here(self, allow_stale: bool) -> bool:
+        """See `NodeAgent._answers_here`."""
+        server = self.server
+        return not server.engine.shared or (allow_stale and server.replica.is_loaded)
+
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         """See `NodeAgent.figures`."""
         return server_figures(

@@ -97,6 +97,7 @@ class ClientAgent(NodeAgent):
             clock=asyncio.get_running_loop().time,
         )
         await self._open_http()
+        await self._open_dns()
         self._spawn(self.calls.run())
         assert self.lan is not None
         self._start_node_duties(

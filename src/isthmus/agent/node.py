@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi, Collector
 from isthmus.agent.coordinates import CoordinateReports
+from isthmus.agent.dns import dns_config, open_dns
 from isthmus.agent.events import UserEvents
 from isthmus.agent.identity import identity, node_facts, node_id
 from isthmus.agent.join import JoinGaveUp
@@ -29,6 +30,7 @@ from isthmus.agent.services import LocalServices
 from isthmus.agent.tables import Tables
 from isthmus.config.model import AgentConfig
 from isthmus.config.reload import reloadable_changes
+from isthmus.dns.server import DnsServer
 from isthmus.errors import InvalidRequest, IsthmusError
 from isthmus.http import repeats
 from isthmus.http.server import HttpServer
@@ -63,6 +65,7 @@ class NodeAgent:
     routes: GatewayRoutes
     events: UserEvents
     metrics: Collector
+    dns: DnsServer
 
     def __init__(self, config: AgentConfig, platform: Platform) -> None:
         self.config, self._platform = config, platform
@@ -257,6 +260,29 @@ class NodeAgent:
         self._closers.append(self._http.stop)
         with serving_http(self.config):
             await self._http.start()
+
+    async def _open_dns(self) -> None:
+        self.dns = await open_dns(
+            self.config,
+            self.rpc,
+            is_here=self._answers_here,
+            network=self._network,
+            rng=random.Random(int.from_bytes(self._entropy(16), "big")),
+            wall=self._wall,
+        )
+        self._closers.append(self.dns.stop)
+
+    def _answers_here(self, allow_stale: bool) -> bool:
+        """Whether `rpc` answers reads of our datacenter without waiting for anything."""
+        return False
+
+    def reload_dns(self, config: AgentConfig) -> None:
+        """Answer DNS as another configuration wants it; ports and addresses stay as they are.
+
+        Raises:
+            ValueError: A recursor is no address; nothing has changed.
+        """
+        self.dns.reconfigure(dns_config(config))
 
     def _start_node_duties(self, joining: Joining) -> None:
         """Keep the catalog up to date with us, and join the pools."""
