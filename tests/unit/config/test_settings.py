@@ -144,17 +144,17 @@ def test_mistakes_do_not_keep_the_rest_from_being_read() -> None:
 
 
 def test_same_warning_is_given_once() -> None:
-    tree = {"dns_config": {"only_passing": True}}
+    tree = {"ui_config": {"enabled": True}}
     settings = Settings()
     settings.add_tree(Tree("a", tree))
     settings.add_tree(Tree("a", tree))
     assert settings.warnings == [
-        "dns_config.only_passing: accepted, but this release does not act on it yet (a)"
+        "ui_config.enabled: accepted, but this release does not act on it yet (a)"
     ]
 
 
 def test_port_that_is_not_opened_needs_no_warning() -> None:
-    assert make_settings({"ports": {"dns": -1}}).warnings == []
-    assert make_settings({"ports": {"dns": 8600}}).warnings == [
-        "ports.dns: accepted, but this release does not act on it yet (a)"
+    assert make_settings({"ports": {"grpc": -1}}).warnings == []
+    assert make_settings({"ports": {"grpc": 8502}}).warnings == [
+        "ports.grpc: accepted, but this release does not act on it yet (a)"
     ]
