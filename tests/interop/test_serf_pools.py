@@ -5,11 +5,14 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from isthmus.errors import InvalidRequest
 from isthmus.gossip.config import GossipConfig
 from isthmus.gossip.keys import KeyOperation
 from isthmus.net.gossip import (
@@ -30,6 +33,9 @@ NAMES = {*OURS, *REAL}
 ALIVE = dict.fromkeys(sorted(NAMES), "alive")
 FAILED_WITHIN = 20.0
 """Detection with the LAN profile takes 4 to 8 s."""
+ANSWERED_WITHIN = 45.0
+"""For a query that is asked again until everybody answered, and for events, which a push/pull
+brings within 30 s to a member whom gossip missed."""
 
 pytestmark = [
     pytest.mark.interop,
@@ -150,10 +156,16 @@ async def mixed_pool(directory: Path, *keys: bytes) -> AsyncIterator[Mixed]:
     assert thread.failure is None
 
 
-async def answer_queries(ours: Ours, name: str) -> None:
-    """Let a member of ours answer one query, as serf's event handlers do."""
-    asked = await ours.observer.wait_for(QueryReceived, name)
-    await ours.pool.respond(asked.query, f"low at {ours.name}".encode())
+async def answer_queries(ours: Ours) -> None:
+    """Let a member of ours answer all queries, as serf's event handlers do."""
+    answered = 0
+    while True:
+        queries = ours.observer.of(QueryReceived)
+        for asked in queries[answered:]:
+            with suppress(InvalidRequest):  # Its time may be over.
+                await ours.pool.respond(asked.query, f"low at {ours.name}".encode())
+        answered = len(queries)
+        await ours.observer.changes()
 
 
 @pytest.mark.parametrize("keys", [(), (KEY,)], ids=["plain", "encrypted"])
@@ -192,39 +204,60 @@ async def events_cross(mixed: Mixed) -> None:
             assert (await ours.observer.wait_for(UserEventReceived, name)).payload == payload
     for real in mixed.real:
         for name in ("from-real", "from-ours"):
-            await real.logs(f"Received event: user-event: {name}", within=30)
+            await real.logs(f"Received event: user-event: {name}", within=ANSWERED_WITHIN)
     await asyncio.sleep(1)  # No duplicate may follow.
     for ours in mixed.ours:
         assert len(ours.observer.of(UserEventReceived)) == 2
 
 
 async def queries_cross(mixed: Mixed) -> None:
-    """With and without filters and relays; everyone who is meant answers, and acknowledges."""
+    """With and without filters and relays; everyone who is meant answers, and acknowledges.
+
+    In a pool of five a query misses a member about once in 200 times: it is asked again.
+    """
     async with asyncio.TaskGroup() as group:
-        for ours in mixed.ours:
-            group.create_task(answer_queries(ours, "load"))
-        output = await mixed.real[0].command("query", "-timeout=4s", "-relay-factor=2", "load", "?")
-    for name in NAMES:
-        assert f"Response from '{name}': low at {name}" in output
-        assert f"Ack from '{name}'" in output
-    for ours in mixed.ours:
-        ours.observer.events.clear()
-    output = await mixed.real[1].command("query", "-timeout=1s", "-tag=side=^re", "load")
-    assert set(re.findall(r"Response from '(\w+)'", output)) == set(REAL)
-    for ours in mixed.ours:
-        assert ours.observer.of(QueryReceived) == []
-    async with asyncio.TaskGroup() as group:
-        for ours in mixed.ours:
-            group.create_task(answer_queries(ours, "load"))
-        result = await mixed.ours[1].pool.query("load", b"?", relay_factor=2, acks=True, timeout=4)
+        answering = [group.create_task(answer_queries(ours)) for ours in mixed.ours]
+        await eventually(partial(_serf_asks_all, mixed.real[0]), within=ANSWERED_WITHIN)
+        await eventually(partial(_serf_asks_serf, mixed.real[1]), within=ANSWERED_WITHIN)
+        ours = mixed.ours[1]
+        await eventually(partial(_we_ask_all, ours), within=ANSWERED_WITHIN)
+        some, one = {"tags": {"side": "al$"}}, {"nodes": ["real1"]}
+        await eventually(partial(_we_ask, ours, set(REAL), some), within=ANSWERED_WITHIN)
+        await eventually(partial(_we_ask, ours, {"real1"}, one), within=ANSWERED_WITHIN)
+        for each in mixed.ours:
+            payloads = {asked.query.payload for asked in each.observer.of(QueryReceived)}
+            assert payloads == {b"?"}, "asked what was meant for others"
+        for task in answering:
+            task.cancel()
+
+
+async def _serf_asks_all(real: SerfAgent) -> bool:
+    output = await real.command("query", "-timeout=4s", "-relay-factor=2", "load", "?")
+    return all(
+        f"Response from '{name}': low at {name}" in output and f"Ack from '{name}'" in output
+        for name in NAMES
+    )
+
+
+async def _serf_asks_serf(real: SerfAgent) -> bool:
+    output = await real.command("query", "-timeout=1s", "-tag=side=^re", "load", "filtered")
+    answers = set(re.findall(r"Response from '(\w+)'", output))
+    assert answers <= set(REAL)
+    return answers == set(REAL)
+
+
+async def _we_ask_all(ours: Ours) -> bool:
+    result = await ours.pool.query("load", b"?", relay_factor=2, acks=True, timeout=4)
     answers = {name: answer.strip().decode() for name, answer in result.responses.items()}
-    assert answers == {name: f"low at {name}" for name in NAMES}
-    assert set(result.acks) == NAMES
-    assert not result.timed_out
-    result = await mixed.ours[1].pool.query("load", b"?", tags={"side": "al$"}, timeout=2)
-    assert set(result.responses) == set(REAL)
-    result = await mixed.ours[1].pool.query("load", b"?", nodes=["real1"], timeout=2)
-    assert set(result.responses) == {"real1"}
+    expected = {name: f"low at {name}" for name in NAMES}
+    assert answers.items() <= expected.items()
+    return (answers, set(result.acks), result.timed_out) == (expected, NAMES, False)
+
+
+async def _we_ask(ours: Ours, names: set[str], filters: dict[str, Any]) -> bool:
+    result = await ours.pool.query("load", b"filtered", timeout=2, **filters)
+    assert set(result.responses) <= names
+    return set(result.responses) == names
 
 
 async def coordinates_cross(mixed: Mixed) -> None:
@@ -287,10 +320,6 @@ async def leave_in_turn(mixed: Mixed) -> None:
     await mixed.real[0].sees("ours2", "", within=30)
     await mixed.ours[0].pool.leave()
     await mixed.real[0].sees("ours0", "left", within=30)
-
-
-ANSWERED_WITHIN = 30.0
-"""A query lasts 3.2 s, which a busy machine may miss: it is asked again, as operators do."""
 
 
 async def keys_of(real: SerfAgent) -> dict[str, int]:

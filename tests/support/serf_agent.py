@@ -168,7 +168,12 @@ class Observer:
         """Events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
-    async def wait_for(self, kind: type, name: str, *, within: float = 10.0, after: int = 0) -> Any:
+    async def changes(self) -> None:
+        """Wait for another event."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def wait_for(self, kind: type, name: str, *, within: float = 45.0, after: int = 0) -> Any:
         """The first event of this kind about `name` behind the first `after` events of all."""
         try:
             async with asyncio.timeout(within):
@@ -177,7 +182,6 @@ class Observer:
                         subject: Any = getattr(event, "member", getattr(event, "query", event))
                         if isinstance(event, kind) and subject.name == name:
                             return event
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self.changes()
         except TimeoutError:
             raise TimeoutError(f"no {kind.__name__} of {name} in {self.events}") from None
