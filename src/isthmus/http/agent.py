@@ -1,10 +1,11 @@
 """``/v1/agent``: the agent itself, its services and checks. Source: protocol/http-api.md §6.3."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
+from isthmus.bexpr import BadExpression, check_syntax, compile_filter
 from isthmus.errors import InvalidRequest, NotFound, RequestError
 from isthmus.http import shapes
 from isthmus.http.context import Context
@@ -69,8 +70,13 @@ async def force_leave(context: Context, request: Request) -> Response:
 
 
 async def services(context: Context, request: Request) -> Response:
-    """All services of the agent."""
-    return context.json(request, dict(context.local.services()))
+    """All services of the agent, or those that ``filter`` holds for."""
+    text = request.query.first("filter")
+    holds = compile_filter(text, AgentService) if text else None
+    found = context.local.services()
+    if holds is not None:
+        found = {key: one for key, one in found.items() if holds(one)}
+    return context.json(request, dict(found))
 
 
 async def service(context: Context, request: Request) -> Response:
@@ -108,9 +114,26 @@ async def deregister_service(context: Context, request: Request) -> Response:
 
 
 async def checks(context: Context, request: Request) -> Response:
-    """All checks of the agent."""
+    """All checks of the agent, or those that ``filter`` holds for."""
     found = context.local.checks()
+    if text := request.query.first("filter"):
+        found = _wanted_checks(found, text)
     return context.json(request, dict(zip(found, shapes.checks(found.values()), strict=True)))
+
+
+def _wanted_checks(found: Mapping[str, HealthCheck], text: str) -> dict[str, HealthCheck]:
+    """Keep the checks that an expression holds for.
+
+    As in Consul, whether it fits checks is only looked at where there are any.
+    """
+    check_syntax(text)
+    if not found:
+        return {}
+    try:
+        holds = compile_filter(text, HealthCheck)
+    except BadExpression as error:
+        raise RequestError(error.reason) from None
+    return {key: check for key, check in found.items() if holds(check)}
 
 
 async def register_check(context: Context, request: Request) -> Response:

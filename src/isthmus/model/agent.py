@@ -133,6 +133,7 @@ class AgentProxy(Record, frozen=True, kw_only=True):
             "upstreams",
         }
     )
+    filter_hidden = frozenset({"config"})
 
     destination_service_name: str = ""
     destination_service_id: str = ""
@@ -157,6 +158,7 @@ class AgentService(Record, frozen=True, kw_only=True):
     json_omit_empty = frozenset(
         {"kind", "socket_path", "tagged_addresses", "proxy", "connect", "content_hash"}
     )
+    filter_hidden = frozenset({"content_hash", "datacenter"})
 
     kind: str = ""
     id: str = ""

@@ -98,6 +98,7 @@ class Upstream(Record, frozen=True, kw_only=True):
             "centrally_configured",
         }
     )
+    filter_hidden = frozenset({"config", "ingress_hosts", "centrally_configured"})
 
     destination_type: str = ""
     destination_namespace: str = ""
@@ -128,6 +129,7 @@ class ConnectProxyConfig(Record, frozen=True, kw_only=True):
             "transparent_proxy",
         }
     )
+    filter_hidden = frozenset({"config"})
 
     destination_service_name: str = ""
     destination_service_id: str = ""
@@ -149,6 +151,7 @@ class ServiceConnect(Record, frozen=True, kw_only=True):
     """
 
     json_omit_empty = frozenset({"native", "sidecar_service"})
+    filter_hidden = frozenset({"sidecar_service"})
 
     native: bool = False
     sidecar_service: dict[str, object] | None = None
@@ -159,6 +162,7 @@ class NodeService(Record, frozen=True, kw_only=True):
 
     json_omit_empty = frozenset({"kind", "tagged_addresses", "socket_path"})
     json_hidden = frozenset({"locally_registered_as_sidecar"})
+    filter_hidden = frozenset({"locally_registered_as_sidecar"})
 
     kind: str = ""
     id: str = ""
@@ -260,6 +264,8 @@ class HealthCheckDefinition(Record, frozen=True, kw_only=True):
 
 class HealthCheck(Record, frozen=True, kw_only=True):
     """A check of a node, or of one service of it."""
+
+    filter_hidden = frozenset({"definition"})
 
     node: str = ""
     check_id: str = ""

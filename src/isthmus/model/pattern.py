@@ -4,6 +4,7 @@ An expression in an event or a filter comes from anyone who may write one. Pytho
 takes exponential time on some; RE2 does not, and is the syntax that Consul's users write.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,9 +18,13 @@ _GO_TEXTS: Final = {
     "no argument for repetition operator": "missing argument to repetition operator",
     "bad repetition operator": "invalid nested repetition operator",
     "invalid repetition size": "invalid repeat count",
-    "trailing \\": "trailing backslash at end of expression",
+    "trailing \\": "trailing backslash at end of expression: ``",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "invalid named capture group": "invalid named capture",
 }
 """What the library says, and what Go says of the same."""
+_ESCAPE: Final = re.compile(r"\\Q.*?(?:\\E|$)|\\(?P<letter>.)", re.DOTALL)
+"""An escape. The library knows ``\\C``, a single byte; Go does not."""
 
 
 def compile_pattern(text: str) -> Callable[[str], bool]:
@@ -62,16 +67,19 @@ def _compile(text: str) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("error parsing regexp: invalid UTF-8") from None
+        raise ValueError(f"error parsing regexp: invalid UTF-8: `{text}`") from None
     import re2  # Most agents never need it.
 
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _MEMORY_MAX
     try:
-        return re2.compile(text, options=options)
+        compiled = re2.compile(text, options=options)
     except re2.error as error:
         raise ValueError(f"error parsing regexp: {_in_go(error)}") from None
+    if any(escape["letter"] == "C" for escape in _ESCAPE.finditer(text)):
+        raise ValueError("error parsing regexp: invalid escape sequence: `\\C`")
+    return compiled
 
 
 def _in_go(error: Exception) -> str:

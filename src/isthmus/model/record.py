@@ -61,6 +61,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name, omit_d
     """Python names of fields that MessagePack never shows: only JSON has them."""
     wire_omit_empty: ClassVar[frozenset[str]] = frozenset()
     """Python names of fields that MessagePack leaves out when zero."""
+    filter_hidden: ClassVar[frozenset[str]] = frozenset({"create_index", "modify_index"})
+    """Python names of fields that filter expressions cannot select, besides those of the base."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,39 @@ async def test_services_by_id() -> None:
     assert as_json(response)["web-1"]["Port"] == 80
 
 
+async def test_services_and_checks_are_filtered() -> None:
+    local = make_local()
+    local.known["db"] = AgentService(id="db", service="db", meta={"tier": "1"})
+    local.known_checks["d"] = HealthCheck(node="alpha", check_id="d", status="passing")
+    client = make_client(local=local)
+    for target, kept in (
+        ("services?filter=Meta.tier == 1", ["db"]),
+        ("services?filter=Service matches `^w`", ["web-1"]),
+        ("services?filter=Port == 9", []),
+        ("checks?filter=Status != passing", ["c"]),
+        ("checks?filter=", ["c", "d"]),
+    ):
+        response = await client.get("/v1/agent/" + target.replace(" ", "%20"))
+        assert sorted(as_json(response)) == kept
+
+
+async def test_filters_that_do_not_fit_are_refused() -> None:
+    prefix = b"Failed to create boolean expression evaluator: "
+    client = make_client(local=make_local())
+    response = await client.get("/v1/agent/services?filter=ContentHash==x")
+    assert (response.status, response.body) == (
+        500,
+        prefix + b'Selector "ContentHash" is not valid',
+    )
+    response = await client.get("/v1/agent/checks?filter=(Node==x")
+    assert response.body == prefix + b'1:9 (8): rule "grouping": Unmatched parentheses'
+    # Checks are looked at one by one, and only then the selector is found to be wrong.
+    response = await client.get("/v1/agent/checks?filter=X==x")
+    assert (response.status, response.body) == (500, b'Selector "X" is not valid')
+    response = await make_client().get("/v1/agent/checks?filter=X==x")
+    assert as_json(response) == {}
+
+
 async def test_one_service_tells_its_hash() -> None:
     client = make_client(local=make_local())
     response = await client.get("/v1/agent/service/web-1")

@@ -23,7 +23,11 @@ def test_expression_matches_anywhere_unless_anchored() -> None:
         ("a{2000}", "error parsing regexp: invalid repeat count: `{2000}`"),
         (r"(?<=a)b", "error parsing regexp: "),
         ("a" * (PATTERN_SIZE_MAX + 1), "error parsing regexp: longer than 4096 characters"),
-        ("\udcff", "error parsing regexp: invalid UTF-8"),
+        ("\udcff", "error parsing regexp: invalid UTF-8: `\udcff`"),
+        ("a\\", "error parsing regexp: trailing backslash at end of expression: ``"),
+        ("(?z)", "error parsing regexp: invalid or unsupported Perl syntax: `(?z`"),
+        ("(?P<>x)", "error parsing regexp: invalid named capture: `(?P<>`"),
+        (r"a\C", r"error parsing regexp: invalid escape sequence: `\C`"),
     ],
 )
 def test_faults_are_worded_as_go_does(pattern: str, text: str) -> None:
@@ -59,6 +63,11 @@ def test_any_text_is_an_expression_or_a_value_error(pattern: str, subject: str) 
     except ValueError:
         return
     assert matches(subject) in {True, False}
+
+
+def test_quoted_backslash_begins_no_escape() -> None:
+    assert compile_pattern(r"\Q\C\E")(r"\C")
+    assert compile_pattern(r"\\C")(r"\C")
 
 
 def test_text_that_is_not_utf8_can_be_matched() -> None:

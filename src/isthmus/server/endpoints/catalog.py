@@ -21,6 +21,7 @@ from isthmus.model.catalog import (
     IndexedServiceList,
     IndexedServiceNodes,
     IndexedServices,
+    Node,
     NodeRequest,
     NodeService,
     NodeServiceList,
@@ -31,7 +32,8 @@ from isthmus.model.catalog import (
 )
 from isthmus.model.query import DatacenterRequest, Empty
 from isthmus.model.registration import validate_kind
-from isthmus.server.endpoints.context import Context, Handler, refuse_filter
+from isthmus.server.endpoints.context import Context, Handler
+from isthmus.server.endpoints.filtering import row_filter
 from isthmus.server.endpoints.near import nearest_first
 from isthmus.store.answer import Answer
 from isthmus.store.catalog import has_meta
@@ -88,19 +90,18 @@ async def list_datacenters(context: Context, request: DatacentersRequest) -> tup
 
 async def list_nodes(context: Context, request: DatacenterRequest) -> IndexedNodes:
     """All nodes, or those with some metadata, by name."""
-    refuse_filter(request)
+    keep = row_filter(request, Node)
     answer = await context.read(request, context.store.catalog.nodes)
     nodes = answer.value
     if request.node_meta_filters:
         wanted = request.node_meta_filters
         nodes = tuple([node for node in nodes if has_meta(node.meta, wanted)])
-    nodes = nearest_first(context, request.source, nodes, lambda node: node.node)
+    nodes = nearest_first(context, request.source, keep(nodes), lambda node: node.node)
     return IndexedNodes(nodes=nodes, index=answer.shown_index, known_leader=True)
 
 
 async def list_services(context: Context, request: DatacenterRequest) -> IndexedServices:
     """Tags by service name."""
-    refuse_filter(request)
     catalog, wanted = context.store.catalog, request.node_meta_filters
     if wanted:
         answer = await context.read(request, lambda: catalog.services_on(wanted))
@@ -111,16 +112,15 @@ async def list_services(context: Context, request: DatacenterRequest) -> Indexed
 
 async def service_list(context: Context, request: DatacenterRequest) -> IndexedServiceList:
     """Names of all services."""
-    refuse_filter(request)
     answer = await context.read(request, context.store.catalog.service_list)
     return IndexedServiceList(services=answer.value, index=answer.shown_index, known_leader=True)
 
 
 async def service_nodes(context: Context, request: ServiceRequest) -> IndexedServiceNodes:
     """Instances of a service, or at an address, flattened with their nodes."""
-    refuse_filter(request)
     if not request.service_name and not request.service_address:
         raise RequestError("Must provide service name")
+    keep = row_filter(request, ServiceNode)
     answer = await context.read(request, lambda: _service_nodes(context, request))
     nodes = answer.value
     tags, meta = wanted_tags(request), request.node_meta_filters
@@ -128,7 +128,7 @@ async def service_nodes(context: Context, request: ServiceRequest) -> IndexedSer
         nodes = tuple([row for row in nodes if has_tags(row.service_tags, tags)])
     if meta:
         nodes = tuple([row for row in nodes if has_meta(row.node_meta, meta)])
-    nodes = nearest_first(context, request.source, nodes, lambda row: row.node)
+    nodes = nearest_first(context, request.source, keep(nodes), lambda row: row.node)
     return IndexedServiceNodes(service_nodes=nodes, index=answer.shown_index, known_leader=True)
 
 
@@ -143,28 +143,28 @@ def _service_nodes(context: Context, request: ServiceRequest) -> Answer[tuple[Se
 
 async def node_services(context: Context, request: NodeRequest) -> IndexedNodeServices:
     """A node and its services by id; none when there is no such node."""
-    refuse_filter(request)
     if not request.node:
         raise RequestError("Must provide node")
+    keep = row_filter(request, NodeService)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.node_services(request.node))
     found = None
     if answer.value is not None:
         node, services = answer.value
-        found = NodeServices(node=node, services={service.id: service for service in services})
+        found = NodeServices(node=node, services={one.id: one for one in keep(services)})
     return IndexedNodeServices(node_services=found, index=answer.shown_index, known_leader=True)
 
 
 async def node_service_list(context: Context, request: NodeRequest) -> IndexedNodeServiceList:
     """A node and its services in order."""
-    refuse_filter(request)
     if not request.node:
         raise RequestError("Must provide node")
+    keep = row_filter(request, NodeService)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.node_services(request.node))
     found = NodeServiceList()
     if answer.value is not None:
-        found = NodeServiceList(node=answer.value[0], services=answer.value[1])
+        found = NodeServiceList(node=answer.value[0], services=keep(answer.value[1]))
     return IndexedNodeServiceList(node_services=found, index=answer.shown_index, known_leader=True)
 
 

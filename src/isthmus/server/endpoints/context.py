@@ -174,16 +174,3 @@ class Context:
         if request.min_query_index:
             return await self.blocking.answer(read, request)
         return read()
-
-
-def refuse_filter(request: QueryOptions) -> None:
-    """Refuse a filter expression rather than answer as if there were none.
-
-    Raises:
-        RequestError: There is one.
-    """
-    if request.filter:
-        raise RequestError(
-            "Failed to create boolean expression evaluator: "
-            "filter expressions are not supported by this server"
-        )

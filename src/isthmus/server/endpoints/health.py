@@ -3,7 +3,7 @@
 Source: protocol/rpc.md §6, protocol/http-api.md §6.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from isthmus.errors import RequestError
@@ -18,7 +18,8 @@ from isthmus.model.catalog import (
 )
 from isthmus.model.query import QuerySource
 from isthmus.server.endpoints.catalog import has_tags, wanted_tags
-from isthmus.server.endpoints.context import Context, Handler, refuse_filter
+from isthmus.server.endpoints.context import Context, Handler
+from isthmus.server.endpoints.filtering import row_filter
 from isthmus.server.endpoints.near import nearest_first
 from isthmus.store.answer import Answer
 from isthmus.store.catalog import has_meta
@@ -32,10 +33,9 @@ async def service_nodes(context: Context, request: ServiceRequest) -> IndexedChe
     Without tag or metadata filters, and if the order does not matter, `nodes` is the same object
     until a row in it changes.
     """
-    if request.filter:
-        refuse_filter(request)
     if not request.service_name:
         raise RequestError("Must provide service name")
+    keep = row_filter(request, CheckServiceNode) if request.filter else None
     if request.min_query_index or request.require_consistent:
         answer = await context.read(request, lambda: _service_nodes(context, request))
     else:
@@ -43,6 +43,8 @@ async def service_nodes(context: Context, request: ServiceRequest) -> IndexedChe
     nodes = answer.value
     if request.tag_filter or request.node_meta_filters:
         nodes = _filtered(nodes, request)
+    if keep is not None:
+        nodes = keep(nodes)
     if request.source.node:
         nodes = nearest_first(context, request.source, nodes, _node_of)
     return IndexedCheckServiceNodes(nodes=nodes, index=answer.shown_index, known_leader=True)
@@ -80,31 +82,32 @@ def _filtered(
 
 async def service_checks(context: Context, request: ServiceRequest) -> IndexedHealthChecks:
     """Checks of the instances of a service."""
-    refuse_filter(request)
+    keep = row_filter(request, HealthCheck)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.service_checks(request.service_name))
-    return _checks_reply(context, answer, request.node_meta_filters, request.source)
+    return _checks_reply(context, answer, keep, request.node_meta_filters, request.source)
 
 
 async def node_checks(context: Context, request: NodeRequest) -> IndexedHealthChecks:
     """Checks of a node and of its services."""
-    refuse_filter(request)
+    keep = row_filter(request, HealthCheck)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.node_checks(request.node))
-    return _checks_reply(context, answer)
+    return _checks_reply(context, answer, keep)
 
 
 async def checks_in_state(context: Context, request: ChecksInStateRequest) -> IndexedHealthChecks:
     """All checks in a state; ``any`` for all."""
-    refuse_filter(request)
+    keep = row_filter(request, HealthCheck)
     catalog = context.store.catalog
     answer = await context.read(request, lambda: catalog.checks_in_state(request.state))
-    return _checks_reply(context, answer, request.node_meta_filters, request.source)
+    return _checks_reply(context, answer, keep, request.node_meta_filters, request.source)
 
 
 def _checks_reply(
     context: Context,
     answer: Answer[tuple[HealthCheck, ...]],
+    keep: Callable[[tuple[HealthCheck, ...]], tuple[HealthCheck, ...]],
     node_meta: Mapping[str, str] | None = None,
     source: QuerySource = _NOWHERE,
 ) -> IndexedHealthChecks:
@@ -117,7 +120,7 @@ def _checks_reply(
             if node is not None and has_meta(node.meta, node_meta):
                 kept.append(check)
         checks = tuple(kept)
-    checks = nearest_first(context, source, checks, lambda check: check.node)
+    checks = nearest_first(context, source, keep(checks), lambda check: check.node)
     return IndexedHealthChecks(health_checks=checks, index=answer.shown_index, known_leader=True)
 
 

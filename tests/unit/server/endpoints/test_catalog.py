@@ -6,12 +6,14 @@ import pytest
 
 from isthmus.errors import RequestError
 from isthmus.model.catalog import (
+    ChecksInStateRequest,
     ConnectProxyConfig,
     DeregisterRequest,
     HealthCheck,
     NodeRequest,
     NodeService,
     RegisterRequest,
+    ServiceDumpRequest,
     ServiceName,
     ServiceRequest,
 )
@@ -81,18 +83,78 @@ async def test_names_must_be_given(server: Server, method: str, request_: Any, t
     ("method", "request_"),
     [
         ("Catalog.ListNodes", DatacenterRequest(filter="a == b")),
-        ("Catalog.ListServices", DatacenterRequest(filter="a == b")),
-        ("Catalog.ServiceList", DatacenterRequest(filter="a == b")),
         ("Catalog.ServiceNodes", ServiceRequest(service_name="web", filter="a == b")),
         ("Catalog.NodeServices", NodeRequest(node="x", filter="a == b")),
         ("Catalog.NodeServiceList", NodeRequest(node="x", filter="a == b")),
         ("Health.ServiceNodes", ServiceRequest(service_name="web", filter="a == b")),
         ("Health.NodeChecks", NodeRequest(node="x", filter="a == b")),
+        ("Health.ServiceChecks", ServiceRequest(service_name="web", filter="a == b")),
+        ("Health.ChecksInState", ChecksInStateRequest(state="any", filter="a == b")),
+        ("Internal.ServiceDump", ServiceDumpRequest(filter="a == b")),
     ],
 )
-async def test_filters_are_refused_not_ignored(server: Server, method: str, request_: Any) -> None:
+async def test_filters_that_do_not_fit_are_refused(
+    server: Server, method: str, request_: Any
+) -> None:
     text = await refusal(server, method, request_)
-    assert text.startswith("Failed to create boolean expression evaluator: ")
+    assert text == 'Failed to create boolean expression evaluator: Selector "a" is not valid'
+
+
+async def test_filters_keep_what_they_hold_for(server: Server) -> None:
+    for name, rack in (("a", "1"), ("b", "2")):
+        await server.call(
+            "Catalog.Register",
+            make_register(
+                name,
+                node_meta={"rack": rack},
+                service=NodeService(service="web", tags=("v" + rack,), port=int(rack)),
+                check=HealthCheck(name="c", status="passing", service_id="web", output=rack),
+            ),
+        )
+        service = NodeService(service="db", meta={"rack": rack})
+        register = make_register(name, node_meta={"rack": rack}, service=service)
+        await server.call("Catalog.Register", register)
+    racked = 'Meta.rack == "2"'
+    nodes = await server.call("Catalog.ListNodes", DatacenterRequest(filter=racked))
+    assert [node.node for node in nodes.nodes] == ["b"]
+    of_node = await server.call("Catalog.NodeServices", NodeRequest(node="b", filter=racked))
+    assert set(of_node.node_services.services) == {"db"}
+    listed = await server.call("Catalog.NodeServiceList", NodeRequest(node="b", filter=racked))
+    assert [one.id for one in listed.node_services.services] == ["db"]
+    listed = await server.call("Catalog.NodeServiceList", NodeRequest(node="a", filter=racked))
+    assert listed.node_services.services == ()
+    web = ServiceRequest(service_name="web", filter='NodeMeta.rack != "1" and ServicePort == 2')
+    rows = await server.call("Catalog.ServiceNodes", web)
+    assert [row.node for row in rows.service_nodes] == ["b"]
+    web = ServiceRequest(service_name="web", filter="v1 in Service.Tags and Checks.Output == 1")
+    found = await server.call("Health.ServiceNodes", web)
+    assert [one.node.node for one in found.nodes] == ["a"]
+    checked = ServiceRequest(service_name="web", filter="Output == 2")
+    checks = await server.call("Health.ServiceChecks", checked)
+    assert [one.node for one in checks.health_checks] == ["b"]
+    checks = await server.call("Health.NodeChecks", NodeRequest(node="a", filter="Output == 2"))
+    assert checks.health_checks == ()
+    state = ChecksInStateRequest(state="passing", filter="Node == a")
+    checks = await server.call("Health.ChecksInState", state)
+    assert [one.node for one in checks.health_checks] == ["a"]
+    dump = await server.call(
+        "Internal.ServiceDump", ServiceDumpRequest(filter="Node.Node == a and Checks is empty")
+    )
+    assert [one.service.id for one in dump.nodes] == ["db"]
+
+
+async def test_names_of_services_are_listed_whatever_the_filter(server: Server) -> None:
+    """Consul filters them since 1.15 only."""
+    await server.call("Catalog.Register", make_register(service=NodeService(service="web")))
+    everything = DatacenterRequest(filter="a ==")
+    assert (await server.call("Catalog.ListServices", everything)).services == {"web": ()}
+    names = await server.call("Catalog.ServiceList", everything)
+    assert names.services == (ServiceName(name="web"),)
+
+
+async def test_missing_names_are_reported_before_a_wrong_filter(server: Server) -> None:
+    text = await refusal(server, "Catalog.ServiceNodes", ServiceRequest(filter="a =="))
+    assert text == "Must provide service name"
 
 
 async def test_registration_fills_ids_node_and_datacenter(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from isthmus.errors import NoLeader, RequestError
+from isthmus.errors import NoLeader
 from isthmus.model.catalog import (
     DeregisterRequest,
     HealthCheck,
@@ -147,12 +147,14 @@ def test_reader_gets_what_is_there_when_its_time_is_over() -> None:
 
 
 @pytest.mark.parametrize("request_", [{}, GATEWAYS], ids=["all", "of a kind"])
-def test_filter_is_refused_rather_than_ignored(request_: dict[str, Any]) -> None:
-    async def act(server: Server) -> None:
-        with pytest.raises(RequestError, match="filter expressions are not supported"):
-            await dump(server, **request_, filter='Service.Kind == "x"')
+def test_filter_keeps_what_it_holds_for(request_: dict[str, Any]) -> None:
+    async def act(server: Server) -> list[tuple[str, str]]:
+        await register(server, "n1", "gw", kind="mesh-gateway")
+        await register(server, "n2", "gw", kind="mesh-gateway")
+        _, found = await dump(server, **request_, filter="Node.Node == n2")
+        return found
 
-    play(act)
+    assert play(act) == [("n2", "gw")]
 
 
 def test_consistent_read_needs_a_leader() -> None:
