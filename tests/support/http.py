@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from isthmus.errors import IsthmusError, NotFound
-from isthmus.http.context import Context
+from isthmus.http.context import Context, ReadCache
 from isthmus.http.door import Door
 from isthmus.http.request import Request
 from isthmus.http.response import Response
@@ -19,6 +19,7 @@ from isthmus.model.diagnosis import DoctorReport
 from isthmus.model.event import UserEvent, event_index
 from isthmus.model.methods import METHODS
 from isthmus.model.metric import Metrics
+from isthmus.model.query import CachedReply, QueryOptions
 from isthmus.model.record import Record
 
 Answer = object | IsthmusError | Callable[[Any], object]
@@ -55,6 +56,21 @@ class FakeRpc:
     def last(self) -> Any:
         """Argument of the last call."""
         return self.calls[-1][1]
+
+
+class FakeCache:
+    """Implements `ReadCache`: asks an rpc, and calls the answer what a test wants."""
+
+    def __init__(self, rpc: FakeRpc, *, hit: bool = False, age: float = 0.0) -> None:
+        self._rpc, self.hit, self.age = rpc, hit, age
+        self.asked: list[tuple[str, Any]] = []
+
+    def keeps(self, method: str) -> bool:
+        return method in {"Health.ServiceNodes", "Catalog.ListServices", "Catalog.ListDatacenters"}
+
+    async def get(self, method: str, request: QueryOptions) -> CachedReply:
+        self.asked.append((method, request))
+        return CachedReply(await self._rpc(method, request), hit=self.hit, age=self.age)
 
 
 class FakeLocal:
@@ -227,7 +243,14 @@ def make_client(
 ) -> Client:
     """A door with fakes behind it."""
     rpc, local = rpc or FakeRpc(), local or FakeLocal()
-    context = Context(rpc, local, pretty=pretty, kv_value_size_max=512 * 1024)
+    context = Context(
+        rpc,
+        local,
+        pretty=pretty,
+        kv_value_size_max=512 * 1024,
+        cache=cache,
+        translate_wan=translate_wan,
+    )
     return Client(rpc, local, Door(context, response_headers=response_headers))
 
 
@@ -239,3 +262,5 @@ def as_dict(response: Response) -> dict[str, str]:
 def as_json(response: Response) -> Any:
     """Body of a response."""
     return json.loads(response.body)
+    cache: ReadCache | None = None,
+    translate_wan: bool = False,

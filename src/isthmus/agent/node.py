@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 
 from isthmus.agent import logs, settings
 from isthmus.agent.api import AgentApi, Collector
+from isthmus.agent.cache import CallCache
+from isthmus.agent.checks import CheckWorld
 from isthmus.agent.coordinates import CoordinateReports
 from isthmus.agent.dns import dns_config, open_dns
 from isthmus.agent.events import UserEvents
@@ -258,6 +260,8 @@ class NodeAgent:
 
     async def _open_http(self) -> None:
         self._closers.append(self._http.stop)
+        self.cache = CallCache(self.rpc, rng=self._rng)
+        self._closers.append(self.cache.close)
         with serving_http(self.config):
             await self._http.start()
 
@@ -265,6 +269,7 @@ class NodeAgent:
         self.dns = await open_dns(
             self.config,
             self.rpc,
+            cache=self.cache if self.config.http.use_cache else None,
             is_here=self._answers_here,
             network=self._network,
             rng=random.Random(int.from_bytes(self._entropy(16), "big")),

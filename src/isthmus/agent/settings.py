@@ -120,6 +120,7 @@ def gossip_config(config: AgentConfig, *, wan: bool) -> GossipConfig:
         coordinates=not gossip.disable_coordinates,
         verify_incoming=gossip.encrypt_verify_incoming,
         verify_outgoing=gossip.encrypt_verify_outgoing,
+        translate_wan=config.translate_wan_addrs,
         reconnect_timeout=gossip.reconnect_timeout_wan if wan else gossip.reconnect_timeout_lan,
     )
 

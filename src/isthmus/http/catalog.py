@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from isthmus.errors import InvalidRequest
-from isthmus.http import shapes
+from isthmus.http import shapes, translate
 from isthmus.http.context import Context
 from isthmus.http.decode import decode
 from isthmus.http.options import read_node_meta, read_options, read_source
@@ -21,6 +21,7 @@ from isthmus.model.catalog import (
     IndexedServiceNodes,
     IndexedServices,
     NodeRequest,
+    NodeServiceList,
     NodeServices,
     RegisterRequest,
     ServiceRequest,
@@ -68,14 +69,17 @@ async def deregister(context: Context, request: Request) -> Response:
 
 async def datacenters(context: Context, request: Request) -> Response:
     """Names of the known datacenters, nearest first."""
-    found = await context.call("Catalog.ListDatacenters", DatacentersRequest(), tuple)
+    options = read_options(request, context.local.datacenter)
+    question = DatacentersRequest(**options.cache_fields())  # type: ignore[arg-type]
+    found = await context.read(request, "Catalog.ListDatacenters", question, tuple)
     return context.json(request, found or ())
 
 
 async def nodes(context: Context, request: Request) -> Response:
     """All nodes."""
     options = read_options(request, context.local.datacenter)
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Catalog.ListNodes",
         DatacenterRequest(
             **options.fields(),  # type: ignore[arg-type]
@@ -84,16 +88,19 @@ async def nodes(context: Context, request: Request) -> Response:
         ),
         IndexedNodes,
     )
-    found = reply.nodes
-    return context.cached(
-        request, found, "nodes", lambda: found or (), meta=reply, level=options.level
-    )
+    found, level = reply.nodes, options.level
+    if context.translates(options.datacenter):
+        return context.cached(
+            request, found, "nodes+wan", lambda: translate.nodes(found), meta=reply, level=level
+        )
+    return context.cached(request, found, "nodes", lambda: found or (), meta=reply, level=level)
 
 
 async def services(context: Context, request: Request) -> Response:
     """Names of all services with the tags of their instances."""
     options = read_options(request, context.local.datacenter)
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Catalog.ListServices",
         DatacenterRequest(
             **options.fields(),  # type: ignore[arg-type]
@@ -124,7 +131,8 @@ async def _service_nodes(context: Context, request: Request, *, connect: bool) -
     if not request.argument:
         raise InvalidRequest("Missing service name")
     tags = request.query.all("tag")
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Catalog.ServiceNodes",
         ServiceRequest(
             **options.fields(),  # type: ignore[arg-type]
@@ -138,52 +146,63 @@ async def _service_nodes(context: Context, request: Request, *, connect: bool) -
         IndexedServiceNodes,
     )
     found = reply.service_nodes
-    return context.cached(
-        request,
-        found,
-        "service",
-        lambda: shapes.service_nodes(found),
-        meta=reply,
-        level=options.level,
-    )
+    wan = context.translates(options.datacenter)
+
+    def view() -> object:
+        return shapes.service_nodes(translate.service_nodes(found) if wan else found)
+
+    variant = "service+wan" if wan else "service"
+    return context.cached(request, found, variant, view, meta=reply, level=options.level)
 
 
 async def node(context: Context, request: Request) -> Response:
     """A node with its services by id."""
     options = read_options(request, context.local.datacenter)
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Catalog.NodeServices",
         _node_request(request, options.fields()),
         IndexedNodeServices,
     )
     found = reply.node_services
+    wan = context.translates(options.datacenter)
 
     def view() -> object:
         if found is None or found.node is None:
             return None
-        by_id = {key: shapes.service(one) for key, one in (found.services or {}).items()}
-        return NodeServices(node=found.node, services=by_id)
+        services = found.services or {}
+        by_id = {key: shapes.service(one) for key, one in services.items()}
+        if wan:
+            by_id = {key: translate.service(one) for key, one in by_id.items()}
+        return NodeServices(node=translate.node(found.node) if wan else found.node, services=by_id)
 
-    return context.cached(request, found, "node", view, meta=reply, level=options.level)
+    variant = "node+wan" if wan else "node"
+    return context.cached(request, found, variant, view, meta=reply, level=options.level)
 
 
 async def node_services(context: Context, request: Request) -> Response:
     """A node with its services as a list."""
     options = read_options(request, context.local.datacenter)
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Catalog.NodeServiceList",
         _node_request(request, options.fields()),
         IndexedNodeServiceList,
     )
     found = reply.node_services
+    wan = context.translates(options.datacenter)
 
     def view() -> object:
-        if found.services is None:
+        if found.node is None or found.services is None:
             return found
-        listed = tuple(shapes.service(one) for one in found.services)
-        return msgspec.structs.replace(found, services=listed)
+        listed = [shapes.service(one) for one in found.services]
+        if wan:
+            listed = [translate.service(one) for one in listed]
+        node = translate.node(found.node) if wan else found.node
+        return NodeServiceList(node=node, services=tuple(listed))
 
-    return context.cached(request, found, "list", view, meta=reply, level=options.level)
+    variant = "list+wan" if wan else "list"
+    return context.cached(request, found, variant, view, meta=reply, level=options.level)
 
 
 def _node_request(request: Request, fields: dict[str, object]) -> NodeRequest:

@@ -2,7 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
+
+from msgspec.structs import replace
 
 from isthmus.errors import (
     ACL_NOT_FOUND,
@@ -17,14 +19,26 @@ from isthmus.http.bodies import Bodies, compress
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.request import Request
 from isthmus.http.response import GZIP, GZIP_SIZE_MIN, JSON, Response, meta_headers
-from isthmus.model.query import QueryMeta
+from isthmus.model.query import CachedReply, QueryMeta, QueryOptions
 from isthmus.model.record import Record
+from isthmus.units import Duration
 from isthmus.wire import gojson
 
 R = TypeVar("R")
+Q = TypeVar("Q", bound=QueryOptions)
 
 Rpc = Callable[[str, Record], Awaitable[object]]
 """Carries out a method of `model.methods.METHODS`, wherever the datacenter in the request is."""
+
+
+class ReadCache(Protocol):
+    """Keeps replies to reads."""
+
+    def keeps(self, method: str) -> bool:
+        """Whether it keeps the replies of a method."""
+
+    async def get(self, method: str, request: QueryOptions) -> CachedReply:
+        """A reply, kept or new; raises as an `Rpc` does."""
 
 
 class CallFailed(RequestError):
@@ -48,6 +62,8 @@ class Context:
         pretty: Whether JSON is indented without being asked.
         kv_value_size_max: Largest body of a key's write, in bytes.
         txn_size_max: Largest body of a transaction, in bytes.
+        cache: Keeps replies for callers who ask for that; None for no cache.
+        translate_wan: Whether answers about other datacenters show WAN addresses.
     """
 
     def __init__(
@@ -58,9 +74,12 @@ class Context:
         pretty: bool = False,
         kv_value_size_max: int,
         txn_size_max: int = 512 * 1024,  # Consul's default.
+        cache: ReadCache | None = None,
+        translate_wan: bool = False,
     ) -> None:
         self._rpc, self.local, self._pretty = rpc, local, pretty
         self.kv_value_size_max, self.txn_size_max = kv_value_size_max, txn_size_max
+        self._cache, self.translate_wan = cache, translate_wan
         self._bodies = Bodies()
 
     async def call(self, method: str, request: Record, reply: type[R]) -> R:
@@ -78,6 +97,43 @@ class Context:
             return cast(R, await self._rpc(method, request))
         except (RequestError, Unavailable, EngineError, ProtocolError) as error:
             raise CallFailed(str(error)) from error
+
+    async def read(self, request: Request, method: str, question: Q, reply: type[R]) -> R:
+        """Call a method, or the agent's cache if the caller wants that and it keeps such replies.
+
+        A call that limits how old the data may be, and gets older from a server that need not lead,
+        has the leader answer.
+
+        Args:
+            request: Which is answered; its answer will say what came of the cache.
+            method: Name in `model.methods.METHODS`.
+            question: Its argument.
+            reply: Type of its reply, for the type checker.
+
+        Raises:
+            CallFailed: Whatever the reason.
+        """
+        if question.use_cache and self._cache is not None and self._cache.keeps(method):
+            try:
+                found, hit, age = await self._cache.get(method, question)
+            except (RequestError, Unavailable, EngineError, ProtocolError) as error:
+                raise CallFailed(str(error)) from error
+            told = (("X-Cache", "HIT"), ("Age", f"{age:.0f}")) if hit else (("X-Cache", "MISS"),)
+            request.cache_headers = told
+            return cast(R, found)
+        answer = await self.call(method, question, reply)
+        if (
+            question.allow_stale
+            and isinstance(answer, QueryMeta)
+            and 0 < question.max_stale_duration < answer.last_contact
+        ):
+            fresh = replace(question, allow_stale=False, max_stale_duration=Duration(0))
+            return await self.call(method, fresh, reply)
+        return answer
+
+    def translates(self, dc: str) -> bool:
+        """Whether an answer about a datacenter shows WAN addresses."""
+        return self.translate_wan and dc != self.local.datacenter
 
     def encode(self, request: Request, value: object) -> bytes:
         """JSON of a value, indented if the request asks for it."""

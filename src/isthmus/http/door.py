@@ -43,6 +43,7 @@ _TOO_LARGE: Final = (
 _UNREPEATABLE: Final = ("index", "consistent", "cached", "keys", "recurse")
 """Parameters of requests whose answers follow from more than the tables, or from other calls."""
 
+_TRANSLATED: Final = ("X-Consul-Translate-Addresses", "true")
 _logger = logging.getLogger(__name__)
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -104,6 +105,7 @@ class Door:
     def streams(self, request: Request) -> bool:
         """Whether a request's body, of which nothing came yet, passes through its handler."""
         try:
+            *([_TRANSLATED] if context.translate_wan else ()),
             route = self._routes.find(unescape(request.raw_path))
         except ValueError:
             return False

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from isthmus.errors import InvalidRequest
-from isthmus.http import shapes
+from isthmus.http import shapes, translate
 from isthmus.http.context import Context
 from isthmus.http.options import ReadOptions, read_node_meta, read_options, read_source
 from isthmus.http.request import Query, Request
@@ -45,7 +45,8 @@ async def _instances(
     options = read_options(request, context.local.datacenter)
     query = request.query
     tags = query.all("tag")
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Health.ServiceNodes",
         ServiceRequest(
             **options.fields(),  # type: ignore[arg-type]
@@ -66,18 +67,14 @@ async def _instances(
         response = Response.text(400, "Invalid value for ?passing")
         response.headers.extend(meta_headers(reply))
         return response
-    if passing:
-        return context.cached(
-            request,
-            found,
-            "passing",
-            lambda: shapes.instances(only_passing(found)),
-            meta=reply,
-            level=options.level,
-        )
-    return context.cached(
-        request, found, "health", lambda: shapes.instances(found), meta=reply, level=options.level
-    )
+    wan = context.translates(options.datacenter)
+
+    def view() -> object:
+        shown: Iterable[CheckServiceNode] | None = only_passing(found) if passing else found
+        return shapes.instances(translate.instances(shown) if wan else shown)
+
+    variant = ("passing" if passing else "health") + ("+wan" if wan else "")
+    return context.cached(request, found, variant, view, meta=reply, level=options.level)
 
 
 def only_passing(found: Iterable[CheckServiceNode] | None) -> list[CheckServiceNode]:
@@ -102,7 +99,8 @@ async def node(context: Context, request: Request) -> Response:
     options = read_options(request, context.local.datacenter)
     if not request.argument:
         raise InvalidRequest("Missing node name")
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Health.NodeChecks",
         NodeRequest(**options.fields(), node=request.argument),  # type: ignore[arg-type]
         IndexedHealthChecks,
@@ -113,7 +111,8 @@ async def node(context: Context, request: Request) -> Response:
 async def checks(context: Context, request: Request) -> Response:
     """Checks of a service."""
     options = read_options(request, context.local.datacenter)
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Health.ServiceChecks",
         ServiceRequest(
             **options.fields(),  # type: ignore[arg-type]
@@ -131,7 +130,8 @@ async def state(context: Context, request: Request) -> Response:
     options = read_options(request, context.local.datacenter)
     if not request.argument:
         raise InvalidRequest("Missing check state")
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "Health.ChecksInState",
         ChecksInStateRequest(
             **options.fields(),  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 Source: protocol/http-api.md §2.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,9 @@ _NAMESPACE: Final = (
     'Bad request: Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature'
 )
 _CACHE_AGES: Final = frozenset({"max-age", "stale-if-error"})
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
+_AGE_MAX: Final = 2**33
+"""Seconds; longer durations do not fit the wire."""
 _ZERO: Final = Duration(0)
 
 
@@ -37,6 +41,10 @@ class ReadOptions:
     require_consistent: bool = False
     max_stale_duration: Duration = _ZERO
     filter: str = ""
+    use_cache: bool = False
+    max_age: Duration = _ZERO
+    must_revalidate: bool = False
+    stale_if_error: Duration = _ZERO
 
     @property
     def level(self) -> str:
@@ -62,7 +70,20 @@ class ReadOptions:
             found["max_stale_duration"] = self.max_stale_duration
         if self.filter:
             found["filter"] = self.filter
+        if self.use_cache:
+            found.update(self.cache_fields())
         return found
+
+    def cache_fields(self) -> dict[str, object]:
+        """Those of the agent's cache; none if it is not asked."""
+        if not self.use_cache:
+            return {}
+        return {
+            "use_cache": True,
+            "max_age": self.max_age,
+            "must_revalidate": self.must_revalidate,
+            "stale_if_error": self.stale_if_error,
+        }
 
 
 def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> ReadOptions:
@@ -79,7 +100,7 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
     query = request.query
     options = ReadOptions(own_dc, token=request.token)
     if b"cache-control" in request.headers:
-        _check_cache_control(request.headers[b"cache-control"].decode("latin-1"))
+        _read_cache_control(request.headers[b"cache-control"].decode("latin-1"), options)
     if namespaced:
         refuse_namespace(request)
     if not query:
@@ -88,6 +109,7 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
     options.min_query_index, options.max_query_time = read_blocking(query)
     options.allow_stale = "stale" in query
     options.require_consistent = "consistent" in query
+    options.use_cache = "cached" in query
     options.filter = query.first("filter")
     if max_stale := query.first("max_stale"):
         try:
@@ -98,21 +120,30 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
             options.allow_stale = True
     if options.allow_stale and options.require_consistent:
         raise InvalidRequest(_CONFLICT_STALE)
-    if options.require_consistent and "cached" in query:
+    if options.require_consistent and options.use_cache:
         raise InvalidRequest(_CONFLICT_CACHED)
     return options
 
 
-def _check_cache_control(header: str) -> None:
-    """Refuse a malformed header; a well-formed one is ignored, as we answer from no cache.
+def _read_cache_control(header: str, options: ReadOptions) -> None:
+    """Read how old a cached answer may be.
 
     Raises:
         InvalidRequest: An age in it is no number.
     """
     for directive in header.lower().split(","):
-        name, _, value = directive.strip().partition("=")
-        if name in _CACHE_AGES and parse_uint(value) is None:
-            raise InvalidRequest("Invalid Cache-Control header.")
+        name, is_set, value = directive.strip().partition("=")
+        if name == "must-revalidate" and not is_set:
+            options.must_revalidate = True
+        elif is_set and name in _CACHE_AGES:
+            if not _WHOLE.fullmatch(value):
+                raise InvalidRequest("Invalid Cache-Control header.")
+            age = min(max(int(value), 0), _AGE_MAX)
+            if name == "stale-if-error":
+                options.stale_if_error = Duration.of(age)
+            else:
+                options.max_age = Duration.of(age)
+                options.must_revalidate |= age == 0  # Not the same as no limit.
 
 
 def read_blocking(query: Query) -> tuple[int, Duration]:

@@ -85,12 +85,14 @@ class Request:
         query: Parameters; set by the door.
         stream: The body while it arrives, where an endpoint takes it so; `body` is empty then.
         argument: Part of the unescaped path behind the route's prefix; set by the door.
+        cache_headers: What the answer says of the cache that it came from; set by the context.
         whole: The bytes that it came in, where they came at once and nothing else with them.
     """
 
     __slots__ = (
         "argument",
         "body",
+        "cache_headers",
         "headers",
         "method",
         "oversize",
@@ -125,6 +127,7 @@ class Request:
         self.stream: BodyStream | None = None
         self.query = NO_QUERY
         self.argument = ""
+        self.cache_headers: tuple[tuple[str, str], ...] = ()
         self.whole = b""
 
     @property

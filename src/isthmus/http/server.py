@@ -10,7 +10,7 @@ from typing import Final
 from isthmus.http.access import Access
 from isthmus.http.connection import Connection, http_date
 from isthmus.http.connections import Connections
-from isthmus.http.context import Context, Rpc
+from isthmus.http.context import Context, ReadCache, Rpc
 from isthmus.http.door import Door
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.repeats import Tables
@@ -43,6 +43,7 @@ class HttpConfig:
         https_handshake_timeout: Seconds for a TLS handshake.
         max_conns_per_client: Connections that one address may have.
         kv_value_size_max: Largest value of a key in bytes.
+        translate_wan: Whether answers about other datacenters show WAN addresses.
         txn_size_max: Largest body of a transaction in bytes.
         response_headers: Set on every answer.
         block_endpoints: Paths that are refused, with all that start like them.
@@ -61,6 +62,7 @@ class HttpConfig:
     https_handshake_timeout: float = 5.0  # Consul's default.
     max_conns_per_client: int = 200  # Consul's default.
     kv_value_size_max: int = 512 * 1024  # Consul's default.
+    translate_wan: bool = False
     txn_size_max: int = 512 * 1024  # Consul's default.
     response_headers: Mapping[str, str] = field(default_factory=dict)
     block_endpoints: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ class HttpServer:
         network: Where TCP ports are opened; it holds the certificates for HTTPS.
         wall: Reads the calendar clock.
         tables: What answers are made from, if it is in this process.
+        cache: Keeps replies for callers who ask for that; None for no cache.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class HttpServer:
         network: Network,
         wall: Callable[[], datetime] | None = None,
         tables: Tables | None = None,
+        cache: ReadCache | None = None,
     ) -> None:
         self._config, self._network = config, network
         context = Context(
@@ -119,6 +123,8 @@ class HttpServer:
             pretty=config.pretty,
             kv_value_size_max=config.kv_value_size_max,
             txn_size_max=config.txn_size_max,
+            cache=cache,
+            translate_wan=config.translate_wan,
         )
         self._door = Door(
             context,

@@ -3,6 +3,8 @@
 Source: protocol/rpc.md §4.
 """
 
+from typing import Any, NamedTuple
+
 import msgspec
 
 from isthmus.model.record import Record, Uint
@@ -18,6 +20,10 @@ class QueryOptions(Record, frozen=True, kw_only=True):
         max_query_time: Longest block; 0 for the server's default.
         allow_stale: Any server may answer.
         require_consistent: The leader confirms first that it leads.
+        use_cache: The agent's cache may answer.
+        max_age: Oldest reply that the caller wants of a cache; 0 for any.
+        must_revalidate: The reply shall not come from a cache.
+        stale_if_error: How old a cached reply may be if a new one cannot be had.
         filter: Filter expression, applied by the answering server.
     """
 
@@ -59,6 +65,20 @@ class QueryMeta(Record, frozen=True, kw_only=True):
     consistency_level: str = ""
     not_modified: bool = False
     backend: int = 0
+
+
+class CachedReply(NamedTuple):
+    """A reply out of the agent's cache; never on the wire.
+
+    Attributes:
+        reply: As the method answered it.
+        hit: Whether it was there already.
+        age: Seconds since it was surely right, if it was there.
+    """
+
+    reply: Any
+    hit: bool
+    age: float
 
 
 class QuerySource(Record, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from isthmus.errors import (
@@ -20,8 +21,10 @@ from isthmus.errors import (
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.request import Query, Request
 from isthmus.http.response import GZIP_SIZE_MIN, Response
-from isthmus.model.query import Empty, QueryMeta
-from support.http import FakeLocal, FakeRpc
+from isthmus.model.catalog import IndexedNodes, IndexedServices
+from isthmus.model.query import DatacenterRequest, Empty, QueryMeta
+from isthmus.units import Duration
+from support.http import FakeCache, FakeLocal, FakeRpc, make_client
 
 META = QueryMeta(index=7, known_leader=True)
 
@@ -160,3 +163,66 @@ def test_consistency_is_told_as_the_reply_has_it_or_else_as_asked() -> None:
         make_request(), views.source, "v", list, meta=meta, level="leader"
     )
     assert response.header(header) == "stale"
+
+
+# The agent's cache ----------------------------------------------------------------------------
+
+SERVICES = IndexedServices(index=7, known_leader=True, services={"web": ()})
+
+
+async def test_answers_out_of_the_cache_say_so() -> None:
+    rpc = FakeRpc(Catalog_ListServices=SERVICES)
+    cache = FakeCache(rpc)
+    client = make_client(rpc, cache=cache)
+    first = await client.get("/v1/catalog/services?cached")
+    assert (first.header("X-Cache"), first.header("Age")) == ("MISS", None)
+    cache.hit, cache.age = True, 12.4
+    second = await client.get("/v1/catalog/services?cached", cache_control="max-age=9")
+    assert (second.header("X-Cache"), second.header("Age")) == ("HIT", "12")
+    assert second.header("X-Consul-Index") == "7"
+    assert cache.asked[-1][1].max_age == Duration.of(9)
+
+
+async def test_datacenters_come_out_of_the_cache_too() -> None:
+    rpc = FakeRpc(Catalog_ListDatacenters=("dc1",))
+    client = make_client(rpc, cache=FakeCache(rpc, hit=True))
+    response = await client.get("/v1/catalog/datacenters?cached")
+    assert (response.header("X-Cache"), response.header("Age")) == ("HIT", "0")
+
+
+@pytest.mark.parametrize("target", ["/v1/catalog/services", "/v1/catalog/nodes?cached"])
+async def test_cache_is_not_asked_when_nobody_wants_it_or_it_keeps_nothing(target: str) -> None:
+    rpc = FakeRpc(Catalog_ListServices=SERVICES, Catalog_ListNodes=IndexedNodes(index=7))
+    cache = FakeCache(rpc)
+    response = await make_client(rpc, cache=cache).get(target)
+    assert response.status == 200
+    assert cache.asked == []
+    assert response.header("X-Cache") is None
+
+
+async def test_failure_behind_the_cache_is_answered_as_any() -> None:
+    rpc = FakeRpc(Catalog_ListServices=RemoteError("rpc error making call: ACL not found"))
+    response = await make_client(rpc, cache=FakeCache(rpc)).get("/v1/catalog/services?cached")
+    assert (response.status, response.body) == (403, b"rpc error making call: ACL not found")
+
+
+@pytest.mark.parametrize(
+    ("query", "levels"),
+    [
+        ("max_stale=10s", [True]),
+        ("max_stale=1s", [True, False]),
+        ("stale", [True]),
+        ("stale&max_stale=1s", [True, False]),
+    ],
+)
+async def test_data_older_than_wanted_is_asked_of_the_leader(
+    query: str, levels: list[bool]
+) -> None:
+    def answer(request: DatacenterRequest) -> IndexedServices:
+        age = 5 if request.allow_stale else 0
+        return msgspec.structs.replace(SERVICES, last_contact=Duration.of(age))
+
+    rpc = FakeRpc(Catalog_ListServices=answer)
+    response = await make_client(rpc).get(f"/v1/catalog/services?{query}")
+    assert [request.allow_stale for _, request in rpc.calls] == levels  # type: ignore[attr-defined]
+    assert response.header("X-Consul-Lastcontact") == ("5000" if levels[-1] else "0")

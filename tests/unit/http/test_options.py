@@ -5,7 +5,7 @@ import pytest
 from isthmus.errors import InvalidRequest
 from isthmus.http.options import parse_uint, read_node_meta, read_options, read_source
 from isthmus.http.request import Query, Request
-from isthmus.units import SECOND
+from isthmus.units import SECOND, Duration
 
 
 def make_request(query: str, **headers: str) -> Request:
@@ -115,3 +115,27 @@ def test_ages_of_a_cache_must_be_numbers(header: str, good: bool) -> None:
         return
     with pytest.raises(InvalidRequest, match=r"Invalid Cache-Control header\."):
         read_options(request, "dc1")
+
+
+def test_ages_of_a_cache_are_read() -> None:
+    request = make_request("cached", cache_control="max-age=30, Stale-If-Error=60,must-revalidate")
+    options = read_options(request, "dc1")
+    assert options.use_cache
+    assert options.must_revalidate
+    assert (options.max_age, options.stale_if_error) == (Duration.of(30), Duration.of(60))
+    assert options.fields()["max_age"] == Duration.of(30)
+
+
+def test_age_of_zero_is_not_the_same_as_no_limit() -> None:
+    options = read_options(make_request("cached", cache_control="max-age=0"), "dc1")
+    assert options.must_revalidate
+
+
+def test_ages_do_not_reach_servers_when_no_cache_is_asked() -> None:
+    options = read_options(make_request("", cache_control="max-age=30"), "dc1")
+    assert "max_age" not in options.fields()
+
+
+def test_huge_age_is_as_good_as_none() -> None:
+    options = read_options(make_request("cached", cache_control=f"max-age={10**17}"), "dc1")
+    assert options.max_age.seconds > 100 * 365 * 86400
