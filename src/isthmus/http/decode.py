@@ -25,13 +25,16 @@ _NESTING_MAX: Final = 200
 _LITERALS: Final = ("true", "false", "null")
 
 
-def decode(kind: type[T], body: bytes, *, snake_case: bool = False) -> T:
+def decode(
+    kind: type[T], body: bytes, *, snake_case: bool = False, ignore_unknown: bool = False
+) -> T:
     """Decode a request body.
 
     Args:
         kind: What it should be.
         body: As received.
         snake_case: Whether ``enable_tag_override`` stands for ``EnableTagOverride``.
+        ignore_unknown: Skip names that are not declared instead of refusing them.
 
     Raises:
         InvalidRequest: Its text begins with ``Request decode failed:``.
@@ -39,10 +42,40 @@ def decode(kind: type[T], body: bytes, *, snake_case: bool = False) -> T:
     try:
         if snake_case:
             body = _respell(kind, body)
-        return gojson.decode(kind, body)
+        return gojson.decode(kind, body, ignore_unknown=ignore_unknown)
     except MalformedPacket as error:
-        fault = str(error) if str(error).startswith("json: ") else syntax_fault(body)
-        raise InvalidRequest(_PREFIX + (fault or str(error))) from None
+        raise _refused(error, body, _PREFIX) from None
+
+
+def decode_list(kind: type[T], body: bytes, *, type_name: str, prefix: str) -> tuple[T, ...]:
+    """Decode a request body that is a list of records; null is an empty one.
+
+    Args:
+        kind: What each should be.
+        body: As received.
+        type_name: What Go calls the list, for the error.
+        prefix: What the error begins with.
+
+    Raises:
+        InvalidRequest: The body is something else.
+    """
+    try:
+        return gojson.decode(tuple[kind, ...], body)  # type: ignore[valid-type]
+    except MalformedPacket as error:
+        start = body.lstrip()[:1]
+        if start != b"[" and not syntax_fault(body):
+            found = _KINDS.get(start, "number")
+            text = f"json: cannot unmarshal {found} into Go value of type {type_name}"
+            raise InvalidRequest(prefix + text) from None
+        raise _refused(error, body, prefix) from None
+
+
+_KINDS: Final = {b"{": "object", b'"': "string", b"t": "bool", b"f": "bool"}
+
+
+def _refused(error: MalformedPacket, body: bytes, prefix: str) -> InvalidRequest:
+    fault = str(error) if str(error).startswith("json: ") else syntax_fault(body)
+    return InvalidRequest(prefix + (fault or str(error)))
 
 
 def _respell(kind: type[Record], body: bytes) -> bytes:

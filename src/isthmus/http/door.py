@@ -20,10 +20,13 @@ from isthmus.http import (
     keyring,
     kv,
     metrics,
+    monitor,
     operator,
     prepared_query,
+    session,
     snapshot,
     status,
+    txn,
 )
 from isthmus.http.access import Access
 from isthmus.http.bodies import compress
@@ -40,10 +43,10 @@ _TOO_LARGE: Final = (
     "See https://www.consul.io/docs/agent/options.html#{key}."
 )
 
+_TRANSLATED: Final = ("X-Consul-Translate-Addresses", "true")
 _UNREPEATABLE: Final = ("index", "consistent", "cached", "keys", "recurse")
 """Parameters of requests whose answers follow from more than the tables, or from other calls."""
 
-_TRANSLATED: Final = ("X-Consul-Translate-Addresses", "true")
 _logger = logging.getLogger(__name__)
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -51,9 +54,12 @@ ROUTES: Final[tuple[Route, ...]] = (
     *catalog.ROUTES,
     *health.ROUTES,
     *kv.ROUTES,
+    *session.ROUTES,
+    *txn.ROUTES,
     *coordinate.ROUTES,
     *agent.ROUTES,
     *metrics.ROUTES,
+    *monitor.ROUTES,
     *federation.ROUTES,
     *gateway.ROUTES,
     *isthmus.ROUTES,
@@ -99,13 +105,13 @@ class Door:
         self._common: list[Header] = [
             ("Vary", "Accept-Encoding"),
             ("X-Consul-Default-Acl-Policy", default_policy),
+            *([_TRANSLATED] if context.translate_wan else ()),
             *self._configured,
         ]
 
     def streams(self, request: Request) -> bool:
         """Whether a request's body, of which nothing came yet, passes through its handler."""
         try:
-            *([_TRANSLATED] if context.translate_wan else ()),
             route = self._routes.find(unescape(request.raw_path))
         except ValueError:
             return False

@@ -1,7 +1,9 @@
 """``/v1/kv``: keys and values. Source: protocol/http-api.md §6.4, "KV case"."""
 
 import base64
+from operator import itemgetter
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -55,7 +57,7 @@ async def get(context: Context, request: Request) -> Response:
     entries = reply.entries
     if not entries:
         return Response(404, meta_headers(reply))
-    if query and "raw" in query:
+    if query and "raw" in query and not recurse:
         return Response(200, _raw_headers(reply), entries[0].value or b"")
     if len(entries) == 1 and not context.is_pretty(request):
         return Response(200, [JSON, *meta_headers(reply)], b"[" + encode_entry(entries[0]) + b"]")
@@ -87,19 +89,21 @@ def encode_entry(entry: DirEntry) -> bytes:
 
 
 async def _keys(context: Context, request: Request) -> Response:
+    query = request.query
     options = read_options(request, context.local.datacenter, namespaced=True)
     reply = await context.call(
         "KVS.ListKeys",
         KeyListRequest(
             **options.fields(),  # type: ignore[arg-type]
             prefix=request.argument,
-            seperator=request.query.first("separator"),
+            # Misspelt in the first releases, and accepted ever since.
+            seperator=query.first("separator" if "separator" in query else "seperator"),
         ),
         IndexedKeyList,
     )
-    if not reply.keys:
+    if not reply.keys and request.argument:
         return Response(404, meta_headers(reply))
-    return context.json(request, reply.keys, meta=reply)
+    return context.json(request, reply.keys or (), meta=reply)
 
 
 async def put(context: Context, request: Request) -> Response:
@@ -182,7 +186,8 @@ def _refuse_conflicts(request: Request, *names: str) -> None:
     """
     given = [name for name in names if name in request.query]
     if len(given) > 1:
-        raise InvalidRequest(f"Conflicting flags: {request.raw_query}")
+        parameters = sorted(parse_qsl(request.raw_query, keep_blank_values=True), key=itemgetter(0))
+        raise InvalidRequest(f"Conflicting flags: {urlencode(parameters)}")
 
 
 ROUTES: Final = (

@@ -6,7 +6,16 @@ Source: protocol/rpc.md §6, protocol/http-api.md §6.4.
 from typing import Final
 
 from isthmus.model.catalog import HealthCheck, Node, NodeService
-from isthmus.model.kv import DirEntry
+from isthmus.model.kv import (
+    KV_CAS,
+    KV_DELETE,
+    KV_DELETE_CAS,
+    KV_DELETE_TREE,
+    KV_LOCK,
+    KV_SET,
+    KV_UNLOCK,
+    DirEntry,
+)
 from isthmus.model.query import QueryMeta, QueryOptions
 from isthmus.model.record import Record
 from isthmus.model.session import Session
@@ -26,6 +35,10 @@ KV_CHECK_SESSION: Final = "check-session"
 KV_CHECK_INDEX: Final = "check-index"
 KV_CHECK_NOT_EXISTS: Final = "check-not-exists"
 """Verbs on keys that only transactions have; the others are those of `model.kv`."""
+KV_WRITES: Final = frozenset(
+    {KV_SET, KV_CAS, KV_LOCK, KV_UNLOCK, KV_DELETE, KV_DELETE_CAS, KV_DELETE_TREE}
+)
+"""Verbs on keys that may change something."""
 
 
 class TxnKVOp(Record, frozen=True, kw_only=True):
