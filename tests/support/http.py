@@ -264,3 +264,7 @@ def as_json(response: Response) -> Any:
     return json.loads(response.body)
     cache: ReadCache | None = None,
     translate_wan: bool = False,
+    cache: ReadCache | None = None,
+    translate_wan: bool = False,
+    discovery_max_stale: float = 0.0,
+        discovery_max_stale=discovery_max_stale,

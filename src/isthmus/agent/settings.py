@@ -121,6 +121,8 @@ def gossip_config(config: AgentConfig, *, wan: bool) -> GossipConfig:
         verify_incoming=gossip.encrypt_verify_incoming,
         verify_outgoing=gossip.encrypt_verify_outgoing,
         translate_wan=config.translate_wan_addrs,
+        discovery_max_stale=config.http.discovery_max_stale,
+        translate_wan=config.translate_wan_addrs,
         reconnect_timeout=gossip.reconnect_timeout_wan if wan else gossip.reconnect_timeout_lan,
     )
 

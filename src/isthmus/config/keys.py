@@ -95,7 +95,7 @@ _IDENTITY: Final = (
     _key("domain", TEXT, "domain", "Domain of server names in certificates and of DNS.", "domain"),
     _key("alt_domain", TEXT, "alt_domain", "A second DNS domain.", "alt-domain"),
     _key("pid_file", TEXT, "pid_file", "File the process id is written to.", "pid-file"),
-    _later("translate_wan_addrs", BOOL, "translate_wan_addrs", "Answers about other datacenters show their WAN addresses.", tier=1),
+    _key("translate_wan_addrs", BOOL, "translate_wan_addrs", "Answers about other datacenters show their WAN addresses."),
 )
 _ADDRESSES: Final = (
     _key("bind_addr", ADDRESS, "addresses.bind", "Where the server port and gossip listen.", "bind"),
@@ -229,9 +229,10 @@ _DOORS: Final = (
     _key("http_config.response_headers", TEXT_MAP, "http.response_headers", "Headers of every answer."),
     _key("http_config.block_endpoints", TEXTS, "http.block_endpoints", "Paths that are refused, with all that starts like them."),
     _key("http_config.allow_write_http_from", CIDRS, "http.allow_write_http_from", "Networks that may write over HTTP; unix sockets may not then. Default: all.", "allow-write-http-from"),
-    _later("http_config.use_cache", BOOL, "http.use_cache", "?cached is answered from the agent's cache."),
+    _key("http_config.use_cache", BOOL, "http.use_cache", "?cached is answered from the agent's cache."),
     _rare("http_config.max_header_bytes", INT, "Bytes of a request's headers."),
     _key("default_query_time", DURATION, "http.default_query_time", "Longest block of a read that names no wait.", "default-query-time", positive=True),
+    _key("discovery_max_stale", DURATION, "http.discovery_max_stale", "How old the data of catalog and health reads may be that name no consistency; then any server answers. 0: the leader does."),
     _key("max_query_time", DURATION, "http.max_query_time", "Longest block of any read.", "max-query-time", positive=True),
     _key("session_ttl_min", DURATION, "session_ttl_min", "Shortest time to live of a session.", positive=True),
     _key("unix_sockets.user", TEXT, "http.unix_socket_user", "Owner of unix sockets: a name or a number."),
@@ -329,7 +330,6 @@ _RARE_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "disable_update_check": (BOOL, "isthmus never calls home."),
     "disable_host_node_id": (BOOL, "The node id is random anyway."),
     "disable_http_unprintable_char_filter": (BOOL, "Unprintable characters in paths are let through."),
-    "discovery_max_stale": (DURATION, "Catalog reads may be this old."),
     "enable_central_service_config": (BOOL, "Central service defaults are merged."),
     "license_path": (TEXT, "Enterprise edition."),
     "non_voting_server": (BOOL, "Enterprise edition."),

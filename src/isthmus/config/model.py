@@ -312,6 +312,7 @@ class HttpConfig:
     """The HTTP door.
 
     Attributes:
+        discovery_max_stale: How old data may be that discovery reads show; 0: it is the leader's.
         pretty: Answers are indented without being asked (``-dev``).
         unix_socket_mode: Permissions of unix sockets in octal, as text; empty for the umask's.
     """
@@ -322,6 +323,7 @@ class HttpConfig:
     use_cache: bool = True
     default_query_time: float = 300.0
     max_query_time: float = 600.0
+    discovery_max_stale: float = 0.0
     pretty: bool = False
     unix_socket_user: str = ""
     unix_socket_group: str = ""

@@ -8,7 +8,7 @@ from isthmus.errors import InvalidRequest
 from isthmus.http import shapes, translate
 from isthmus.http.context import Context
 from isthmus.http.decode import decode
-from isthmus.http.options import read_node_meta, read_options, read_source
+from isthmus.http.options import read_node_meta, read_source
 from isthmus.http.request import Request
 from isthmus.http.response import JSON, TRUE, Response
 from isthmus.http.routing import Route
@@ -69,7 +69,7 @@ async def deregister(context: Context, request: Request) -> Response:
 
 async def datacenters(context: Context, request: Request) -> Response:
     """Names of the known datacenters, nearest first."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     question = DatacentersRequest(**options.cache_fields())  # type: ignore[arg-type]
     found = await context.read(request, "Catalog.ListDatacenters", question, tuple)
     return context.json(request, found or ())
@@ -77,7 +77,7 @@ async def datacenters(context: Context, request: Request) -> Response:
 
 async def nodes(context: Context, request: Request) -> Response:
     """All nodes."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     reply = await context.read(
         request,
         "Catalog.ListNodes",
@@ -98,7 +98,7 @@ async def nodes(context: Context, request: Request) -> Response:
 
 async def services(context: Context, request: Request) -> Response:
     """Names of all services with the tags of their instances."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     reply = await context.read(
         request,
         "Catalog.ListServices",
@@ -127,7 +127,7 @@ async def connect(context: Context, request: Request) -> Response:
 
 
 async def _service_nodes(context: Context, request: Request, *, connect: bool) -> Response:
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     if not request.argument:
         raise InvalidRequest("Missing service name")
     tags = request.query.all("tag")
@@ -157,7 +157,7 @@ async def _service_nodes(context: Context, request: Request, *, connect: bool) -
 
 async def node(context: Context, request: Request) -> Response:
     """A node with its services by id."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     reply = await context.read(
         request,
         "Catalog.NodeServices",
@@ -182,7 +182,7 @@ async def node(context: Context, request: Request) -> Response:
 
 async def node_services(context: Context, request: Request) -> Response:
     """A node with its services as a list."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     reply = await context.read(
         request,
         "Catalog.NodeServiceList",

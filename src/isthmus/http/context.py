@@ -17,6 +17,7 @@ from isthmus.errors import (
 )
 from isthmus.http.bodies import Bodies, compress
 from isthmus.http.local_agent import LocalAgent
+from isthmus.http.options import ReadOptions, names_consistency, read_options
 from isthmus.http.request import Request
 from isthmus.http.response import GZIP, GZIP_SIZE_MIN, JSON, Response, meta_headers
 from isthmus.model.query import CachedReply, QueryMeta, QueryOptions
@@ -64,6 +65,8 @@ class Context:
         txn_size_max: Largest body of a transaction, in bytes.
         cache: Keeps replies for callers who ask for that; None for no cache.
         translate_wan: Whether answers about other datacenters show WAN addresses.
+        discovery_max_stale: Seconds that data may be old that catalog and health reads show which
+            name no consistency; 0: it is the leader's.
     """
 
     def __init__(
@@ -76,10 +79,12 @@ class Context:
         txn_size_max: int = 512 * 1024,  # Consul's default.
         cache: ReadCache | None = None,
         translate_wan: bool = False,
+        discovery_max_stale: float = 0.0,
     ) -> None:
         self._rpc, self.local, self._pretty = rpc, local, pretty
         self.kv_value_size_max, self.txn_size_max = kv_value_size_max, txn_size_max
         self._cache, self.translate_wan = cache, translate_wan
+        self._discovery_max_stale = Duration.of(discovery_max_stale)
         self._bodies = Bodies()
 
     async def call(self, method: str, request: Record, reply: type[R]) -> R:
@@ -130,6 +135,18 @@ class Context:
             fresh = replace(question, allow_stale=False, max_stale_duration=Duration(0))
             return await self.call(method, fresh, reply)
         return answer
+
+    def discovery_options(self, request: Request) -> ReadOptions:
+        """The common parameters of a catalog or health read.
+
+        Raises:
+            InvalidRequest: As `read_options`.
+        """
+        options = read_options(request, self.local.datacenter)
+        if self._discovery_max_stale and not names_consistency(request.query):
+            options.allow_stale = True
+            options.max_stale_duration = self._discovery_max_stale
+        return options
 
     def translates(self, dc: str) -> bool:
         """Whether an answer about a datacenter shows WAN addresses."""

@@ -6,7 +6,7 @@ from typing import Final
 from isthmus.errors import InvalidRequest
 from isthmus.http import shapes, translate
 from isthmus.http.context import Context
-from isthmus.http.options import ReadOptions, read_node_meta, read_options, read_source
+from isthmus.http.options import ReadOptions, read_node_meta, read_source
 from isthmus.http.request import Query, Request
 from isthmus.http.response import Response, meta_headers
 from isthmus.http.routing import Route
@@ -42,7 +42,7 @@ async def ingress(context: Context, request: Request) -> Response:
 async def _instances(
     context: Context, request: Request, *, connect: bool = False, ingress: bool = False
 ) -> Response:
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     query = request.query
     tags = query.all("tag")
     reply = await context.read(
@@ -96,7 +96,7 @@ def _wants_passing(query: Query) -> bool | None:
 
 async def node(context: Context, request: Request) -> Response:
     """Checks of a node and its services."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     if not request.argument:
         raise InvalidRequest("Missing node name")
     reply = await context.read(
@@ -110,7 +110,7 @@ async def node(context: Context, request: Request) -> Response:
 
 async def checks(context: Context, request: Request) -> Response:
     """Checks of a service."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     reply = await context.read(
         request,
         "Health.ServiceChecks",
@@ -127,7 +127,7 @@ async def checks(context: Context, request: Request) -> Response:
 
 async def state(context: Context, request: Request) -> Response:
     """Checks in a state."""
-    options = read_options(request, context.local.datacenter)
+    options = context.discovery_options(request)
     if not request.argument:
         raise InvalidRequest("Missing check state")
     reply = await context.read(

@@ -18,6 +18,7 @@ _CONFLICT_CACHED: Final = "Cannot specify ?cached with ?consistent, conflicting 
 _NAMESPACE: Final = (
     'Bad request: Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature'
 )
+_CONSISTENCIES: Final = ("stale", "consistent", "leader", "cached", "max_stale")
 _CACHE_AGES: Final = frozenset({"max-age", "stale-if-error"})
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _AGE_MAX: Final = 2**33
@@ -123,6 +124,11 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
     if options.require_consistent and options.use_cache:
         raise InvalidRequest(_CONFLICT_CACHED)
     return options
+
+
+def names_consistency(query: Query) -> bool:
+    """Whether a caller says what consistency it wants."""
+    return any(name in query for name in _CONSISTENCIES)
 
 
 def _read_cache_control(header: str, options: ReadOptions) -> None:

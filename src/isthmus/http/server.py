@@ -44,6 +44,8 @@ class HttpConfig:
         max_conns_per_client: Connections that one address may have.
         kv_value_size_max: Largest value of a key in bytes.
         translate_wan: Whether answers about other datacenters show WAN addresses.
+        discovery_max_stale: Seconds that data may be old that catalog and health reads show which
+            name no consistency; 0: it is the leader's.
         txn_size_max: Largest body of a transaction in bytes.
         response_headers: Set on every answer.
         block_endpoints: Paths that are refused, with all that start like them.
@@ -63,6 +65,7 @@ class HttpConfig:
     max_conns_per_client: int = 200  # Consul's default.
     kv_value_size_max: int = 512 * 1024  # Consul's default.
     translate_wan: bool = False
+    discovery_max_stale: float = 0.0
     txn_size_max: int = 512 * 1024  # Consul's default.
     response_headers: Mapping[str, str] = field(default_factory=dict)
     block_endpoints: tuple[str, ...] = ()
@@ -125,6 +128,7 @@ class HttpServer:
             txn_size_max=config.txn_size_max,
             cache=cache,
             translate_wan=config.translate_wan,
+            discovery_max_stale=config.discovery_max_stale,
         )
         self._door = Door(
             context,

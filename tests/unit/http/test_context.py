@@ -226,3 +226,15 @@ async def test_data_older_than_wanted_is_asked_of_the_leader(
     response = await make_client(rpc).get(f"/v1/catalog/services?{query}")
     assert [request.allow_stale for _, request in rpc.calls] == levels  # type: ignore[attr-defined]
     assert response.header("X-Consul-Lastcontact") == ("5000" if levels[-1] else "0")
+
+
+@pytest.mark.parametrize(
+    ("query", "stale"),
+    [("", True), ("?leader", False), ("?consistent", False), ("?stale", True), ("?cached", False)],
+)
+async def test_discovery_reads_may_be_as_old_as_the_operator_says(query: str, stale: bool) -> None:
+    rpc = FakeRpc(Catalog_ListServices=SERVICES)
+    client = make_client(rpc, discovery_max_stale=5.0)
+    await client.get(f"/v1/catalog/services{query}")
+    assert rpc.last.allow_stale == stale
+    assert rpc.last.max_stale_duration == (Duration.of(5) if query == "" else 0)
