@@ -16,7 +16,9 @@ from isthmus.errors import MalformedPacket, RequestError
 from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
 from isthmus.model.config_entry import ConfigEntryRequest
 from isthmus.model.federation import UPSERT, FederationStateRequest
+from isthmus.model.identifier import uuid_fault
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
+from isthmus.model.prepared_query import QUERY_CREATE, PreparedQuery, PreparedQueryRequest
 from isthmus.model.snapshot import ImportedKind
 from isthmus.store.commands import Command
 from isthmus.store.store import Store
@@ -35,7 +37,6 @@ SERVICE: Final = "Service"
 CHECK: Final = "Check"
 _NO_TABLE: Final = {
     rows.SESSION: "this release has no sessions; locks are not taken over either",
-    rows.PREPARED_QUERY: "this release has no prepared queries",
     rows.CONFIG_ENTRY: "this release has no config entries",
 }
 _OWN: Final = {
@@ -167,6 +168,9 @@ class ConsulImport:
             yield from self._one(rows.TYPE_NAMES[rows.KVS], entry.key, command, there=there)
         elif row.type == rows.FEDERATION_STATE:
             yield from self._federation_state(row)
+        elif row.type == rows.PREPARED_QUERY:
+            query: PreparedQuery = from_plain(PreparedQuery, row.value)
+            yield from self._query(query)
         else:
             self._leave(row)
 
@@ -214,6 +218,12 @@ class ConsulImport:
             state = msgspec.structs.replace(state, primary_modify_index=0)
         command = FederationStateRequest(datacenter=self._dc, op=UPSERT, state=state)
         yield from self._one(kind, name, command, there=there)
+
+    def _query(self, query: PreparedQuery) -> Iterator[tuple[_Tally, str, Command]]:
+        there = not uuid_fault(query.id) and self._store.queries.row(query.id) is not None
+        command = PreparedQueryRequest(datacenter=self._dc, op=QUERY_CREATE, query=query)
+        kind = rows.TYPE_NAMES[rows.PREPARED_QUERY]
+        yield from self._one(kind, query.name or query.id, command, there=there)
 
     def _one(
         self, kind: str, name: str, command: Command, *, there: bool

@@ -170,6 +170,8 @@ def apply(overlay: Overlay, request: PreparedQueryRequest, index: int) -> str:
     query = request.query
     if query is None or not query.id:
         raise RequestError(MISSING_ID)
+    if fault := uuid_fault(query.id):
+        raise RequestError(_LOOKUP_FAILED + fault)
     view: TableView[PreparedQuery] = overlay.tables[PREPARED_QUERIES.name]
     if request.op in {QUERY_CREATE, QUERY_UPDATE}:
         _set(overlay, view, query, index)

@@ -16,7 +16,7 @@ byte name in Consul               value
 4    ACL                          (before 1.4)
 5    Tombstone                    `DirEntry`: key and index of a deletion
 6    CoordinateBatchUpdate        list of `Coordinate`
-7    PreparedQuery                map with the query inside
+7    PreparedQuery                `PreparedQuery`
 9    Autopilot                    map
 12   Intention                    map
 13   ConnectCA                    a root

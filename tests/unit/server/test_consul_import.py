@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
 from isthmus.model.config_entry import ConfigEntryRequest, ServiceConfigEntry
 from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
+from isthmus.model.prepared_query import PreparedQuery, ServiceQuery
 from isthmus.model.session import Session
 from isthmus.model.snapshot import ImportedKind
 from isthmus.server.consul_import import NAMES_MAX, ConsulImport, check_snapshot
@@ -134,7 +136,6 @@ async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
     entry = ServiceConfigEntry(kind="service-defaults", name="web")
     rows: list[Any] = [(3, Session(id=f"s{number}", node="n1")) for number in range(25)]
     rows += [
-        (7, {"ID": "q1", "Name": "nearest"}),
         (22, encode_blob(ConfigEntryRequest(entry=entry))),
         (22, {"not": "a blob"}),
         (5, DirEntry(key="gone")),
@@ -146,12 +147,36 @@ async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
     kinds = await run(server, rows)
     assert kinds["Session"].names == tuple(f"s{number}" for number in range(NAMES_MAX))
     assert counts(kinds["Session"]) == (25, 0, 0, 0)
-    assert kinds["PreparedQuery"].names == ("nearest",)
     assert kinds["ConfigEntry"].names == ("service-defaults/web", "config entry")
     assert all(kind.reason for kind in kinds.values())
     assert kinds["type 99"].found == kinds["Tombstone"].found == 1
     assert kinds["ACLToken"].names is None
     assert "this release has no sessions" in kinds["Session"].reason
+
+
+async def test_prepared_queries_keep_their_ids(server: Server) -> None:
+    query_id = "a0000000-0000-0000-0000-000000000001"
+    other_id = query_id.replace("a", "b")
+    query = PreparedQuery(
+        id=query_id, name="nearest", token="t", service=ServiceQuery(service="web"), modify_index=9
+    )
+    rows = [
+        (7, query),
+        (7, {"ID": "q1", "Name": "no uuid"}),
+        (7, {"ID": other_id, "Session": other_id}),
+    ]
+    kinds = await run(server, rows)
+    assert counts(kinds["PreparedQuery"]) == (3, 1, 0, 2)
+    assert kinds["PreparedQuery"].names == ("no uuid", other_id)
+    (stored,) = server.store.queries.list().value
+    assert msgspec.structs.replace(stored, create_index=0, modify_index=9) == query
+    index = server.store.index
+    await run(server, rows[:1])
+    assert server.store.index == index
+    changed = msgspec.structs.replace(query, token="other")
+    assert counts((await run(server, [(7, changed)], keep=True))["PreparedQuery"]) == (1, 0, 1, 0)
+    await run(server, [(7, changed)])
+    assert server.store.queries.list().value[0].token == "other"
 
 
 async def test_row_that_is_refused_does_not_stop_the_others(server: Server) -> None:

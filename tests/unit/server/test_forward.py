@@ -16,9 +16,11 @@ from isthmus.errors import (
 )
 from isthmus.federation.router import Router, ServerInfo
 from isthmus.model.kv import DirEntry, KVSRequest
+from isthmus.model.prepared_query import PreparedQueryExecuteRemoteRequest
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
 from isthmus.net.client import ServerTarget
+from isthmus.net.wan import RPC_DIAL_TIMEOUT
 from isthmus.server.forward import CALL_TIMEOUT, Forwarder, call_timeout
 from isthmus.units import Duration
 from support.virtual_loop import run_virtual
@@ -264,3 +266,56 @@ def test_nearest_server_is_called_and_a_dead_one_costs_no_caller_an_error() -> N
 
     run_virtual(act())
     assert caller.called == ["b", "c", "c", "c", "c", "b", "c"]
+
+
+class SlowCaller(FakeCaller):
+    """Uses up some of the time that it is given before it fails."""
+
+    def __init__(self, *seconds: float) -> None:
+        super().__init__()
+        self.seconds = list(seconds)
+
+    async def call(
+        self,
+        target: ServerTarget,
+        method: str,
+        request: Record,
+        reply_type: Any,
+        *,
+        timeout: float,
+        repeatable: bool = False,
+    ) -> Any:
+        self.called.append(target.node)
+        self.timeouts.append(timeout)
+        await asyncio.sleep(min(timeout, self.seconds.pop(0)))
+        raise dial_failed("deadline")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "called", "timeouts"),
+    [
+        ([100.0], ["a"], [RPC_DIAL_TIMEOUT]),
+        ([0.0, 1.0, 100.0], ["a", "b", "c"], [RPC_DIAL_TIMEOUT] * 2 + [RPC_DIAL_TIMEOUT - 1]),
+    ],
+)
+def test_failover_of_a_query_takes_no_longer_than_one_dial(
+    seconds: list[float], called: list[str], timeouts: list[float]
+) -> None:
+    """However many servers the datacenter has: the next datacenter waits to be asked."""
+    caller, witness = SlowCaller(*seconds), FakeWitness()
+    request = PreparedQueryExecuteRemoteRequest(datacenter="dc2", min_query_index=9)
+    router = make_router(*"abcde")
+
+    async def act() -> float:
+        clock = asyncio.get_running_loop()
+        started = clock.time()
+        with pytest.raises(DialFailed):
+            await Forwarder(router, caller, witness).call(
+                "dc2", "PreparedQuery.ExecuteRemote", request, str
+            )
+        return clock.time() - started
+
+    assert run_virtual(act()) == pytest.approx(RPC_DIAL_TIMEOUT)
+    assert caller.called == called
+    assert caller.timeouts == pytest.approx(timeouts)
+    assert [entry[0] for entry in witness.told] == ["failed"]

@@ -196,6 +196,10 @@ def test_what_is_no_id_is_refused(asked: str, fault: str) -> None:
         (make_query(2, "", template=True), "a query template with an empty name already exists"),
         (PreparedQuery(name="x"), "Missing Query ID"),
         (
+            PreparedQuery(id="q", name="x"),
+            "failed prepared query lookup: index error: UUID must be 36 characters",
+        ),
+        (
             PreparedQuery(id=query_id(2), name="x", session="abc"),
             "invalid session: index error: UUID must be 36 characters",
         ),
