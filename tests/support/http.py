@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,6 +90,9 @@ class FakeLocal:
         self.figures = Metrics(datetime(2026, 11, 23, 12, tzinfo=UTC), seconds=10.0)
         self.prometheus_enabled = True
         self.coordinates_enabled = True
+        self.debug_enabled = True
+        self.log_lines: list[bytes] = []
+        self.log_is_endless = False
 
     def _tell(self, *words: object) -> None:
         if self.fault is not None:
@@ -159,6 +162,32 @@ class FakeLocal:
 
     async def metrics(self) -> Metrics:
         return self.figures
+
+    async def watch_log(self, level: str, *, as_json: bool) -> AsyncGenerator[bytes, None]:
+        self._tell("watch_log", level, as_json)
+        try:
+            for line in self.log_lines:
+                yield line
+            if self.log_is_endless:
+                await asyncio.Event().wait()
+        finally:
+            self._tell("log closed")
+
+    def host(self) -> Mapping[str, object]:
+        return {"Memory": {"total": 7}, "Errors": None}
+
+    async def reload(self) -> None:
+        self._tell("reload")
+
+    def stacks(self) -> str:
+        return "thread MainThread\n"
+
+    def memory(self) -> str:
+        return "1 8 builtins.int\n"
+
+    async def profile(self, seconds: float) -> str:
+        self._tell("profile", seconds)
+        return "main;work 7\n"
 
     async def move_storage(self) -> None:
         self._tell("move storage")

@@ -321,6 +321,7 @@ class Agent(NodeAgent):
         )
         with listening(config, "server RPC", "bind_addr", config.addresses.bind, port="server"):
             await listener.start(config.addresses.bind, config.ports.server)
+        self.reloading.add(lambda new: listener.limit_clients(new.limits.rpc_max_conns_per_client))
         return listener
 
     def _tags(self) -> dict[str, str]:

@@ -3,20 +3,25 @@
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from isthmus import __version__
+from isthmus.agent import stacks
 from isthmus.agent.events import EventFilter, UserEvents
+from isthmus.agent.host import host_info
 from isthmus.agent.local import LocalState
+from isthmus.agent.log_stream import LogStreams
+from isthmus.agent.logs import LEVELS
 from isthmus.agent.members import COMPATIBLE_BUILD
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
-from isthmus.errors import WAN_JOIN_DISABLED, RequestError
+from isthmus.errors import WAN_JOIN_DISABLED, InvalidRequest, RequestError
 from isthmus.gossip import roster
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
 from isthmus.model.catalog import HealthCheck
@@ -49,6 +54,7 @@ class Parts(Protocol):
     lan: Pool | None
     wan: Pool | None
     metrics: Collector
+    log_streams: LogStreams
 
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         """Sections of the figures in ``/v1/agent/self`` that a server has, or a client."""
@@ -61,6 +67,12 @@ class Parts(Protocol):
 
     def stop(self, *, leave: bool) -> None:
         """Stop soon."""
+
+    def wall(self) -> datetime:
+        """The calendar clock now."""
+
+    def reload_files(self) -> None:
+        """Read the configuration again; a `RequestError` says why it cannot be taken over."""
 
 
 class AgentApi:
@@ -247,6 +259,40 @@ class AgentApi:
     async def metrics(self) -> Metrics:
         """Every figure about the agent, as it is now."""
         return await self._parts.metrics.collect()
+
+    def watch_log(self, level: str, *, as_json: bool) -> AsyncGenerator[bytes, None]:
+        """See `LocalAgent.watch_log`."""
+        number = LEVELS.get(level.upper())
+        if number is None:
+            raise InvalidRequest(f"Bad request: Unknown log level: {level}")
+        if self._parts.log_streams.is_full:
+            raise RequestError("too many clients watch this agent's log", status=429)
+        return self._parts.log_streams.watch(number, as_json=as_json)
+
+    def host(self) -> Mapping[str, object]:
+        """See `LocalAgent.host`."""
+        return host_info(self._parts.wall())
+
+    async def reload(self) -> None:
+        """See `LocalAgent.reload`."""
+        self._parts.reload_files()
+
+    @property
+    def debug_enabled(self) -> bool:
+        """Whether stacks, profile and memory may be shown."""
+        return self._parts.config.enable_debug
+
+    def stacks(self) -> str:
+        """Where every thread and task is."""
+        return stacks.stacks()
+
+    def memory(self) -> str:
+        """Objects in memory by type."""
+        return stacks.memory()
+
+    async def profile(self, seconds: float) -> str:
+        """Where the time goes."""
+        return await stacks.profile(seconds)
 
     async def move_storage(self) -> None:
         """See `LocalAgent.move_storage`."""

@@ -74,6 +74,8 @@ class ClientAgent(NodeAgent):
             member_count=lambda: len(self._lan_pool_members()),
             limits=config.limits,
         )
+        clock = asyncio.get_running_loop().time
+        self.reloading.add(lambda new: self.calls.rate.reconfigure(new.limits, now=clock()))
         dialer = DirectDialer(
             self._network,
             tls=config.tls.verify_outgoing,

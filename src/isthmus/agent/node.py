@@ -5,11 +5,12 @@ answer them; whoever needs data here calls `rpc` and need not know which.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from isthmus.agent import logs, settings
@@ -24,16 +25,17 @@ from isthmus.agent.join import JoinGaveUp
 from isthmus.agent.joining import Joining
 from isthmus.agent.keyring import keyring_file, keyring_warnings, snapshot_file
 from isthmus.agent.local import LocalState
+from isthmus.agent.log_stream import LogStreams
 from isthmus.agent.members import address_problem, lan_member_problem, shared_id_problem
 from isthmus.agent.platform import Platform
 from isthmus.agent.ports import listening, serving_http
+from isthmus.agent.reload import Reloading
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.agent.tables import Tables
 from isthmus.config.model import AgentConfig
-from isthmus.config.reload import reloadable_changes
 from isthmus.dns.server import DnsServer
-from isthmus.errors import InvalidRequest, IsthmusError
+from isthmus.errors import InvalidRequest, RequestError
 from isthmus.http import repeats
 from isthmus.http.server import HttpServer
 from isthmus.model.diagnosis import DoctorReport
@@ -55,6 +57,8 @@ class NodeAgent:
         config: As it is now; `reload` replaces what can change.
         lan: The pool of our datacenter; None while we start.
         wan: The pool of all servers; None on a client, or while we start.
+        reloading: Who takes a new configuration while we run.
+        log_streams: Who watches our log.
 
     Args:
         config: Checked configuration.
@@ -84,6 +88,8 @@ class NodeAgent:
         self.lan: Pool | None = None
         self.wan: Pool | None = None
         self._joining: Joining | None = None
+        self.log_streams = LogStreams()
+        self.reloading = Reloading()
 
     # What servers and clients do each in their way ------------------------------------------------
 
@@ -140,6 +146,10 @@ class NodeAgent:
             return 1
         return 0
 
+    def wall(self) -> datetime:
+        """The calendar clock now."""
+        return self._wall()
+
     def stop(self, *, leave: bool) -> None:
         """Stop soon; with `leave` tell the pools that we go for good."""
         self._leaving = self._leaving or leave
@@ -153,6 +163,7 @@ class NodeAgent:
         self.stop(leave=leaving)
 
     async def _stop(self) -> None:
+        self.log_streams.close()
         if self._leaving:
             await self._leave()
         try:
@@ -291,6 +302,7 @@ class NodeAgent:
 
     def _start_node_duties(self, joining: Joining) -> None:
         """Keep the catalog up to date with us, and join the pools."""
+        self._reload_parts()
         config = self.config
         self._spawn(self.local.run())
         assert self.lan is not None
@@ -333,26 +345,27 @@ class NodeAgent:
             )
         )
 
-    def reload(self, reload: Callable[[], AgentConfig]) -> None:
+    def reload_files(self) -> None:
         """Take a new configuration as far as that is possible without a restart.
 
-        Args:
-            reload: Reads it; what is wrong with it is logged, and the old one stays.
+        Raises:
+            RequestError: What is wrong with it; the old one stays.
         """
-        try:
-            fresh = reload()
-            self.services.reload(fresh.services, fresh.checks)
-            self._tls.reload(settings.tls_config(fresh))
-        except (IsthmusError, OSError) as error:
-            logger.error("reload refused, the old configuration stays: %s", error)
-            return
-        if needs_restart := reloadable_changes(self.config, fresh).restart:
-            logger.warning("needs a restart to take effect: %s", ", ".join(needs_restart))
-        logs.set_level(fresh.log.level)
-        self.config = replace(
-            self.config, log=fresh.log, services=fresh.services, checks=fresh.checks
-        )
-        logger.info("configuration reloaded")
+        self.config = self.reloading.run(self.config)
+
+    def receive_reload(self) -> None:
+        """Take a new configuration because of a signal; what is wrong with it is in the log."""
+        with contextlib.suppress(RequestError):
+            self.reload_files()
+
+    def _reload_parts(self) -> None:
+        """Have the parts that every agent has take a new configuration."""
+        add = self.reloading.add
+        add(lambda config: self._tls.reload(settings.tls_config(config)))
+        add(self.reload_dns)
+        add(lambda config: self.services.reload(config.services, config.checks))
+        add(lambda config: self._http.limit_clients(config.limits.http_max_conns_per_client))
+        add(lambda config: logs.set_level(config.log.level))
 
     # Tasks ---------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
 
     Args:
         config: Checked configuration.
-        reload: Reads the configuration again, on SIGHUP.
+        reload: Reads the configuration again, when that is asked for.
     """
     try:
         give_back_large_blocks()
@@ -42,7 +42,8 @@ async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, agent.receive_signal, number)
-    loop.add_signal_handler(signal.SIGHUP, agent.reload, reload)
+    agent.reloading.read = reload
+    loop.add_signal_handler(signal.SIGHUP, agent.receive_reload)
     return await agent.run()
 
 

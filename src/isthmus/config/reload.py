@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Final
 
 from isthmus.config.keys import KEYS
-from isthmus.config.model import AgentConfig
+from isthmus.config.model import AgentConfig, DnsConfig
 from isthmus.config.records import placed
 
 RELOADABLE: Final = frozenset(
@@ -33,6 +33,7 @@ RELOADABLE: Final = frozenset(
         "tls.verify_server_hostname",
         "tls.server_name",
         "tls.min_version",
+        *(f"dns.{one.name}" for one in fields(DnsConfig)),
     }
 )
 """Fields of `AgentConfig` that a running agent takes over."""

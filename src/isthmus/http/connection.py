@@ -31,6 +31,7 @@ HALF_CLOSED_GRACE: Final = 1.0
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
 }
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOO_MANY: Final = (
     "Your IP is issuing too many concurrent connections, please rate limit your calls\n"
@@ -375,25 +376,34 @@ class Connection(asyncio.Protocol):
     async def _send_stream(self, request: Request, response: Response) -> None:
         """Send an answer piece by piece, as fast as the client takes them.
 
-        A body that breaks off ends the connection, so that the client sees it is not whole.
+        A body that breaks off ends the connection, so that the client sees it is not whole. One
+        of unknown length comes in chunks, or up to the connection's end if the client knows none.
         """
         assert response.stream is not None
         if response.close:
             self._closing = True
         self._streaming = asyncio.Event()
-        left = response.stream_size
+        left = response.stream_size or 0
+        is_endless = response.stream_size is None
+        chunked = is_endless and self._parser.get_http_version() != "1.0"
+        if is_endless and not chunked:
+            self._closing = response.close = True
         date = self._connections.date(self._loop.time())
         last = self._closing and not self._waiting
         self._write(encode_response(response, date=date, close=last, body=False))
         try:
             async with aclosing(response.stream) as pieces:
                 async for piece in pieces:
-                    left -= len(piece)
-                    self._write(piece)
+                    assert piece  # An empty chunk would be the last one.
+                    left -= 0 if is_endless else len(piece)
+                    self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     while not self._writable:
                         self._streaming.clear()
                         await self._streaming.wait()
+            if chunked:
+                self._write(_LAST_CHUNK)
         except IsthmusError as error:
+            left = 1
             _logger.info("an answer broke off: %s", error, extra={"path": request.raw_path})
         finally:
             self._streaming = None
@@ -441,8 +451,13 @@ def encode_response(
     """
     parts = [_STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} \r\n"]
     parts += [f"{name}: {value}\r\n" for name, value in response.headers]
-    size = len(response.body) if response.stream is None else response.stream_size
-    parts.append(f"Date: {date}\r\nContent-Length: {size}\r\n")
+    parts.append(f"Date: {date}\r\n")
+    if response.stream is None:
+        parts.append(f"Content-Length: {len(response.body)}\r\n")
+    elif response.stream_size is not None:
+        parts.append(f"Content-Length: {response.stream_size}\r\n")
+    elif not response.close:
+        parts.append("Transfer-Encoding: chunked\r\n")
     parts.append("Connection: close\r\n\r\n" if close else "\r\n")
     head = "".join(parts).encode("latin-1", "replace")
     return head + response.body if body else head

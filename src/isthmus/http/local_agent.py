@@ -1,6 +1,6 @@
 """What the door needs of the agent it belongs to; `agent/` implements it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
@@ -115,6 +115,33 @@ class LocalAgent(Protocol):
 
     async def metrics(self) -> Metrics:
         """Every figure about the agent, as it is now."""
+
+    def watch_log(self, level: str, *, as_json: bool) -> AsyncGenerator[bytes, None]:
+        """Yield log lines from now on, until the agent stops or the generator is closed.
+
+        Args:
+            level: The least one: TRACE, DEBUG, INFO, WARN or ERR, in any case.
+            as_json: Whether each line is a JSON object.
+        """
+
+    def host(self) -> Mapping[str, object]:
+        """Body of ``/v1/agent/host``: Memory, CPU, Host, Disk, CollectionTime, Errors."""
+
+    async def reload(self) -> None:
+        """Read the configuration again, and take over what needs no restart."""
+
+    @property
+    def debug_enabled(self) -> bool:
+        """Whether stacks, profile and memory may be shown."""
+
+    def stacks(self) -> str:
+        """Where every thread and task is."""
+
+    def memory(self) -> str:
+        """Objects in memory by type."""
+
+    async def profile(self, seconds: float) -> str:
+        """Where the time goes: stacks, and how often each was seen."""
 
     async def move_storage(self) -> None:
         """Keep the data of the datacenter's one server in etcd from now on, so others can join.

@@ -32,7 +32,7 @@ class Response:
         close: Whether the connection ends after it.
         packed: Whether the body is compressed already.
         stream: Yields the body instead, where it is too long for memory.
-        stream_size: Bytes that it yields.
+        stream_size: Bytes that it yields; None: nobody knows.
         repeats: The RPC method that it shows the reply of, if it may be given again.
         version: Of the tables before it was made; None when it may not be given again.
     """
@@ -63,7 +63,7 @@ class Response:
         self.close = close
         self.packed = False
         self.stream: AsyncGenerator[bytes, None] | None = None
-        self.stream_size = 0
+        self.stream_size: int | None = 0
         self.repeats = ""
         self.version: int | None = None
 

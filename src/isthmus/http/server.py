@@ -160,6 +160,10 @@ class HttpServer:
         """Clients dropped because unread answers held too much memory."""
         return self._connections.unsent.aborted_count
 
+    def limit_clients(self, connections: int) -> None:
+        """Allow an address so many connections from now on; those that are open stay."""
+        self._connections.per_client_max = connections
+
     async def start(self) -> list[str]:
         """Open all ports.
 

@@ -235,6 +235,10 @@ class ServerListener:
         """
         self._listening = await self._network.listen(host, port, self._accept)
 
+    def limit_clients(self, connections: int) -> None:
+        """Allow an address so many connections from now on; those that are open stay."""
+        self._config = replace(self._config, connections_per_client=connections)
+
     async def close(self) -> None:
         """Close the port, cancel running calls, close the connections served here."""
         self._closing = True

@@ -16,7 +16,7 @@ from isthmus.http.connections import Connections
 from isthmus.http.response import Response
 from isthmus.http.routing import BODY_SIZE_MAX
 from isthmus.net.tasks import TaskScope
-from support.http import FakeRpc, FakeTransport, make_client
+from support.http import FakeLocal, FakeRpc, FakeTransport, make_client
 
 LEADER = b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -28,7 +28,8 @@ class Play:
         self.rpc = FakeRpc(Status_Leader="L", KVS_Apply=True)
         self.tasks = TaskScope()
         table = Connections(per_client_max=per_client_max, clock=lambda: "D", tasks=self.tasks)
-        door = make_client(self.rpc).door
+        self.local = FakeLocal()
+        door = make_client(self.rpc, self.local).door
         for _ in range(others):
             Connection(door, table, "10.0.0.1").connection_made(FakeTransport())
         self.transport = FakeTransport()
@@ -314,3 +315,48 @@ def test_any_bytes_are_answered_or_end_the_connection(pieces: list[bytes]) -> No
         assert len(fresh.tasks) == 0
 
     asyncio.run(play())
+
+
+def watched(*lines: bytes, endless: bool = True) -> Play:
+    """A connection to an agent whose log has these lines."""
+    play = Play()
+    play.local.log_lines, play.local.log_is_endless = list(lines), endless
+    return play
+
+
+MONITOR = b"GET /v1/agent/monitor HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_body_of_unknown_length_comes_in_chunks_as_it_is_made() -> None:
+    play = watched(b"one\n", b"two and three\n")
+    head, _, body = (await play.send(MONITOR)).partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert b"Content-Length" not in head
+    assert body == b"4\r\none\n\r\ne\r\ntwo and three\n\r\n"
+    assert not play.transport.closed
+
+
+async def test_connection_goes_on_after_the_last_chunk() -> None:
+    play = watched(b"one\n", endless=False)
+    assert (await play.send(MONITOR)).endswith(b"4\r\none\n\r\n0\r\n\r\n")
+    assert (await play.send(LEADER)).endswith(b'"L"')
+
+
+async def test_old_client_gets_such_a_body_up_to_the_end_of_the_connection() -> None:
+    play = watched(b"one\n", endless=False)
+    head, _, body = (await play.send(MONITOR.replace(b"HTTP/1.1", b"HTTP/1.0"))).partition(
+        b"\r\n\r\n"
+    )
+    assert b"Connection: close" in head
+    assert b"Transfer-Encoding" not in head
+    assert body == b"one\n"
+    assert play.transport.closed
+
+
+async def test_endless_body_ends_when_the_client_goes_away() -> None:
+    play = watched(b"one\n")
+    await play.send(MONITOR)
+    assert play.local.told == [("watch_log", "INFO", False)]
+    play.connection.connection_lost(None)
+    await play.send(b"")
+    assert play.local.told[-1] == ("log closed",)
