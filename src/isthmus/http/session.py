@@ -40,7 +40,7 @@ class _Created(Record, frozen=True, kw_only=True):
     id: str = ""
 
 
-class _Wanted(Record, frozen=True, kw_only=True):
+class _Session(Record, frozen=True, kw_only=True):
     """A session as its creator describes it; None where it says nothing."""
 
     id: str | None = None
@@ -57,9 +57,9 @@ class _Wanted(Record, frozen=True, kw_only=True):
 async def create(context: Context, request: Request) -> Response:
     """Begin a session, without a body one of our own node that lives as long as the node."""
     refuse_namespace(request)
-    wanted, named = _Wanted(), frozenset[str]()
+    wanted, named = _Session(), frozenset[str]()
     if request.body:
-        wanted = decode(_Wanted, request.body, ignore_unknown=True)
+        wanted = decode(_Session, request.body, ignore_unknown=True)
         plain: Any = msgspec.json.decode(request.body)
         named = frozenset(name.lower() for name in plain) if isinstance(plain, Mapping) else named
     session = _completed(wanted, named, node=context.local.node_name)
@@ -76,7 +76,7 @@ async def create(context: Context, request: Request) -> Response:
     return context.json(request, _Created(id=session_id))
 
 
-def _completed(wanted: _Wanted, named: frozenset[str], *, node: str) -> Session:
+def _completed(wanted: _Session, named: frozenset[str], *, node: str) -> Session:
     """Fill in what a creator left out.
 
     Args:

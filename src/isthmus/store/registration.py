@@ -41,7 +41,10 @@ def register(overlay: Overlay, request: RegisterRequest, index: int) -> None:
     tables = _Tables(overlay)
     old = tables.nodes.get(folded(request.node))
     if old is None or not request.skip_node_update:
-        _put_node(tables, _requested_node(request), index)
+        try:
+            _put_node(tables, _requested_node(request), index)
+        except RequestError as error:
+            raise RequestError(f"failed inserting node: {error}") from None
     if request.service is not None:
         _put_service(tables, request.node, request.service, index)
     checks = request.checks or ()
@@ -175,7 +178,7 @@ def _claim_name(tables: _Tables, node: Node, context: str, *, take_nameless: boo
     if health is not None and health.status == CRITICAL:
         return
     raise RequestError(
-        f"failed inserting node: {context}: Node name {node.node} is reserved by node "
+        f"{context}: Node name {node.node} is reserved by node "
         f"{holder.id} with name {holder.node} ({holder.address})"
     )
 

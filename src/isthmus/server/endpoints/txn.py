@@ -44,10 +44,10 @@ async def read(context: Context, request: TxnReadRequest) -> TxnReadResponse:
     if request.require_consistent:
         await context.confirm()
     ops, errors = _completed(context, request.ops or ())
-    if errors:
-        return TxnReadResponse(errors=errors)
-    store = context.store
-    answer = txn.run(store.overlay(), ops, store.index, read_only=True)
+    answer = TxnResponse(errors=errors)
+    if not errors:
+        store = context.store
+        answer = txn.run(store.overlay(), ops, store.index, read_only=True)
     return TxnReadResponse(results=answer.results, errors=answer.errors, index=1, known_leader=True)
 
 
@@ -78,6 +78,9 @@ def _complete(context: Context, op: TxnOp) -> TxnOp:
             raise RequestError(_MUST_PROVIDE_NODE)
         if node.id:
             check_node_id(node.id)
+        node = msgspec.structs.replace(node, datacenter=context.dc)
+        changed_node = msgspec.structs.replace(op.node, node=node)
+        return msgspec.structs.replace(op, node=changed_node)
     elif op.service is not None and op.service.verb != GET:
         service = complete_service(op.service.service)
         validate_kind(service)
