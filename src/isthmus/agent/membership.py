@@ -245,6 +245,8 @@ class LanMembership:
                 await self._deregister(member.name)
             return
         alive = member.status is not MemberStatus.FAILED
+        if not alive and found.node is None:
+            return  # It was never seen alive, or removed by hand.
         registration = member_registration(
             node=member.name,
             address=member.address,

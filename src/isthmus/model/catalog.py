@@ -261,6 +261,22 @@ class HealthCheckDefinition(Record, frozen=True, kw_only=True):
     alias_service: str = ""
     ttl: Duration = Duration(0)
 
+    @property
+    def check_type(self) -> str:
+        """What kind of check this defines; empty when it defines none that could be run."""
+        runs = self.interval > 0
+        kinds = {
+            "grpc": self.grpc and runs,
+            "http": self.http and runs,
+            "ttl": self.ttl > 0,
+            "tcp": self.tcp and runs,
+            "alias": self.alias_node or self.alias_service,
+            "docker": self.docker_container_id and self.script_args and runs,
+            "script": self.script_args and runs,
+            "h2ping": self.h2ping and runs,
+        }
+        return next((kind for kind, is_it in kinds.items() if is_it), "")
+
 
 class HealthCheck(Record, frozen=True, kw_only=True):
     """A check of a node, or of one service of it."""

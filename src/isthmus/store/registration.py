@@ -168,14 +168,17 @@ def _put_node(tables: _Tables, node: Node, index: int) -> None:
 
 
 def _claim_name(tables: _Tables, node: Node, context: str, *, take_nameless: bool) -> None:
-    """Check that a node may have its name: nobody has it, or its holder is dead or has no id."""
+    """Check that a node may have its name: nobody who is alive has it, or only one without an id.
+
+    Alive is who has a serfHealth that is not critical; a node without one is no agent.
+    """
     holder = tables.nodes.get(folded(node.node))
     if holder is None or holder.id.lower() == node.id.lower():
         return
     if not holder.id and take_nameless:
         return
     health = tables.checks.get(owned(folded(holder.node), folded(SERF_HEALTH)))
-    if health is not None and health.status == CRITICAL:
+    if health is None or health.status == CRITICAL:
         return
     raise RequestError(
         f"{context}: Node name {node.node} is reserved by node "

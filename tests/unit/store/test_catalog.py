@@ -335,7 +335,8 @@ def test_node_whose_name_changes_case_keeps_its_services() -> None:
 
 def test_name_of_a_living_node_is_not_given_away() -> None:
     driven = Driven()
-    driven.execute(make_register("a", node_id=IDS["Alpha"]))
+    alive = HealthCheck(check_id="serfHealth", status="passing")
+    driven.execute(make_register("a", node_id=IDS["Alpha"], checks=(alive,)))
     driven.execute(make_register("b", node_id=IDS["beta"]))
     text = (
         f'failed inserting node: Error while renaming Node ID: "{IDS["beta"]}" (10.0.0.1): '
@@ -347,10 +348,16 @@ def test_name_of_a_living_node_is_not_given_away() -> None:
     assert [node.node for node in driven.store.catalog.nodes().value] == ["a", "b"]
 
 
-def test_name_of_a_dead_node_may_be_taken() -> None:
+@pytest.mark.parametrize(
+    "check",
+    [
+        HealthCheck(check_id="serfHealth", status="critical"),
+        HealthCheck(check_id="ping", status="passing"),
+    ],
+)
+def test_name_of_a_node_that_is_dead_or_no_agent_may_be_taken(check: HealthCheck) -> None:
     driven = Driven()
-    dead = HealthCheck(check_id="serfHealth", status="critical")
-    driven.execute(make_register("a", node_id=IDS["Alpha"], checks=(dead,)))
+    driven.execute(make_register("a", node_id=IDS["Alpha"], checks=(check,)))
     driven.execute(make_register("a", node_id=IDS["beta"]))
     (node,) = driven.store.catalog.nodes().value
     assert node.id == IDS["beta"]

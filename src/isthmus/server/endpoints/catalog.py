@@ -203,10 +203,12 @@ def complete_service(service: NodeService) -> NodeService:
 
 
 def _complete_check(check: HealthCheck, node: str) -> HealthCheck:
-    check_id = check.check_id or check.name
-    if check.node and check_id == check.check_id:
-        return check
-    return msgspec.structs.replace(check, check_id=check_id, node=check.node or node)
+    return msgspec.structs.replace(
+        check,
+        check_id=check.check_id or check.name,
+        node=check.node or node,
+        type=check.type or check.definition.check_type,
+    )
 
 
 def check_node_id(node_id: str) -> None:

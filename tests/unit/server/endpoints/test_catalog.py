@@ -10,6 +10,7 @@ from isthmus.model.catalog import (
     ConnectProxyConfig,
     DeregisterRequest,
     HealthCheck,
+    HealthCheckDefinition,
     NodeRequest,
     NodeService,
     RegisterRequest,
@@ -19,6 +20,7 @@ from isthmus.model.catalog import (
 )
 from isthmus.model.query import DatacenterRequest, Empty
 from isthmus.server.server import Server
+from isthmus.units import Duration
 
 NODE_ID = "a0000000-0000-0000-0000-000000000001"
 
@@ -173,6 +175,18 @@ async def test_registration_fills_ids_node_and_datacenter(server: Server) -> Non
     assert [(check.node, check.check_id) for check in item.checks] == [("x", "c"), ("x", "ping")]
     assert found.index == 2
     assert found.known_leader
+
+
+async def test_type_of_a_check_follows_from_its_definition(server: Server) -> None:
+    http = HealthCheckDefinition(http="http://x", interval=Duration.of(10))
+    checks = (
+        HealthCheck(check_id="a", definition=http),
+        HealthCheck(check_id="b", definition=http, type="mine"),
+        HealthCheck(check_id="c"),
+    )
+    await server.call("Catalog.Register", make_register(checks=checks))
+    found = await server.call("Health.NodeChecks", NodeRequest(node="x"))
+    assert [check.type for check in found.health_checks] == ["http", "mine", ""]
 
 
 async def test_services_and_nodes_are_listed(server: Server) -> None:
