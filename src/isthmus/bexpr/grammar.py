@@ -198,6 +198,7 @@ class _Parser:
 
     def _input(self, *, grouped: bool) -> Expression | None:
         self._at = 0
+        self._depth = 1 if grouped else 0
         self._space()
         if grouped:
             if not self._literal("(", _INPUT):

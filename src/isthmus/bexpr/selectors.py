@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, get_args, get_origin
 from isthmus.bexpr.literals import parse_bool, parse_float, parse_int, parse_uint, quote
 from isthmus.bexpr.syntax import BadExpression, Operator
 from isthmus.model.record import Float32, Record, Uint, fields_of, split_optional
+from isthmus.model.timestamp import Timestamp
 from isthmus.units import Duration
 
 Parse: TypeAlias = Callable[[str], Any]
@@ -109,6 +110,8 @@ def _shape(kind: Any) -> Shape | None:
     kind, _ = split_optional(kind)
     if kind is str:
         return TEXT
+    if kind is Timestamp:
+        return Structure({})
     parse = _NUMBERS.get(kind)
     if parse is not None:
         return Scalar(parse)
