@@ -99,7 +99,10 @@ class _Entry:
 
     def take(self, reply: Any, now: float) -> None:
         """A fetch succeeded."""
-        index = (reply.index or 1) if isinstance(reply, QueryMeta) else self.index + 1
+        if isinstance(reply, QueryMeta) and self.method in FOLLOWED:
+            index = reply.index or 1
+        else:
+            index = self.index + 1  # Executions all show the same index.
         if self.reply is None or index != self.index:
             self.reply = reply  # Else the known one: doors have its encoded form.
         self.index, self.fetched_at = index, now

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from isthmus.errors import RequestError
-from isthmus.http import shapes
+from isthmus.http import shapes, translate
 from isthmus.http.context import CallFailed, Context
 from isthmus.http.decode import decode
 from isthmus.http.options import ReadOptions, read_options, read_source
@@ -47,7 +47,8 @@ class _Created(Record, frozen=True, kw_only=True):
 async def list_queries(context: Context, request: Request) -> Response:
     """All queries."""
     options = read_options(request, context.local.datacenter)
-    reply = await context.call(
+    reply = await context.read(
+        request,
         "PreparedQuery.List",
         DatacenterRequest(**options.fields()),  # type: ignore[arg-type]
         IndexedPreparedQueries,
@@ -77,7 +78,7 @@ async def get(context: Context, request: Request) -> Response:
         query_id=request.argument,
     )
     try:
-        reply = await context.call("PreparedQuery.Get", question, IndexedPreparedQueries)
+        reply = await context.read(request, "PreparedQuery.Get", question, IndexedPreparedQueries)
     except CallFailed as error:
         return _not_found(error)
     return _shown(context, request, reply.queries or (), reply, options)
@@ -126,12 +127,16 @@ async def _execute(context: Context, request: Request) -> Response:
     if connect := request.query.first("connect"):
         question = msgspec.structs.replace(question, connect=_boolean(connect))
     try:
-        reply = await context.call("PreparedQuery.Execute", question, PreparedQueryExecuteResponse)
+        reply = await context.read(
+            request, "PreparedQuery.Execute", question, PreparedQueryExecuteResponse
+        )
     except CallFailed as error:
         return _not_found(error)
+    # Where the instances were found counts, not where they were asked for.
+    wan = context.translates(reply.datacenter)
     view = msgspec.structs.replace(
         reply,
-        nodes=tuple(shapes.instances(reply.nodes)),
+        nodes=tuple(shapes.instances(translate.instances(reply.nodes) if wan else reply.nodes)),
         consistency_level=options.level,
     )
     return _shown(context, request, view, reply, options)
@@ -141,7 +146,9 @@ async def _explain(context: Context, request: Request) -> Response:
     options = read_options(request, context.local.datacenter)
     question = _question(context, request, options, _EXPLAIN)
     try:
-        reply = await context.call("PreparedQuery.Explain", question, PreparedQueryExplainResponse)
+        reply = await context.read(
+            request, "PreparedQuery.Explain", question, PreparedQueryExplainResponse
+        )
     except CallFailed as error:
         return _not_found(error)
     view = msgspec.structs.replace(reply, consistency_level=options.level)

@@ -10,6 +10,12 @@ import pytest
 from isthmus.agent.cache import FOLLOW_WAIT, IDLE_MAX, CallCache
 from isthmus.errors import RemoteError, RequestError, Unavailable
 from isthmus.model.catalog import DatacentersRequest, NodeService, RegisterRequest, ServiceRequest
+from isthmus.model.prepared_query import (
+    PreparedQuery,
+    PreparedQueryExecuteRequest,
+    PreparedQueryRequest,
+    ServiceQuery,
+)
 from isthmus.model.query import CachedReply, DatacenterRequest, QueryOptions
 from isthmus.model.record import Record
 from isthmus.server.server import Server
@@ -124,6 +130,29 @@ def test_questions_that_differ_are_kept_apart() -> None:
         assert not (await world.services(token="a"))[1]
         assert not (await world.services(token="b"))[1]
         assert (await world.services(token="a"))[1]
+
+    play(act)
+
+
+def test_execution_of_a_query_is_new_when_its_caller_wants_it_new() -> None:
+    """Every one shows the same index."""
+
+    async def act(world: World) -> None:
+        query = PreparedQuery(name="q", service=ServiceQuery(service="web"))
+        await world.server.call(
+            "PreparedQuery.Apply", PreparedQueryRequest(op="create", query=query)
+        )
+
+        async def found(**options: Any) -> tuple[int, bool]:
+            request = PreparedQueryExecuteRequest(query_id_or_name="q", use_cache=True, **options)
+            reply, hit, _ = await world.cache.get("PreparedQuery.Execute", request)
+            return len(reply.nodes), hit
+
+        assert await found() == (0, False)
+        await world.register("web")
+        assert await found() == (0, True)
+        assert await found(must_revalidate=True) == (1, False)
+        assert await found() == (1, True)
 
     play(act)
 

@@ -228,6 +228,31 @@ async def test_execution_that_finds_nothing_shows_an_empty_list() -> None:
     assert (body["Nodes"], body["Failovers"]) == ([], 2)
 
 
+@pytest.mark.parametrize(
+    ("found_in", "address"), [("dc1", "10.0.0.1"), ("dc2", "203.0.113.1")], ids=["own", "other"]
+)
+async def test_wan_addresses_are_shown_of_the_datacenter_that_answered(
+    found_in: str, address: str
+) -> None:
+    """Whichever datacenter was asked: failover may have led elsewhere."""
+    node = Node(node="n1", address="10.0.0.1", tagged_addresses={"wan": "203.0.113.1"})
+    reply = PreparedQueryExecuteResponse(
+        nodes=(CheckServiceNode(node=node, service=NodeService(service="web")),),
+        datacenter=found_in,
+    )
+    client = make_client(FakeRpc(PreparedQuery_Execute=reply), translate_wan=True)
+    body = as_json(await client.get("/v1/query/web/execute?dc=dc3"))
+    assert body["Nodes"][0]["Node"]["Address"] == address
+
+
+async def test_data_older_than_the_caller_wants_is_asked_of_the_leader() -> None:
+    rpc = make_rpc()
+    old = IndexedPreparedQueries(queries=(QUERY,), last_contact=Duration.of(5))
+    rpc.answers["PreparedQuery.Get"] = old
+    await make_client(rpc).get(f"/v1/query/{ID}?max_stale=1s")
+    assert [request.allow_stale for _, request in rpc.calls] == [True, False]  # type: ignore[attr-defined]
+
+
 async def test_explanation_shows_the_query(client: Client) -> None:
     body = as_json(await client.get("/v1/query/web/explain"))
     assert body["Query"] == SHOWN
