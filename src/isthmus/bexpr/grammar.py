@@ -32,7 +32,7 @@ from isthmus.bexpr.syntax import And, BadExpression, Expression, Match, Not, Ope
 EXPRESSION_SIZE_MAX: Final = 16 * 1024
 """Characters of an expression."""
 NESTING_MAX: Final = 64
-"""Parentheses inside each other."""
+"""Parentheses inside each other; ``not`` before each other."""
 
 _SPACE: Final = re.compile(r"[ \t\r\n]+")
 _NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
@@ -251,6 +251,8 @@ class _Parser:
         starts = [self._at]
         while self._literal("not", "NotExpression") and self._space():
             starts.append(self._at)
+            if len(starts) > NESTING_MAX:
+                raise BadExpression(f'the expression has {NESTING_MAX} times "not" in a row')
         # The last "not" may be the name of a field, or the one before it.
         while starts:
             self._at = starts.pop()

@@ -101,6 +101,12 @@ def test_nesting_is_bounded_and_takes_linear_time() -> None:
     assert refusal(deep) == "the expression has more than 64 parentheses inside each other"
 
 
+def test_negations_in_a_row_are_bounded() -> None:
+    assert parse("not " * (NESTING_MAX - 1) + "a is empty") == Not(A)
+    reason = 'the expression has 64 times "not" in a row'
+    assert refusal("not " * NESTING_MAX + "a is empty") == reason
+
+
 def test_length_is_bounded() -> None:
     fits = "a == `" + "b" * (EXPRESSION_SIZE_MAX - 7) + "`"
     assert isinstance(parse(fits), Match)

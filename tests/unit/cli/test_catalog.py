@@ -43,6 +43,26 @@ def test_nodes_of_a_service_are_listed_once(cli: Cli, agent: FakeAgent) -> None:
     assert cli("catalog", "nodes", "-service=web").out.count("alpha") == 1
 
 
+def test_nodes_are_filtered_by_the_agent(cli: Cli, agent: FakeAgent) -> None:
+    expression = 'Meta.rack == "7" and TaggedAddresses is not empty'
+    agent.answer("/v1/catalog/nodes", NODES[:1])
+    result = cli("catalog", "nodes", f"-filter={expression}", "-datacenter=dc2")
+    assert result.out.splitlines()[1:] == ["alpha  40e4a748  10.0.0.1  dc1"]
+    assert agent.last[2] == {"filter": [expression], "dc": ["dc2"]}
+    agent.answer("/v1/catalog/service/web", NODES[:1])
+    cli("catalog", "nodes", "-service=web", "-filter", "ServicePort != 80")
+    assert agent.last[2] == {"filter": ["ServicePort != 80"]}
+
+
+def test_wrong_filter_is_told_as_the_agent_tells_it(cli: Cli, agent: FakeAgent) -> None:
+    text = 'Failed to create boolean expression evaluator: Selector "X" is not valid'
+    agent.answer("/v1/catalog/nodes", text.encode(), status=500)
+    result = cli("catalog", "nodes", "-filter=X == 1")
+    assert result.code == 1
+    assert result.err.startswith("Error listing nodes: ")
+    assert text in result.err
+
+
 def test_nothing_found_is_said_and_is_no_error(cli: Cli, agent: FakeAgent) -> None:
     agent.answer("/v1/catalog/nodes", [])
     result = cli("catalog", "nodes")
