@@ -269,6 +269,9 @@ def make_client(
     *,
     pretty: bool = False,
     response_headers: Mapping[str, str] | None = None,
+    cache: ReadCache | None = None,
+    translate_wan: bool = False,
+    discovery_max_stale: float = 0.0,
 ) -> Client:
     """A door with fakes behind it."""
     rpc, local = rpc or FakeRpc(), local or FakeLocal()
@@ -279,6 +282,7 @@ def make_client(
         kv_value_size_max=512 * 1024,
         cache=cache,
         translate_wan=translate_wan,
+        discovery_max_stale=discovery_max_stale,
     )
     return Client(rpc, local, Door(context, response_headers=response_headers))
 
@@ -291,9 +295,3 @@ def as_dict(response: Response) -> dict[str, str]:
 def as_json(response: Response) -> Any:
     """Body of a response."""
     return json.loads(response.body)
-    cache: ReadCache | None = None,
-    translate_wan: bool = False,
-    cache: ReadCache | None = None,
-    translate_wan: bool = False,
-    discovery_max_stale: float = 0.0,
-        discovery_max_stale=discovery_max_stale,

@@ -256,6 +256,8 @@ class NodeAgent:
             )
 
     def _make_http(self) -> None:
+        self.cache = CallCache(self.rpc, rng=self._rng)
+        self._closers.append(self.cache.close)
         self._http = HttpServer(
             settings.http_config(self.config),
             self.rpc,
@@ -263,6 +265,7 @@ class NodeAgent:
             network=self._network,
             wall=self._wall,
             tables=self._http_tables(),
+            cache=self.cache if self.config.http.use_cache else None,
         )
 
     def _http_tables(self) -> repeats.Tables:
@@ -271,8 +274,6 @@ class NodeAgent:
 
     async def _open_http(self) -> None:
         self._closers.append(self._http.stop)
-        self.cache = CallCache(self.rpc, rng=self._rng)
-        self._closers.append(self.cache.close)
         with serving_http(self.config):
             await self._http.start()
 
@@ -280,7 +281,6 @@ class NodeAgent:
         self.dns = await open_dns(
             self.config,
             self.rpc,
-            cache=self.cache if self.config.http.use_cache else None,
             is_here=self._answers_here,
             network=self._network,
             rng=random.Random(int.from_bytes(self._entropy(16), "big")),

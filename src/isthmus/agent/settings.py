@@ -92,6 +92,8 @@ def http_config(config: AgentConfig) -> HttpConfig:
         https_handshake_timeout=config.limits.https_handshake_timeout,
         max_conns_per_client=config.limits.http_max_conns_per_client,
         kv_value_size_max=config.limits.kv_max_value_size,
+        translate_wan=config.translate_wan_addrs,
+        discovery_max_stale=config.http.discovery_max_stale,
         txn_size_max=max(config.limits.txn_max_req_len, config.limits.kv_max_value_size),
         response_headers=config.http.response_headers,
         block_endpoints=config.http.block_endpoints,
@@ -120,9 +122,6 @@ def gossip_config(config: AgentConfig, *, wan: bool) -> GossipConfig:
         coordinates=not gossip.disable_coordinates,
         verify_incoming=gossip.encrypt_verify_incoming,
         verify_outgoing=gossip.encrypt_verify_outgoing,
-        translate_wan=config.translate_wan_addrs,
-        discovery_max_stale=config.http.discovery_max_stale,
-        translate_wan=config.translate_wan_addrs,
         reconnect_timeout=gossip.reconnect_timeout_wan if wan else gossip.reconnect_timeout_lan,
     )
 
