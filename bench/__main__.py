@@ -16,6 +16,7 @@ _HELPERS = {
     "pools",
     "storage_datacenter",
     "storage_load",
+    "wrk",
 }
 
 

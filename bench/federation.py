@@ -5,12 +5,12 @@ other do, and everybody reads another key every time, so that no reply equals an
 All six processes of two datacenters and the load share this machine's cores.
 """
 
-import subprocess
 import tempfile
 import time
 from http.client import HTTPConnection
 from pathlib import Path
 
+from bench import wrk
 from bench.figures import percentile, resident, show
 from isthmus.cli.demo import Datacenter, Demo
 
@@ -53,26 +53,11 @@ def _latencies(host: str, path: str) -> list[float]:
     return samples[READS // 10 :]
 
 
-def _load(what: str, host: str, path: str, *options: str) -> None:
+def _load(what: str, host: str, path: str, script: Path | None = None) -> None:
     """Reads with 32 connections, several short runs."""
-    command = ["wrk", "-t1", "-c32", "-d3s", "--latency", *options, f"http://{host}:8500{path}"]
-    rates, slowest = [], []
-    for _ in range(RUNS):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        values = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line}
-        if "Non-2xx" in done.stdout or "Requests/sec:" not in values:
-            raise RuntimeError(f"wrk: {done.stdout or done.stderr}")
-        rates.append(float(values["Requests/sec:"]))
-        slowest.append(_milliseconds(values["99%"]))
-    show(f"?dc= reads, 32 connections, {what}", rates, "/s", "4000")
-    show(f"{'':28}p99", slowest, "ms", "20")
-
-
-def _milliseconds(text: str) -> float:
-    for unit, factor in (("us", 0.001), ("ms", 1.0), ("s", 1000.0)):
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * factor
-    raise RuntimeError(f"wrk: {text!r} is no time")
+    runs = [wrk.run(f"http://{host}:8500{path}", script=script) for _ in range(RUNS)]
+    show(f"?dc= reads, 32 connections, {what}", [load.rate for load in runs], "/s", "4000")
+    show(f"{'':28}p99", [load.p99_ms for load in runs], "ms", "20")
 
 
 def _write_keys(host: str) -> None:
@@ -106,7 +91,7 @@ def main() -> None:
             _write_keys(demo.datacenters[1].host)
             script = Path(folder) / "keys.lua"
             script.write_text(_EVERY_KEY)
-            _load("1000 keys", first.host, "/", "-s", str(script))
+            _load("1000 keys", first.host, "/", script)
             time.sleep(10)
             servers = [resident(datacenter.processes[0].pid) for datacenter in demo.datacenters]
             gateways = [resident(datacenter.processes[1].pid) for datacenter in demo.datacenters]

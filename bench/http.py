@@ -5,16 +5,14 @@ wrk and the door share one processor core, as on a small machine.
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench import wrk
 from bench.figures import resident, show
 
-CONNECTIONS = 32
-SECONDS = 3
 ROUNDS = 3
 POLLS = 2000
 CASES = (
@@ -28,8 +26,6 @@ CASES = (
 
 def main() -> None:
     """Start a door in a process of its own and ask it."""
-    if shutil.which("wrk") is None:
-        raise RuntimeError("wrk is not installed")
     core = str(min(os.sched_getaffinity(0)))
     command = [sys.executable, "-m", "bench.http", "serve"]
     door = subprocess.Popen(["taskset", "-c", core, *command], stdout=subprocess.PIPE, text=True)
@@ -48,16 +44,7 @@ def main() -> None:
 
 
 def _rate(core: str, url: str) -> float:
-    run = subprocess.run(
-        ["taskset", "-c", core, "wrk", "-t2", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = run.stdout.splitlines()
-    if any("Non-2xx" in line for line in lines):
-        raise RuntimeError(f"{url} answers errors")
-    return float(next(line.split()[1] for line in lines if line.startswith("Requests/sec")))
+    return wrk.run(url, threads=2, before=("taskset", "-c", core)).rate
 
 
 async def _polls(address: str, pid: int, before: float) -> None:
@@ -78,7 +65,7 @@ async def _serve() -> None:
     from isthmus.http.server import HttpConfig, HttpServer
     from isthmus.net.sockets import SocketNetwork
 
-    config = HttpConfig(port=0, max_conns_per_client=POLLS + CONNECTIONS)
+    config = HttpConfig(port=0, max_conns_per_client=POLLS + wrk.CONNECTIONS)
     server = HttpServer(config, _Data(), _Local(), network=SocketNetwork())  # type: ignore[arg-type]
     (address,) = await server.start()
     print(address, flush=True)

@@ -8,13 +8,14 @@ from isthmus.errors import InvalidRequest
 from isthmus.http import shapes, translate
 from isthmus.http.context import Context
 from isthmus.http.decode import decode
-from isthmus.http.options import read_node_meta, read_source
+from isthmus.http.options import read_node_meta, read_source, refuse_namespace
 from isthmus.http.request import Request
 from isthmus.http.response import JSON, TRUE, Response
 from isthmus.http.routing import Route
 from isthmus.model.catalog import (
     DatacentersRequest,
     DeregisterRequest,
+    IndexedGatewayServices,
     IndexedNodes,
     IndexedNodeServiceList,
     IndexedNodeServices,
@@ -43,6 +44,7 @@ class _DeregisterBody(Record, frozen=True, kw_only=True):
 
 async def register(context: Context, request: Request) -> Response:
     """Put a node, a service, checks into the catalog."""
+    refuse_namespace(request)
     body = decode(RegisterRequest, request.body, snake_case=True)
     body = msgspec.structs.replace(
         body,
@@ -55,6 +57,7 @@ async def register(context: Context, request: Request) -> Response:
 
 async def deregister(context: Context, request: Request) -> Response:
     """Take a node, a service or a check out of the catalog."""
+    refuse_namespace(request)
     body = decode(_DeregisterBody, request.body, snake_case=True)
     deregistration = DeregisterRequest(
         datacenter=body.datacenter or context.local.datacenter,
@@ -69,7 +72,7 @@ async def deregister(context: Context, request: Request) -> Response:
 
 async def datacenters(context: Context, request: Request) -> Response:
     """Names of the known datacenters, nearest first."""
-    options = context.discovery_options(request)
+    options = context.discovery_options(request, namespaced=False)
     question = DatacentersRequest(**options.cache_fields())  # type: ignore[arg-type]
     found = await context.read(request, "Catalog.ListDatacenters", question, tuple)
     return context.json(request, found or ())
@@ -77,7 +80,7 @@ async def datacenters(context: Context, request: Request) -> Response:
 
 async def nodes(context: Context, request: Request) -> Response:
     """All nodes."""
-    options = context.discovery_options(request)
+    options = context.discovery_options(request, namespaced=False)
     reply = await context.read(
         request,
         "Catalog.ListNodes",
@@ -205,6 +208,21 @@ async def node_services(context: Context, request: Request) -> Response:
     return context.cached(request, found, variant, view, meta=reply, level=options.level)
 
 
+async def gateway_services(context: Context, request: Request) -> Response:
+    """Services that config entries bind to a gateway; null when none does."""
+    options = context.discovery_options(request)
+    if not request.argument:
+        raise InvalidRequest("Missing gateway name")
+    reply = await context.read(
+        request,
+        "Catalog.GatewayServices",
+        ServiceRequest(**options.fields(), service_name=request.argument),  # type: ignore[arg-type]
+        IndexedGatewayServices,
+    )
+    found = reply.services
+    return context.cached(request, found, "gateway", lambda: found, meta=reply, level=options.level)
+
+
 def _node_request(request: Request, fields: dict[str, object]) -> NodeRequest:
     if not request.argument:
         raise InvalidRequest("Missing node name")
@@ -231,5 +249,11 @@ ROUTES: Final = (
         {"GET": node_services},
         tells_state=True,
         repeats="Catalog.NodeServiceList",
+    ),
+    Route(
+        "/v1/catalog/gateway-services/",
+        {"GET": gateway_services},
+        tells_state=True,
+        repeats="Catalog.GatewayServices",
     ),
 )

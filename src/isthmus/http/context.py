@@ -136,13 +136,17 @@ class Context:
             return await self.call(method, fresh, reply)
         return answer
 
-    def discovery_options(self, request: Request) -> ReadOptions:
+    def discovery_options(self, request: Request, *, namespaced: bool = True) -> ReadOptions:
         """The common parameters of a catalog or health read.
+
+        Args:
+            request: With its query.
+            namespaced: Whether the endpoint refuses namespaces instead of ignoring them.
 
         Raises:
             InvalidRequest: As `read_options`.
         """
-        options = read_options(request, self.local.datacenter)
+        options = read_options(request, self.local.datacenter, namespaced=namespaced)
         if self._discovery_max_stale and not names_consistency(request.query):
             options.allow_stale = True
             options.max_stale_duration = self._discovery_max_stale

@@ -15,9 +15,7 @@ from isthmus.units import Duration, parse_duration
 UINT64_MAX: Final = 2**64 - 1
 _CONFLICT_STALE: Final = "Cannot specify ?stale with ?consistent, conflicting semantics."
 _CONFLICT_CACHED: Final = "Cannot specify ?cached with ?consistent, conflicting semantics."
-_NAMESPACE: Final = (
-    'Bad request: Invalid query parameter: "ns" - Namespaces are a Consul Enterprise feature'
-)
+_NO_NAMESPACES: Final = " - Namespaces are a Consul Enterprise feature"
 _CONSISTENCIES: Final = ("stale", "consistent", "leader", "cached", "max_stale")
 _CACHE_AGES: Final = frozenset({"max-age", "stale-if-error"})
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
@@ -178,8 +176,13 @@ def refuse_namespace(request: Request) -> None:
     Raises:
         InvalidRequest: It does.
     """
-    if request.query.first("ns") or request.headers.get(b"x-consul-namespace"):
-        raise InvalidRequest(_NAMESPACE)
+    if request.headers.get(b"x-consul-namespace"):
+        where = 'header: "X-Consul-Namespace"'
+    elif request.query.first("ns"):
+        where = 'query parameter: "ns"'
+    else:
+        return
+    raise InvalidRequest(f"Bad request: Invalid {where}{_NO_NAMESPACES}")
 
 
 def read_source(request: Request, dc: str, own_node: str) -> QuerySource:

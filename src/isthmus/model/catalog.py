@@ -460,6 +460,12 @@ class IndexedNodeServiceList(QueryMeta, frozen=True, kw_only=True):
     node_services: NodeServiceList = NodeServiceList()
 
 
+class IndexedGatewayServices(QueryMeta, frozen=True, kw_only=True):
+    """Reply of ``Catalog.GatewayServices``."""
+
+    services: tuple[GatewayService, ...] | None = None
+
+
 class IndexedHealthChecks(QueryMeta, frozen=True, kw_only=True):
     """Reply of the ``Health`` calls that list checks."""
 

@@ -66,6 +66,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "Catalog.ServiceNodes": Method(catalog.ServiceRequest, catalog.IndexedServiceNodes),
     "Catalog.NodeServices": Method(catalog.NodeRequest, catalog.IndexedNodeServices),
     "Catalog.NodeServiceList": Method(catalog.NodeRequest, catalog.IndexedNodeServiceList),
+    "Catalog.GatewayServices": Method(catalog.ServiceRequest, catalog.IndexedGatewayServices),
     "Health.ServiceNodes": Method(catalog.ServiceRequest, catalog.IndexedCheckServiceNodes),
     "Health.ServiceChecks": Method(catalog.ServiceRequest, catalog.IndexedHealthChecks),
     "Health.NodeChecks": Method(catalog.NodeRequest, catalog.IndexedHealthChecks),

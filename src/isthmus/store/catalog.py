@@ -20,6 +20,7 @@ from isthmus.model.catalog import (
     PASSING,
     WARNING,
     CheckServiceNode,
+    GatewayService,
     HealthCheck,
     Node,
     NodeService,
@@ -250,6 +251,13 @@ class Catalog:
             if rows:
                 self._health[topic] = answer
         return answer
+
+    def gateway_services(self, name: str) -> Answer[tuple[GatewayService, ...]]:
+        """Services that config entries bind to a gateway: none, as there are no such entries yet.
+
+        Its index has a table of its own, which no write has touched.
+        """
+        return Answer((), 0, (Topic("gateway_services", folded(name)),), 0)
 
     # Nodes and checks -------------------------------------------------------------------------
 

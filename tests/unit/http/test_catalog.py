@@ -3,6 +3,8 @@ import pytest
 from isthmus.errors import RequestError
 from isthmus.model.catalog import (
     DeregisterRequest,
+    GatewayService,
+    IndexedGatewayServices,
     IndexedNodes,
     IndexedNodeServiceList,
     IndexedNodeServices,
@@ -12,6 +14,7 @@ from isthmus.model.catalog import (
     NodeService,
     NodeServiceList,
     NodeServices,
+    ServiceName,
     ServiceNode,
 )
 from isthmus.model.query import Empty
@@ -130,3 +133,50 @@ async def test_node_has_its_services_as_a_list() -> None:
 async def test_name_is_needed(path: str, text: str) -> None:
     response = await make_client().get(f"/v1/catalog/{path}")
     assert (response.status, response.body.decode()) == (400, text)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("catalog/services", 400),
+        ("catalog/service/web", 400),
+        ("catalog/node/n1", 400),
+        ("catalog/gateway-services/gw", 400),
+        ("health/service/web", 400),
+        ("health/state/any", 400),
+        ("catalog/nodes", 200),
+    ],
+)
+async def test_namespaces_are_refused_where_data_has_one(path: str, status: int) -> None:
+    rpc = FakeRpc(Catalog_ListNodes=IndexedNodes(index=2))
+    response = await make_client(rpc).get(f"/v1/{path}?ns=team")
+    assert response.status == status
+
+
+async def test_gateway_without_services_answers_null() -> None:
+    rpc = FakeRpc(Catalog_GatewayServices=IndexedGatewayServices(index=1, known_leader=True))
+    response = await make_client(rpc).get("/v1/catalog/gateway-services/gw?dc=dc2")
+    assert response.body == b"null"
+    assert response.header("X-Consul-Index") == "1"
+    assert (rpc.last.service_name, rpc.last.datacenter) == ("gw", "dc2")
+
+
+async def test_services_of_a_gateway_are_listed() -> None:
+    bound = GatewayService(
+        gateway=ServiceName(name="gw"), service=ServiceName(name="web"), gateway_kind="k", port=80
+    )
+    rpc = FakeRpc(Catalog_GatewayServices=IndexedGatewayServices(index=1, services=(bound,)))
+    (shown,) = as_json(await make_client(rpc).get("/v1/catalog/gateway-services/gw"))
+    assert list(shown) == [
+        "Gateway",
+        "Service",
+        "GatewayKind",
+        "Port",
+        "CreateIndex",
+        "ModifyIndex",
+    ]
+
+
+async def test_gateway_must_be_named() -> None:
+    response = await make_client().get("/v1/catalog/gateway-services/")
+    assert (response.status, response.body) == (400, b"Missing gateway name")

@@ -139,3 +139,13 @@ def test_ages_do_not_reach_servers_when_no_cache_is_asked() -> None:
 def test_huge_age_is_as_good_as_none() -> None:
     options = read_options(make_request("cached", cache_control=f"max-age={10**17}"), "dc1")
     assert options.max_age.seconds > 100 * 365 * 86400
+
+
+def test_refusal_says_where_the_namespace_stands() -> None:
+    with pytest.raises(InvalidRequest) as of_query:
+        read_options(make_request("ns=x"), "dc1", namespaced=True)
+    with pytest.raises(InvalidRequest) as of_header:
+        read_options(make_request("ns=x", x_consul_namespace="x"), "dc1", namespaced=True)
+    ending = " - Namespaces are a Consul Enterprise feature"
+    assert str(of_query.value) == f'Bad request: Invalid query parameter: "ns"{ending}'
+    assert str(of_header.value) == f'Bad request: Invalid header: "X-Consul-Namespace"{ending}'

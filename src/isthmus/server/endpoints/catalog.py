@@ -15,6 +15,7 @@ from isthmus.model.catalog import (
     DatacentersRequest,
     DeregisterRequest,
     HealthCheck,
+    IndexedGatewayServices,
     IndexedNodes,
     IndexedNodeServiceList,
     IndexedNodeServices,
@@ -168,6 +169,14 @@ async def node_service_list(context: Context, request: NodeRequest) -> IndexedNo
     return IndexedNodeServiceList(node_services=found, index=answer.shown_index, known_leader=True)
 
 
+async def gateway_services(context: Context, request: ServiceRequest) -> IndexedGatewayServices:
+    """Services that config entries bind to a gateway."""
+    catalog = context.store.catalog
+    answer = await context.read(request, lambda: catalog.gateway_services(request.service_name))
+    found = answer.value or None
+    return IndexedGatewayServices(services=found, index=answer.shown_index, known_leader=True)
+
+
 def wanted_tags(request: ServiceRequest) -> tuple[str, ...]:
     """Tags that instances must all have, in lower case."""
     if not request.tag_filter:
@@ -233,4 +242,5 @@ METHODS: Final[Mapping[str, Handler]] = {
     "ServiceNodes": service_nodes,
     "NodeServices": node_services,
     "NodeServiceList": node_service_list,
+    "GatewayServices": gateway_services,
 }

@@ -1,5 +1,6 @@
 """``Catalog``: texts, defaults and shapes."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -282,3 +283,17 @@ async def test_deregistration_of_what_is_not_there_is_no_error(server: Server) -
     ):
         assert await server.call("Catalog.Deregister", request) == Empty()
     assert server.store.index == 1
+
+
+async def test_no_service_is_bound_to_a_gateway_at_an_index_that_can_be_blocked_on(
+    server: Server,
+) -> None:
+    found = await server.call("Catalog.GatewayServices", ServiceRequest(service_name="gw"))
+    assert (found.services, found.index) == (None, 1)
+    blocked = asyncio.ensure_future(
+        server.call("Catalog.GatewayServices", ServiceRequest(service_name="gw", min_query_index=1))
+    )
+    await server.call("Catalog.Register", make_register(service=NodeService(service="web")))
+    await asyncio.sleep(0)
+    assert not blocked.done()
+    blocked.cancel()
