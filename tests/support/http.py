@@ -93,6 +93,7 @@ class FakeLocal:
         self.debug_enabled = True
         self.log_lines: list[bytes] = []
         self.log_is_endless = False
+        self.intervals_left = 0
 
     def _tell(self, *words: object) -> None:
         if self.fault is not None:
@@ -145,6 +146,13 @@ class FakeLocal:
             raise NotFound(f'CheckID "{check_id}" does not have associated TTL', status=500)
         self._tell("update_check", check_id, status, output)
 
+    async def set_maintenance(
+        self, service_id: str, *, enable: bool, reason: str, token: str
+    ) -> None:
+        if service_id and service_id not in self.known:
+            raise NotFound(f'No service registered with ID "{service_id}"')
+        self._tell("set_maintenance", service_id, enable, reason, token)
+
     async def fire_event(self, event: UserEvent, *, dc: str, token: str) -> UserEvent:
         self._tell("fire_event", event, dc, token)
         return msgspec.structs.replace(event, id="00000000-0000-4000-8000-000000000001", version=1)
@@ -161,6 +169,15 @@ class FakeLocal:
         return self.doctor
 
     async def metrics(self) -> Metrics:
+        return self.figures
+
+    async def recent_metrics(self) -> Metrics:
+        return self.figures
+
+    async def next_metrics(self) -> Metrics:
+        if self.intervals_left == 0:
+            await asyncio.Event().wait()
+        self.intervals_left -= 1
         return self.figures
 
     async def watch_log(self, level: str, *, as_json: bool) -> AsyncGenerator[bytes, None]:

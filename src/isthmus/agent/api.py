@@ -14,10 +14,12 @@ from isthmus import __version__
 from isthmus.agent import stacks
 from isthmus.agent.events import EventFilter, UserEvents
 from isthmus.agent.host import host_info
+from isthmus.agent.intervals import Intervals
 from isthmus.agent.local import LocalState
 from isthmus.agent.log_stream import LogStreams
 from isthmus.agent.logs import LEVELS
 from isthmus.agent.members import COMPATIBLE_BUILD
+from isthmus.agent.named_metrics import NamedMetrics
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
@@ -35,13 +37,6 @@ from isthmus.server.server import Server
 from isthmus.wire import gojson
 
 
-class Collector(Protocol):
-    """Collects the agent's figures."""
-
-    async def collect(self) -> Metrics:
-        """Every figure as it is now."""
-
-
 class Parts(Protocol):
     """The agent's parts that its API shows or uses."""
 
@@ -53,7 +48,8 @@ class Parts(Protocol):
     events: UserEvents
     lan: Pool | None
     wan: Pool | None
-    metrics: Collector
+    metrics: NamedMetrics
+    intervals: Intervals
     log_streams: LogStreams
 
     def figures(self) -> Mapping[str, Mapping[str, str]]:
@@ -203,19 +199,18 @@ class AgentApi:
             left = deadline - asyncio.get_running_loop().time()
             if digest != content_hash or left <= 0:
                 return msgspec.structs.replace(shown, content_hash=digest)
-            await self._parts.local.wait_for_change(left)
+            await self._parts.local.wait_for_service(service_id, left)
 
     async def register_service(
         self, definition: ServiceDefinition, *, replace_existing_checks: bool
     ) -> None:
         """Register a service with its checks."""
-        self._parts.services.register(definition, replace_checks=replace_existing_checks)
-        await self._parts.local.synced()
+        names = self._parts.services.register(definition, replace_checks=replace_existing_checks)
+        await self._settle(names)
 
     async def deregister_service(self, service_id: str) -> None:
         """Remove a service and its checks."""
-        self._parts.services.deregister(service_id)
-        await self._parts.local.synced()
+        await self._settle(self._parts.services.deregister(service_id))
 
     def checks(self) -> Mapping[str, HealthCheck]:
         """Checks of this agent by id."""
@@ -223,18 +218,30 @@ class AgentApi:
 
     async def register_check(self, definition: CheckDefinition) -> None:
         """Register a check of the node or of a service."""
-        self._parts.services.register_check(definition)
-        await self._parts.local.synced()
+        await self._settle(self._parts.services.register_check(definition))
 
     async def deregister_check(self, check_id: str) -> None:
         """Remove a check."""
-        self._parts.services.deregister_check(check_id)
-        await self._parts.local.synced()
+        await self._settle(self._parts.services.deregister_check(check_id))
 
     async def update_check(self, check_id: str, *, status: str, output: str) -> None:
         """Set the state of a TTL check and restart its time."""
-        self._parts.services.update_check(check_id, status, output)
-        await self._parts.local.synced()
+        names = self._parts.services.update_check(check_id, status, output)
+        await self._parts.local.synced(*names)
+
+    async def set_maintenance(
+        self, service_id: str, *, enable: bool, reason: str, token: str
+    ) -> None:
+        """Take a service, or with an empty id the node, out of service or back."""
+        names = self._parts.services.set_maintenance(
+            service_id, enable=enable, reason=reason, token=token
+        )
+        await self._settle(names)
+
+    async def _settle(self, names: Sequence[tuple[str, str]]) -> None:
+        """Wait until what was registered is on the disk and, if that is soon, in the catalog."""
+        await self._parts.services.saved()
+        await self._parts.local.synced(*names)
 
     async def fire_event(self, event: UserEvent, *, dc: str, token: str) -> UserEvent:
         """Spread an event among the agents of a datacenter."""
@@ -257,8 +264,16 @@ class AgentApi:
         return self._parts.config.telemetry.prometheus_retention_time > 0
 
     async def metrics(self) -> Metrics:
-        """Every figure about the agent, as it is now."""
+        """See `LocalAgent.metrics`."""
         return await self._parts.metrics.collect()
+
+    async def recent_metrics(self) -> Metrics:
+        """See `LocalAgent.recent_metrics`."""
+        return await self._parts.intervals.recent()
+
+    async def next_metrics(self) -> Metrics:
+        """See `LocalAgent.next_metrics`."""
+        return await self._parts.intervals.next()
 
     def watch_log(self, level: str, *, as_json: bool) -> AsyncGenerator[bytes, None]:
         """See `LocalAgent.watch_log`."""

@@ -1,42 +1,23 @@
-"""What runs on this node: its services and checks, and keeping the catalog the same.
+"""What runs on this node: its services and checks, and what of it the catalog does not have yet.
 
-A change is pushed at once; a full comparison each minute repairs what was changed elsewhere.
-Source: protocol/http-api.md §9.
+`agent.sync` carries it to the catalog. Source: protocol/http-api.md §9.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from isthmus.errors import EngineError, NotFound, RequestError, Unavailable
-from isthmus.federation.pacing import Backoff
-from isthmus.model.catalog import (
-    CONSUL_SERVICE,
-    SERF_HEALTH,
-    DeregisterRequest,
-    HealthCheck,
-    IndexedHealthChecks,
-    IndexedNodeServices,
-    NodeRequest,
-    NodeService,
-    RegisterRequest,
-    Weights,
-)
-from isthmus.model.record import Record
+from isthmus.agent.outbox import CHECK, SERVICE, THE_NODE, Item, Outbox
+from isthmus.errors import NotFound, RequestError
+from isthmus.model.catalog import HealthCheck, NodeService, Weights
 
-logger = logging.getLogger(__name__)
-
-Rpc = Callable[[str, Record], Awaitable[object]]
-
-FULL_SYNC_INTERVAL: Final = 60.0  # Consul's interval for up to 128 nodes.
-LEADER_SYNC_SPREAD: Final = 3.0  # Consul's; all agents hear of a new leader at the same time.
 SYNC_WAIT_MAX: Final = 3.0  # A registration does not wait longer for the catalog.
-_RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 15.0, 0.2
-_SERVICE, _CHECK = "service", "check"
+_CHECKS_OF: Final = "checks of"
 _WEIGHTS: Final = Weights(passing=1, warning=1)  # The catalog gives them to who has none.
 
 
@@ -51,66 +32,128 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalConfig:
+    """How results of checks are kept.
+
+    Attributes:
+        update_interval: Seconds that a change of a check's output alone may take to the catalog;
+            0: none, it is told at once.
+        discard_output: Outputs of checks are not kept at all.
+    """
+
+    update_interval: float = 300.0
+    discard_output: bool = False
+
+
 class LocalState:
     """Local services and checks, and which of them the catalog does not have yet.
 
     Args:
         facts: Of this node.
-        rpc: Calls to the servers of our datacenter.
         rng: Source of jitter.
+        config: How results of checks are kept.
+
+    Attributes:
+        outbox: What the catalog has to be told.
+        work: Set while something new may be in the outbox.
+        touched: While the catalog is compared: items that changed or that it was told meanwhile.
+        stuck: The catalog could not be told: nobody waits for that.
     """
 
-    def __init__(self, *, facts: NodeFacts, rpc: Rpc, rng: Random) -> None:
-        self._facts, self._rpc, self._rng = facts, rpc, rng
+    def __init__(
+        self, *, facts: NodeFacts, rng: Random, config: LocalConfig = LocalConfig()
+    ) -> None:
+        self.facts, self._rng, self._config = facts, rng, config
         self._services: dict[str, NodeService] = {}
         self._checks: dict[str, HealthCheck] = {}
-        self._pending: set[tuple[str, str]] = set()  # What the catalog has to be told.
-        self._node_pending = True
-        self._compare_at = 0.0
-        self._work = asyncio.Event()
-        self._work.set()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._checks_of: dict[str, dict[str, None]] = {}  # By service; "" for the node.
+        self._tokens: dict[tuple[str, str], str] = {}
+        self._deferred: dict[str, asyncio.TimerHandle] = {}
+        self._watchers: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
+        self.outbox = Outbox()
+        self.work = asyncio.Event()
+        self.touched: set[Item] | None = None
+        self.stuck = False
 
     @property
-    def services(self) -> dict[str, NodeService]:
-        """Services by id."""
-        return dict(self._services)
+    def services(self) -> Mapping[str, NodeService]:
+        """Services by id; a view."""
+        return MappingProxyType(self._services)
 
     @property
-    def checks(self) -> dict[str, HealthCheck]:
-        """Checks by id."""
-        return dict(self._checks)
+    def checks(self) -> Mapping[str, HealthCheck]:
+        """Checks by id; a view."""
+        return MappingProxyType(self._checks)
+
+    def checks_of(self, service_id: str, *, with_node: bool = False) -> tuple[HealthCheck, ...]:
+        """Checks of a service, or with an empty id of the node; `with_node` adds the node's."""
+        owners = ("", service_id) if with_node and service_id else (service_id,)
+        ids = (check_id for owner in owners for check_id in self._checks_of.get(owner, ()))
+        return tuple(self._checks[check_id] for check_id in ids)
+
+    def token(self, item: Item) -> str:
+        """Token with which the catalog is told of an item, and of its removal; maybe empty."""
+        return self._tokens.get(item[:2], "")
+
+    def is_deferred(self, check_id: str) -> bool:
+        """Whether the catalog has an older output of a check, and will be told later."""
+        return check_id in self._deferred
+
+    def reconfigure(self, config: LocalConfig) -> None:
+        """Take another configuration for results from now on."""
+        self._config = config
+
+    def set_meta(self, meta: dict[str, str]) -> None:
+        """Replace the metadata of the node."""
+        if meta != self.facts.meta:
+            self.facts = msgspec.structs.replace(self.facts, meta=meta)
+            self._mark(THE_NODE)
 
     # Changes from our side ---------------------------------------------------------------------
 
-    def put_service(self, service: NodeService, checks: Sequence[HealthCheck] = ()) -> None:
+    def put_service(
+        self, service: NodeService, checks: Sequence[HealthCheck] = (), *, token: str = ""
+    ) -> None:
         """Add or replace a service with its checks; other checks of it stay.
 
-        A check that is known keeps its state.
+        A check that is known keeps its state. What is the same as before is not told again.
         """
+        item = _service_item(service.id)
+        known = self._services.get(service.id)
         self._services[service.id] = service
-        self._mark(_SERVICE, service.id)
+        if known is None or not same_service(known, service) or token != self.token(item):
+            self._set_token(item, token)
+            self._mark(item)
         for check in checks:
-            self.put_check(check)
+            self.put_check(check, token=token)
 
-    def put_check(self, check: HealthCheck) -> None:
-        """Add or replace a check.
+    def put_check(self, check: HealthCheck, *, token: str = "") -> None:
+        """Add or replace a check; one that is known keeps its state.
 
         Raises:
             RequestError: Its service is not registered here.
         """
-        if check.service_id:
-            service = self._services.get(check.service_id)
-            if service is None:
-                raise RequestError(f'ServiceID "{check.service_id}" does not exist')
-            check = msgspec.structs.replace(
-                check, service_name=service.service, service_tags=service.tags
-            )
+        service = self._services.get(check.service_id)
+        if check.service_id and service is None:
+            raise RequestError(f'ServiceID "{check.service_id}" does not exist')
         known = self._checks.get(check.check_id)
-        if known is not None:
-            check = msgspec.structs.replace(check, status=known.status, output=known.output)
-        self._checks[check.check_id] = msgspec.structs.replace(check, node=self._facts.node)
-        self._mark(_CHECK, check.check_id)
+        check = msgspec.structs.replace(
+            check,
+            node=self.facts.node,
+            service_name=service.service if service is not None else "",
+            service_tags=service.tags if service is not None else None,
+            status=known.status if known is not None else check.status,
+            output="" if self._config.discard_output else (known or check).output,
+        )
+        if known is not None and known.service_id != check.service_id:
+            self._unlist(known)
+        self._checks[check.check_id] = check
+        self._checks_of.setdefault(check.service_id, {})[check.check_id] = None
+        item = _check_item(check)
+        if known is None or not same_check(known, check) or token != self.token(item):
+            self._set_token(item, token)
+            self._mark(item)
 
     def remove_service(self, service_id: str) -> tuple[str, ...]:
         """Remove a service; returns the ids of its checks, which go with it.
@@ -120,225 +163,211 @@ class LocalState:
         """
         if self._services.pop(service_id, None) is None:
             raise NotFound(f'Unknown service ID "{service_id}"')
-        gone = tuple(
-            check_id for check_id, check in self._checks.items() if check.service_id == service_id
-        )
-        for check_id in gone:
-            del self._checks[check_id]
-            self._pending.discard((_CHECK, check_id))
-        self._mark(_SERVICE, service_id)
-        return gone
+        gone = self.checks_of(service_id)
+        for check in gone:
+            self._drop(check)
+            self.outbox.discard(_check_item(check))  # The catalog removes them with the service.
+            self._tokens.pop((CHECK, check.check_id), None)
+        self._mark(_service_item(service_id))
+        return tuple(check.check_id for check in gone)
 
     def remove_check(self, check_id: str) -> None:
         """Remove a check; an unknown one changes nothing."""
-        if self._checks.pop(check_id, None) is not None:
-            self._mark(_CHECK, check_id)
+        check = self._checks.get(check_id)
+        if check is not None:
+            self._drop(check)
+            self._mark(_check_item(check))
 
     def update_check(self, check_id: str, status: str, output: str) -> None:
-        """Take the result of a check; an unknown one changes nothing."""
+        """Take the result of a check; an unknown one changes nothing.
+
+        The catalog learns of another status at once, of another output alone later, so that
+        a check whose output never repeats does not write all the time.
+        """
         check = self._checks.get(check_id)
+        output = "" if self._config.discard_output else output
         if check is None or (check.status, check.output) == (status, output):
             return
         self._checks[check_id] = msgspec.structs.replace(check, status=status, output=output)
-        self._mark(_CHECK, check_id)
+        interval = self._config.update_interval
+        if status == check.status and interval > 0:
+            if check_id not in self._deferred:
+                wait = interval / 2 + self._rng.random() * interval  # Consul's jitter.
+                later = asyncio.get_running_loop().call_later
+                self._deferred[check_id] = later(wait, self._mark, _check_item(check))
+        else:
+            self._mark(_check_item(check))
 
-    async def wait_for_change(self, seconds: float) -> None:
-        """Return at the next change from our side or of the catalog's copy, or in time."""
+    def adopt_tags(self, service_id: str, tags: tuple[str, ...] | None) -> None:
+        """Take tags of a service from the catalog, where others may change them."""
+        service = self._services[service_id]
+        if (service.tags or ()) != (tags or ()):
+            self._services[service_id] = msgspec.structs.replace(service, tags=tags)
+            self._wake(SERVICE, service_id)
+
+    def _drop(self, check: HealthCheck) -> None:
+        del self._checks[check.check_id]
+        self._unlist(check)
+        self._cancel_deferred(check.check_id)
+
+    def _unlist(self, check: HealthCheck) -> None:
+        listed = self._checks_of[check.service_id]
+        del listed[check.check_id]
+        if not listed:
+            del self._checks_of[check.service_id]
+
+    def _set_token(self, item: Item, token: str) -> None:
+        if token:
+            self._tokens[item[:2]] = token
+        else:
+            self._tokens.pop(item[:2], None)
+
+    def _cancel_deferred(self, check_id: str) -> None:
+        timer = self._deferred.pop(check_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    # Who waits -----------------------------------------------------------------------------------
+
+    async def wait_for_service(self, service_id: str, seconds: float) -> None:
+        """Return when a service changes, comes or goes, or in time."""
+        await self._wait([(SERVICE, service_id)], seconds)
+
+    async def wait_for_checks(self, service_id: str, seconds: float) -> None:
+        """Return when a check of a service or of the node changes, or the service, or in time."""
+        keys = [(SERVICE, service_id), (_CHECKS_OF, service_id), (_CHECKS_OF, "")]
+        await self._wait(keys, seconds)
+
+    async def synced(self, *names: tuple[str, str]) -> None:
+        """Return once the catalog has what is named, or it is clear that it takes longer.
+
+        Args:
+            names: `SERVICE` or `CHECK` with an id, each.
+        """
+        deadline = asyncio.get_running_loop().time() + SYNC_WAIT_MAX
+        while not self.stuck:
+            open_ones = [name for name in names if Item(*name) in self.outbox]
+            left = deadline - asyncio.get_running_loop().time()
+            if not open_ones or left <= 0:
+                return
+            await self._wait([(f"{kind} told", name) for kind, name in open_ones], left)
+
+    def told(self, item: Item, *, again: bool = False) -> None:
+        """The catalog was told of an item that was on its way, or could not be (`again`)."""
+        if again:
+            self.outbox.came_back(item)
+        else:
+            self.outbox.arrived(item)
+            self.forget_removed(item)
+        self._touch(item)
+        self._wake(f"{item.kind} told", item.id)
+
+    def forget_removed(self, item: Item) -> None:
+        """Forget the token of what is neither here nor in the catalog any more."""
+        kept = self._services if item.kind == SERVICE else self._checks
+        if item.id not in kept and item not in self.outbox:
+            self._tokens.pop(item[:2], None)
+
+    def give_up_waiting(self) -> None:
+        """The catalog can not be told for now: nobody shall wait for it."""
+        self.stuck = True
+        for (kind, _), waiters in self._watchers.items():
+            if kind.endswith(" told"):
+                _finish(waiters)
+
+    async def _wait(self, keys: Sequence[tuple[str, str]], seconds: float) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
+        for key in keys:
+            self._watchers.setdefault(key, set()).add(waiter)
         try:
             async with asyncio.timeout(seconds):
                 await waiter
         except TimeoutError:
             return
         finally:
-            self._waiting.discard(waiter)
+            for key in keys:
+                waiters = self._watchers[key]
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._watchers[key]
 
-    def compare_soon(self) -> None:
-        """There is a new leader, which may know less: compare with the catalog within seconds."""
-        soon = asyncio.get_running_loop().time() + LEADER_SYNC_SPREAD * self._rng.random()
-        self._compare_at = min(self._compare_at, soon)
-        self._work.set()
+    def _mark(self, item: Item) -> None:
+        if item.kind == CHECK:
+            self._cancel_deferred(item.id)
+            self._wake(_CHECKS_OF, item.lane)
+        self.outbox.add(item)
+        self._touch(item)
+        self.work.set()
+        self._wake(item.kind, item.id)
 
-    async def synced(self) -> None:
-        """Return once the catalog has our changes, or after some seconds without it."""
-        deadline = asyncio.get_running_loop().time() + SYNC_WAIT_MAX
-        while self._pending and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await self.wait_for_change(left)
+    def _touch(self, item: Item) -> None:
+        if self.touched is not None:
+            self.touched.add(item)
 
-    # The catalog --------------------------------------------------------------------------------
+    def _wake(self, kind: str, name: str) -> None:
+        _finish(self._watchers.get((kind, name), ()))
 
-    async def run(self) -> None:
-        """Keep the catalog the same as this node, until cancelled."""
-        backoff = Backoff(
-            first=_RETRY_FIRST, longest=_RETRY_LONGEST, jitter=_RETRY_JITTER, rng=self._rng
-        )
-        clock = asyncio.get_running_loop()
-        self._compare_at = clock.time()
-        while True:
-            self._work.clear()
-            try:
-                if clock.time() >= self._compare_at:
-                    await self._compare_in_turn(clock.time())
-                await self._push()
-                self._wake()
-                backoff.reset()
-            except (RequestError, Unavailable, EngineError) as error:
-                wait = backoff.failed()
-                logger.warning("could not update the catalog, next try in %.1f s: %s", wait, error)
-                await self._until_work(clock.time() + wait)
-                continue
-            await self._until_work(self._compare_at)
 
-    async def _until_work(self, deadline: float) -> None:
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._work.wait()
-        except TimeoutError:
-            return
+def _finish(waiters: "Iterable[asyncio.Future[None]]") -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
 
-    async def _compare_in_turn(self, now: float) -> None:
-        """Compare; the next turn is an interval away, unless this one failed or it is asked for."""
-        due = self._compare_at
-        self._compare_at = now + FULL_SYNC_INTERVAL * (1 + self._rng.random() / 16)
-        try:
-            await self._compare()
-        except BaseException:
-            self._compare_at = due
-            raise
 
-    async def _compare(self) -> None:
-        """Find what the catalog has that we have not, or otherwise."""
-        request = NodeRequest(datacenter=self._facts.dc, node=self._facts.node)
-        services = await self._rpc("Catalog.NodeServices", request)
-        checks = await self._rpc("Health.NodeChecks", request)
-        assert isinstance(services, IndexedNodeServices)
-        assert isinstance(checks, IndexedHealthChecks)
-        found = services.node_services
-        node = found.node if found is not None else None
-        self._node_pending = node is None or (
-            (node.id, node.address, node.tagged_addresses or {}, node.meta or {})
-            != (
-                self._facts.node_id,
-                self._facts.address,
-                self._facts.tagged_addresses,
-                self._facts.meta,
-            )
-        )
-        stored = (found.services if found is not None else None) or {}
-        for service_id in sorted({*stored, *self._services} - {CONSUL_SERVICE}):
-            ours, theirs = self._services.get(service_id), stored.get(service_id)
-            if ours is None or theirs is None or not same_service(ours, theirs):
-                self._pending.add((_SERVICE, service_id))
-        known = {check.check_id: check for check in checks.health_checks or ()}
-        for check_id in sorted({*known, *self._checks} - {SERF_HEALTH}):
-            mine, other = self._checks.get(check_id), known.get(check_id)
-            if mine is None or other is None or not same_check(mine, other):
-                self._pending.add((_CHECK, check_id))
+def _service_item(service_id: str) -> Item:
+    return Item(SERVICE, service_id, service_id)
 
-    async def _push(self) -> None:
-        for kind, name in sorted(self._pending, key=lambda item: (item[0] == _CHECK, item[1])):
-            if (kind, name) not in self._pending:
-                continue  # Went along with its service, or was removed meanwhile.
-            self._pending.discard((kind, name))
-            try:
-                await (self._push_service(name) if kind == _SERVICE else self._push_check(name))
-            except RequestError as error:
-                # The others go on; the next comparison finds it again.
-                logger.warning("the catalog refuses %s %s: %s", kind, name, error)
-            except BaseException:
-                self._pending.add((kind, name))
-                raise
-        if self._node_pending:
-            await self._register()
 
-    async def _push_service(self, service_id: str) -> None:
-        service = self._services.get(service_id)
-        if service is None:
-            await self._deregister(service_id=service_id)
-            logger.info("deregistered service %s", service_id)
-            return
-        checks = tuple(check for check in self._checks.values() if check.service_id == service_id)
-        for check in checks:
-            self._pending.discard((_CHECK, check.check_id))
-        await self._register(service=service, checks=checks)
-        logger.info("registered service %s", service_id)
-
-    async def _push_check(self, check_id: str) -> None:
-        check = self._checks.get(check_id)
-        if check is None:
-            await self._deregister(check_id=check_id)
-            return
-        await self._register(checks=(check,))
-
-    async def _register(
-        self, *, service: NodeService | None = None, checks: tuple[HealthCheck, ...] = ()
-    ) -> None:
-        facts = self._facts
-        skip = not self._node_pending
-        await self._rpc(
-            "Catalog.Register",
-            RegisterRequest(
-                datacenter=facts.dc,
-                id=facts.node_id,
-                node=facts.node,
-                address=facts.address,
-                tagged_addresses=facts.tagged_addresses,
-                node_meta=facts.meta,
-                service=service,
-                checks=checks or None,
-                skip_node_update=skip,
-            ),
-        )
-        if not skip:
-            self._node_pending = False
-
-    async def _deregister(self, *, service_id: str = "", check_id: str = "") -> None:
-        await self._rpc(
-            "Catalog.Deregister",
-            DeregisterRequest(
-                datacenter=self._facts.dc,
-                node=self._facts.node,
-                service_id=service_id,
-                check_id=check_id,
-            ),
-        )
-
-    def _mark(self, kind: str, name: str) -> None:
-        self._pending.add((kind, name))
-        self._work.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+def _check_item(check: HealthCheck) -> Item:
+    return Item(CHECK, check.check_id, check.service_id)
 
 
 def same_service(ours: NodeService, theirs: NodeService) -> bool:
-    """Whether the catalog's copy of a service is up to date."""
+    """Whether two copies of a service say the same; indexes do not count, nil is empty."""
     return _bare(ours) == _bare(theirs)
 
 
-def _bare(service: NodeService) -> NodeService:
-    """The service as it compares: without indexes, with the catalog's defaults, nil as empty."""
-    return msgspec.structs.replace(
-        service,
-        tags=service.tags or None,
-        meta=service.meta or None,
-        tagged_addresses=service.tagged_addresses or None,
-        weights=service.weights or _WEIGHTS,
-        create_index=0,
-        modify_index=0,
+def _bare(service: NodeService) -> tuple[object, ...]:
+    return (
+        service.id,
+        service.service,
+        service.kind,
+        service.address,
+        service.port,
+        service.tags or (),
+        service.meta or {},
+        service.tagged_addresses or {},
+        service.socket_path,
+        service.weights or _WEIGHTS,
+        service.enable_tag_override,
+        service.proxy,
+        service.connect,
     )
 
 
-def same_check(ours: HealthCheck, theirs: HealthCheck) -> bool:
-    """Whether the catalog's copy of a check is up to date."""
-    return (ours.status, ours.output, ours.name, ours.notes, ours.service_id) == (
+def same_check(ours: HealthCheck, theirs: HealthCheck, *, with_output: bool = True) -> bool:
+    """Whether two copies of a check say the same; indexes do not count.
+
+    Name and tags of its service do not count either: the catalog fills them in.
+    """
+    return (not with_output or ours.output == theirs.output) and (
+        ours.status,
+        ours.name,
+        ours.notes,
+        ours.service_id,
+        ours.type,
+        ours.interval,
+        ours.timeout,
+        ours.exposed_port,
+        ours.definition,
+    ) == (
         theirs.status,
-        theirs.output,
         theirs.name,
         theirs.notes,
         theirs.service_id,
+        theirs.type,
+        theirs.interval,
+        theirs.timeout,
+        theirs.exposed_port,
+        theirs.definition,
     )

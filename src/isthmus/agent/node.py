@@ -13,25 +13,29 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from isthmus.agent import logs, settings
-from isthmus.agent.api import AgentApi, Collector
+from isthmus.agent import logs, settings, statsd
+from isthmus.agent.api import AgentApi
 from isthmus.agent.cache import CallCache
 from isthmus.agent.checks import CheckWorld
 from isthmus.agent.coordinates import CoordinateReports
 from isthmus.agent.dns import dns_config, open_dns
 from isthmus.agent.events import UserEvents
 from isthmus.agent.identity import identity, node_facts, node_id
+from isthmus.agent.intervals import Intervals
 from isthmus.agent.join import JoinGaveUp
 from isthmus.agent.joining import Joining
+from isthmus.agent.kept import Kept
 from isthmus.agent.keyring import keyring_file, keyring_warnings, snapshot_file
 from isthmus.agent.local import LocalState
 from isthmus.agent.log_stream import LogStreams
 from isthmus.agent.members import address_problem, lan_member_problem, shared_id_problem
+from isthmus.agent.named_metrics import MemberEvents, NamedMetrics
 from isthmus.agent.platform import Platform
 from isthmus.agent.ports import listening, serving_http
 from isthmus.agent.reload import Reloading
 from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
+from isthmus.agent.sync import CatalogSync
 from isthmus.agent.tables import Tables
 from isthmus.config.model import AgentConfig
 from isthmus.dns.server import DnsServer
@@ -70,7 +74,8 @@ class NodeAgent:
     services: LocalServices
     routes: GatewayRoutes
     events: UserEvents
-    metrics: Collector
+    metrics: NamedMetrics
+    intervals: Intervals
     dns: DnsServer
 
     def __init__(self, config: AgentConfig, platform: Platform) -> None:
@@ -90,6 +95,7 @@ class NodeAgent:
         self._joining: Joining | None = None
         self.log_streams = LogStreams()
         self.reloading = Reloading()
+        self._lan_events = MemberEvents()
 
     # What servers and clients do each in their way ------------------------------------------------
 
@@ -193,15 +199,22 @@ class NodeAgent:
         config = self.config
         self.local = LocalState(
             facts=node_facts(config, self.node_id),
+            rng=self._rng,
+            config=settings.local_config(config),
+        )
+        self._catalog_sync = CatalogSync(
+            self.local,
             rpc=self.rpc,
             rng=self._rng,
+            cluster_size=lambda: len(self._lan_pool_members()),
+            token=lambda: self.config.acl.tokens.get("default", ""),
         )
         self.events = UserEvents(
             node=config.node_name,
             services=lambda: self.local.services.values(),
             rpc=self.rpc,
             entropy=self._entropy,
-            leader_elected=self.local.compare_soon,
+            leader_elected=self._catalog_sync.compare_soon,
         )
         tables = self._tables()
         self._closers.append(tables.close)
@@ -213,10 +226,16 @@ class NodeAgent:
             services=lambda: self.local.services,
         )
         self.services = LocalServices(
-            self.local,
-            node=config.node_name,
-            folder=config.data_dir / "services" if config.data_dir is not None else None,
-            rng=self._rng,
+            CheckWorld(
+                local=self.local,
+                rpc=self.rpc,
+                rng=self._rng,
+                tls=settings.check_tls(config, self._tls),
+                output_size_max=config.check.output_max_size,
+            ),
+            config=settings.services_config(config),
+            kept=Kept(config.data_dir),
+            wall=self._wall,
             changed=self.routes.registrations_changed,
         )
         self._closers.append(self.services.close)
@@ -252,8 +271,12 @@ class NodeAgent:
                     rejoin_after_leave=config.join.rejoin_after_leave,
                     merge_check=self._check_lan_members,
                 ),
-                on_event=self._receive_lan_event,
+                on_event=self._note_lan_event,
             )
+
+    def _note_lan_event(self, event: PoolEvent) -> None:
+        self._lan_events.note(event)
+        self._receive_lan_event(event)
 
     def _make_http(self) -> None:
         self.cache = CallCache(self.rpc, rng=self._rng)
@@ -300,11 +323,18 @@ class NodeAgent:
         """
         self.dns.reconfigure(dns_config(config))
 
+    def _start_metrics(self) -> None:
+        """Make intervals of the figures, and send them where the operator wants them."""
+        self.intervals = Intervals(
+            self.metrics, wall=self._wall, sinks=statsd.sinks(self.config.telemetry)
+        )
+        self._spawn(self.intervals.run())
+
     def _start_node_duties(self, joining: Joining) -> None:
         """Keep the catalog up to date with us, and join the pools."""
         self._reload_parts()
         config = self.config
-        self._spawn(self.local.run())
+        self._spawn(self._catalog_sync.run())
         assert self.lan is not None
         if not config.gossip.disable_coordinates:
             reports = CoordinateReports(
@@ -365,6 +395,7 @@ class NodeAgent:
         add(self.reload_dns)
         add(lambda config: self.services.reload(config.services, config.checks))
         add(lambda config: self._http.limit_clients(config.limits.http_max_conns_per_client))
+        add(lambda config: self.metrics.reconfigure(config.telemetry))
         add(lambda config: logs.set_level(config.log.level))
 
     # Tasks ---------------------------------------------------------------------------------------

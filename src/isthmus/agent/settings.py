@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from isthmus.agent.checks import CheckTls
+from isthmus.agent.local import LocalConfig
+from isthmus.agent.services import ServicesConfig
 from isthmus.config.model import AgentConfig, GossipTimers
 from isthmus.engine.memory import MemoryEngine
 from isthmus.gossip.config import GossipConfig
 from isthmus.http.server import HttpConfig
 from isthmus.http.unix_socket import SocketOwner
 from isthmus.model.operator import AutopilotConfig
-from isthmus.net.tls import TlsConfig
+from isthmus.net.tls import TlsConfig, TlsConfigurator
 from isthmus.server.snapshot import SnapshotConfig
 from isthmus.store.engine import Engine
 from isthmus.units import Duration
@@ -39,6 +42,31 @@ def tls_config(config: AgentConfig) -> TlsConfig:
         node_name=config.node_name,
         dc=config.datacenter,
         domain=config.domain,
+    )
+
+
+def local_config(config: AgentConfig) -> LocalConfig:
+    """How results of checks are kept."""
+    check = config.check
+    return LocalConfig(update_interval=check.update_interval, discard_output=check.discard_output)
+
+
+def services_config(config: AgentConfig) -> ServicesConfig:
+    """What may be registered with the agent."""
+    return ServicesConfig(
+        sidecar_port_min=config.ports.sidecar_min,
+        sidecar_port_max=config.ports.sidecar_max,
+        file_scripts=config.check.enable_local_script_checks,
+        http_scripts=config.check.enable_remote_script_checks,
+    )
+
+
+def check_tls(config: AgentConfig, tls: TlsConfigurator) -> CheckTls:
+    """With which certificates checks dial."""
+    return CheckTls(
+        tls,
+        use_agents=config.tls.enable_agent_tls_for_checks,
+        agent_name=config.tls.server_name or config.node_name,
     )
 
 

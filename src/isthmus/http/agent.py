@@ -28,6 +28,10 @@ _NO_SEGMENTS: Final = "Network segments are not supported in this version of Con
 _NODE_MAINTENANCE: Final = "_node_maintenance"
 _SERVICE_MAINTENANCE: Final = "_service_maintenance:"
 _SEVERITY: Final = (PASSING, WARNING, CRITICAL, MAINTENANCE)
+_BOOLEANS: Final = dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(
+    ("0", "f", "F", "false", "False", "FALSE"), False
+)
+"""What Go's strconv.ParseBool takes."""
 _HEALTH_STATUS: Final = {PASSING: 200, WARNING: 429, CRITICAL: 503, MAINTENANCE: 503}
 
 
@@ -97,7 +101,7 @@ async def register_service(context: Context, request: Request) -> Response:
     """Register a service with its checks."""
     definition = decode(ServiceDefinition, request.body, snake_case=True)
     definition = msgspec.structs.replace(definition, token=request.token or definition.token)
-    replace = "replace-existing-checks" in request.query
+    replace = request.query.all("replace-existing-checks")[:1] in ([""], ["true"])
     await context.local.register_service(definition, replace_existing_checks=replace)
     return Response()
 
@@ -107,6 +111,32 @@ async def deregister_service(context: Context, request: Request) -> Response:
     if not request.argument:
         raise RequestError("ServiceID missing")
     await context.local.deregister_service(request.argument)
+    return Response()
+
+
+async def service_maintenance(context: Context, request: Request) -> Response:
+    """Take a service out of service, or back."""
+    if not request.argument:
+        raise InvalidRequest("Missing service ID")
+    return await _maintain(context, request, request.argument)
+
+
+async def node_maintenance(context: Context, request: Request) -> Response:
+    """Take the node with all its services out of service, or back."""
+    return await _maintain(context, request, "")
+
+
+async def _maintain(context: Context, request: Request, service_id: str) -> Response:
+    if "enable" not in request.query:
+        raise InvalidRequest("Missing value for enable")
+    raw = request.query.first("enable")
+    enable = _BOOLEANS.get(raw)
+    if enable is None:
+        raise InvalidRequest(f'Invalid value for enable: "{raw}"')
+    reason = request.query.first("reason")
+    await context.local.set_maintenance(
+        service_id, enable=enable, reason=reason, token=request.token
+    )
     return Response()
 
 
@@ -146,6 +176,8 @@ async def register_check(context: Context, request: Request) -> Response:
 
 async def deregister_check(context: Context, request: Request) -> Response:
     """Remove a check."""
+    if not request.argument:
+        raise RequestError("CheckID missing")
     await context.local.deregister_check(request.argument)
     return Response()
 
@@ -193,6 +225,8 @@ class _Health(Record, frozen=True, kw_only=True):
 
 async def health_by_id(context: Context, request: Request) -> Response:
     """Health of one service; its HTTP status tells, too."""
+    if not request.argument:
+        raise InvalidRequest("Bad request: Missing serviceID")
     found = context.local.services().get(request.argument)
     if found is None:
         unknown = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
@@ -203,6 +237,8 @@ async def health_by_id(context: Context, request: Request) -> Response:
 
 async def health_by_name(context: Context, request: Request) -> Response:
     """Health of all instances of a service on this agent; the worst one counts."""
+    if not request.argument:
+        raise InvalidRequest("Bad request: Missing service Name")
     found = [
         _health(context, one)
         for one in context.local.services().values()
@@ -235,9 +271,14 @@ def aggregate(checks: Iterable[HealthCheck]) -> str:
     return worst
 
 
+def _wants_text(request: Request) -> bool:
+    accepted = request.headers.get(b"accept", b"")
+    return accepted.startswith(b"text/plain") or request.query.first("format") == "text"
+
+
 def _unknown(context: Context, request: Request, reason: str, body: object) -> Response:
     headers: list[Header] = [("X-Consul-Reason", reason)]
-    if request.query.first("format") == "text":
+    if _wants_text(request):
         return Response(404, [PLAIN, *headers], reason.encode())
     return Response(404, [JSON, *headers], context.encode(request, body))
 
@@ -245,7 +286,7 @@ def _unknown(context: Context, request: Request, reason: str, body: object) -> R
 def _tell(context: Context, request: Request, status: str, body: object) -> Response:
     headers: list[Header] = [("X-Consul-Reason", status)]
     code = _HEALTH_STATUS[status]
-    if request.query.first("format") == "text":
+    if _wants_text(request):
         return Response(code, [PLAIN, *headers], status.encode())
     return Response(code, [JSON, *headers], context.encode(request, body))
 
@@ -260,6 +301,8 @@ ROUTES: Final = (
     Route("/v1/agent/service/", {"GET": service}),
     Route("/v1/agent/service/register", {"PUT": register_service}),
     Route("/v1/agent/service/deregister/", {"PUT": deregister_service}),
+    Route("/v1/agent/service/maintenance/", {"PUT": service_maintenance}),
+    Route("/v1/agent/maintenance", {"PUT": node_maintenance}),
     Route("/v1/agent/checks", {"GET": checks}),
     Route("/v1/agent/check/register", {"PUT": register_check}),
     Route("/v1/agent/check/deregister/", {"PUT": deregister_check}),

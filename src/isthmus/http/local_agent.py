@@ -81,6 +81,14 @@ class LocalAgent(Protocol):
     async def update_check(self, check_id: str, *, status: str, output: str) -> None:
         """Set the state of a TTL check and restart its time."""
 
+    async def set_maintenance(
+        self, service_id: str, *, enable: bool, reason: str, token: str
+    ) -> None:
+        """Take a service, or with an empty id the node, out of service or back.
+
+        A `NotFound` says that there is no such service.
+        """
+
     async def fire_event(self, event: UserEvent, *, dc: str, token: str) -> UserEvent:
         """Spread an event among the agents of a datacenter; return it with its id."""
 
@@ -114,7 +122,13 @@ class LocalAgent(Protocol):
         """Whether metrics are shown in Prometheus' format."""
 
     async def metrics(self) -> Metrics:
-        """Every figure about the agent, as it is now."""
+        """Every figure about the agent, as it is now; counts since it started."""
+
+    async def recent_metrics(self) -> Metrics:
+        """The figures of the last whole interval of ten seconds."""
+
+    async def next_metrics(self) -> Metrics:
+        """The figures of the interval that runs now, once it is over."""
 
     def watch_log(self, level: str, *, as_json: bool) -> AsyncGenerator[bytes, None]:
         """Yield log lines from now on, until the agent stops or the generator is closed.

@@ -6,6 +6,7 @@ No call holds the loop up; calls for one file are made one after another by whoe
 import asyncio
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -66,6 +67,30 @@ def _read(path: Path, size_max: int) -> bytes | None:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    change_files({path: data})
+
+
+def change_files(changes: Mapping[Path, bytes | None], *, durable: bool = True) -> None:
+    """Write files anew or remove them (None), each in one step; folders are made if need be.
+
+    Args:
+        changes: Contents by path.
+        durable: Return when all of it is sure to outlast a power failure.
+
+    Raises:
+        OSError: One can not be written; each is as it was before or as it shall be.
+    """
+    for path, data in changes.items():
+        if data is None:
+            path.unlink(missing_ok=True)
+        else:
+            _put(path, data, durable=durable)
+    for folder in {path.parent for path in changes} if durable else ():
+        if folder.is_dir():  # Nothing was ever written to one that is not there.
+            _sync_folder(folder)
+
+
+def _put(path: Path, data: bytes, *, durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)  # Of an earlier process; its mode may be another.
@@ -74,14 +99,19 @@ def _replace(path: Path, data: bytes) -> None:
         with os.fdopen(number, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(number)
+            if durable:
+                os.fsync(number)
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make new names in it durable, too."""
+    folder = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)  # The new name is durable, too.
+        os.fsync(folder)
     finally:
         os.close(folder)
 

@@ -1,338 +1,291 @@
-"""Keeping the catalog the same as the node, against a server in memory, on virtual time."""
+"""The state of local services and checks, and who is told of a change, on virtual time."""
 
 import asyncio
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
 import pytest
 
 from isthmus.agent.local import (
-    FULL_SYNC_INTERVAL,
-    LEADER_SYNC_SPREAD,
+    SYNC_WAIT_MAX,
+    LocalConfig,
     LocalState,
     NodeFacts,
+    same_check,
+    same_service,
 )
-from isthmus.errors import InvalidRequest, NotFound, RequestError, Unavailable
-from isthmus.model.agent import CheckDefinition, ServiceDefinition
-from isthmus.model.catalog import (
-    DeregisterRequest,
-    HealthCheck,
-    NodeRequest,
-    NodeService,
-    RegisterRequest,
-    ServiceAddress,
-    Weights,
-)
-from isthmus.model.record import Record
-from isthmus.model.registration import register
-from isthmus.server.server import Server
-from isthmus.store.engine import NoSpace
-from isthmus.units import Duration
-from support.servers import make_server
+from isthmus.agent.outbox import Item
+from isthmus.errors import NotFound, RequestError
+from isthmus.model.catalog import HealthCheck, NodeService, Weights
 from support.virtual_loop import now, run_virtual, settle
 
-FACTS = NodeFacts(
-    dc="dc1",
-    node="n1",
-    node_id="b0000000-0000-0000-0000-000000000001",
-    address="10.0.0.1",
-    tagged_addresses={"lan": "10.0.0.1"},
-    meta={"rack": "7"},
-)
+FACTS = NodeFacts(dc="dc1", node="n1", node_id="", address="10.0.0.1", tagged_addresses={}, meta={})
+WEB, C1 = Item("service", "web", "web"), Item("check", "c1", "web")
 
 
-def service(name: str, *, port: int = 80) -> NodeService:
-    return NodeService(id=name, service=name, port=port, meta={}, tags=())
+def service(name: str = "web", **fields: Any) -> NodeService:
+    return NodeService(id=name, service=name, **fields)
 
 
-def check(check_id: str, service_id: str = "", *, status: str = "critical") -> HealthCheck:
-    return HealthCheck(check_id=check_id, name=check_id, status=status, service_id=service_id)
+def check(check_id: str = "c1", service_id: str = "web", **fields: Any) -> HealthCheck:
+    return HealthCheck(check_id=check_id, name=check_id, service_id=service_id, **fields)
 
 
-class World:
-    """A server in memory, the local state of a node, and what it called."""
-
-    server: Server
-    local: LocalState
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[float, str]] = []  # Writes only.
-        self.fails: Callable[[Record], Exception | None] = lambda request: None
-
-    async def rpc(self, method: str, request: Record) -> object:
-        if isinstance(request, RegisterRequest):
-            names = [request.service.id] if request.service is not None else []
-            names += [check.check_id for check in request.checks or ()]
-            self.calls.append((now(), "+" + ",".join(names)))
-        elif isinstance(request, DeregisterRequest):
-            self.calls.append((now(), f"-{request.service_id or request.check_id}"))
-        if error := self.fails(request):
-            raise error
-        return await self.server.call(method, request)
-
-    async def play(self, act: Callable[["World"], Any]) -> None:
-        self.server = make_server()
-        await self.server.start()
-        self.local = LocalState(facts=FACTS, rpc=self.rpc, rng=Random(1))
-        running = asyncio.get_running_loop().create_task(self.local.run())
-        await act(self)
-        assert not running.done()
-        running.cancel()
-        await asyncio.wait({running})
-        await self.server.stop()
-
-    async def stored(self) -> dict[str, int]:
-        """Services of the node in the catalog, by id, with their ports."""
-        request = NodeRequest(datacenter="dc1", node="n1")
-        found = (await self.server.call("Catalog.NodeServices", request)).node_services
-        return {key: value.port for key, value in (found.services or {}).items()}
-
-    async def statuses(self) -> dict[str, str]:
-        request = NodeRequest(datacenter="dc1", node="n1")
-        found = await self.server.call("Health.NodeChecks", request)
-        return {check.check_id: check.status for check in found.health_checks}
+def make_local(**config: Any) -> LocalState:
+    return LocalState(facts=FACTS, rng=Random(1), config=LocalConfig(**config))
 
 
-def play(act: Callable[[World], Any]) -> World:
-    world = World()
-    run_virtual(world.play(act))
-    return world
+def waiting(local: LocalState) -> list[Item]:
+    """What the catalog has to be told; all of it arrives at once."""
+    items = list(iter(local.outbox.take, None))
+    for item in items:
+        local.told(item)
+    return items + (waiting(local) if items else [])
 
 
-def test_node_is_registered_at_start_and_then_left_alone() -> None:
-    async def act(world: World) -> None:
-        await asyncio.sleep(600)
-        node = world.server.store.catalog.nodes().value[0]
-        assert (node.node, node.address, node.meta) == ("n1", "10.0.0.1", {"rack": "7"})
-
-    assert play(act).calls == [(0.0, "+")]
+def play(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    run_virtual(act())
 
 
-def test_registration_reaches_the_catalog_at_once_and_needs_no_repair() -> None:
-    async def act(world: World) -> None:
-        await asyncio.sleep(10)
-        world.local.put_service(service("web"), [check("c1", "web"), check("c2", "web")])
-        await world.local.synced()
-        assert now() == 10
-        assert await world.stored() == {"web": 80}
-        assert await world.statuses() == {"c1": "critical", "c2": "critical"}
-        await asyncio.sleep(600)
-
-    assert play(act).calls == [(0.0, "+"), (10.0, "+web,c1,c2")]
-
-
-def test_what_users_register_needs_no_repair() -> None:
-    weights = Weights(passing=3, warning=2)
-    definition = ServiceDefinition(
-        name="gw",
-        kind="mesh-gateway",
-        address="10.0.0.1",
-        port=443,
-        meta={"consul-wan-federation": "1"},
-        tagged_addresses={"wan": ServiceAddress(address="192.0.2.7", port=443)},
-        weights=weights,
-        checks=(CheckDefinition(ttl=Duration.of(9)), CheckDefinition(ttl=Duration.of(9))),
-    )
-
-    async def act(world: World) -> None:
-        await asyncio.sleep(10)
-        registration = register(definition, node="n1")
-        checks = [plan.check for plan in registration.checks]
-        world.local.put_service(registration.service, checks)
-        await asyncio.sleep(600)
-
-    assert play(act).calls == [(0.0, "+"), (10.0, "+gw,service:gw:1,service:gw:2")]
-
-
-def test_check_that_changes_is_written_alone() -> None:
-    async def act(world: World) -> None:
-        world.local.put_service(service("web"), [check("c1", "web")])
-        await asyncio.sleep(10)
-        world.local.update_check("c1", "passing", "fine")
-        world.local.update_check("c1", "passing", "fine")
-        world.local.update_check("unknown", "passing", "fine")
-        await world.local.synced()
-        assert await world.statuses() == {"c1": "passing"}
-
-    assert play(act).calls == [(0.0, "+web,c1"), (10.0, "+c1")]
-
-
-def test_removed_service_takes_its_checks_along() -> None:
-    async def act(world: World) -> None:
-        world.local.put_service(service("web"), [check("c1", "web")])
-        await asyncio.sleep(10)
-        assert world.local.remove_service("web") == ("c1",)
-        await world.local.synced()
-        assert (await world.stored(), await world.statuses()) == ({}, {})
-        with pytest.raises(NotFound, match='Unknown service ID "web"'):
-            world.local.remove_service("web")
-
-    assert play(act).calls == [(0.0, "+web,c1"), (10.0, "-web")]
-
-
-def test_replaced_service_keeps_the_state_of_its_checks() -> None:
-    async def act(world: World) -> None:
-        world.local.put_service(service("web"), [check("c1", "web")])
-        world.local.update_check("c1", "passing", "fine")
-        world.local.put_service(service("web", port=81), [check("c1", "web")])
-        await world.local.synced()
-        assert (await world.stored(), await world.statuses()) == ({"web": 81}, {"c1": "passing"})
-
-    play(act)
+def test_check_gets_node_and_facts_of_its_service() -> None:
+    local = make_local()
+    local.put_service(service(tags=("a",)), [check(output="x")])
+    (found,) = local.checks_of("web")
+    assert (found.node, found.service_name, found.service_tags) == ("n1", "web", ("a",))
+    assert local.checks_of("other") == ()
+    local.put_check(check("disk", ""))
+    assert [one.check_id for one in local.checks_of("web", with_node=True)] == ["disk", "c1"]
 
 
 def test_check_of_an_unknown_service_is_refused() -> None:
-    async def act(world: World) -> None:
-        with pytest.raises(RequestError, match='ServiceID "nope" does not exist'):
-            world.local.put_check(check("c1", "nope"))
-
-    play(act)
+    with pytest.raises(RequestError, match='ServiceID "nope" does not exist'):
+        make_local().put_check(check("c1", "nope"))
 
 
-def test_comparison_repairs_what_was_changed_elsewhere() -> None:
-    """Missing comes back, foreign goes, changed is set right, and the node with it."""
-
-    async def act(world: World) -> None:
-        world.local.put_service(service("gone"))
-        world.local.put_service(service("changed"))
-        await asyncio.sleep(10)
-        node: dict[str, Any] = {"datacenter": "dc1", "node": "n1", "id": FACTS.node_id}
-        call = world.server.call
-        await call("Catalog.Deregister", DeregisterRequest(node="n1", service_id="gone"))
-        for foreign in (service("foreign"), service("changed", port=9)):
-            request = RegisterRequest(**node, address="10.9.9.9", service=foreign)
-            await call("Catalog.Register", request)
-        odd = HealthCheck(node="n1", check_id="odd", name="odd", status="passing")
-        request = RegisterRequest(**node, address="10.9.9.9", check=odd)
-        await call("Catalog.Register", request)
-        await asyncio.sleep(60)
-        assert await world.stored() == {"gone": 80, "changed": 80}
-        assert await world.statuses() == {}
-        assert world.server.store.catalog.nodes().value[0].address == "10.0.0.1"
-
-    play(act)
+def test_unknown_service_can_not_be_removed() -> None:
+    with pytest.raises(NotFound, match='Unknown service ID "web"'):
+        make_local().remove_service("web")
 
 
-def test_new_leader_is_compared_with_within_seconds() -> None:
-    async def act(world: World) -> None:
-        world.local.put_service(service("web"))
-        await asyncio.sleep(10)
-        await world.server.call(
-            "Catalog.Deregister", DeregisterRequest(datacenter="dc1", node="n1", service_id="web")
-        )
-        world.local.compare_soon()
-        await asyncio.sleep(LEADER_SYNC_SPREAD)
-        assert await world.stored() == {"web": 80}
-        await asyncio.sleep(FULL_SYNC_INTERVAL)
-
-    world = play(act)
-    assert [what for _, what in world.calls] == ["+web", "+web"]
+def test_known_check_keeps_its_state() -> None:
+    local = make_local()
+    local.put_service(service(), [check(status="critical")])
+    local.update_check("c1", "passing", "fine")
+    local.put_service(service(port=81), [check(status="critical", notes="new")])
+    found = local.checks["c1"]
+    assert (found.status, found.output, found.notes) == ("passing", "fine", "new")
 
 
-def test_new_leader_during_a_comparison_is_compared_with_too() -> None:
-    async def act(world: World) -> None:
-        compared: list[float] = []
-        ask = world.local._rpc
-
-        async def rpc(method: str, request: Record) -> object:
-            if method == "Catalog.NodeServices":
-                compared.append(now())
-                if len(compared) == 1:
-                    world.local.compare_soon()
-            return await ask(method, request)
-
-        world.local._rpc = rpc
-        await asyncio.sleep(LEADER_SYNC_SPREAD)
-        assert len(compared) == 2
-
-    play(act)
+def test_check_can_move_to_another_service() -> None:
+    local = make_local()
+    local.put_service(service(), [check()])
+    local.put_service(service("db"), [check("c1", "db")])
+    assert (local.checks_of("web"), len(local.checks_of("db"))) == ((), 1)
 
 
-def test_node_alone_is_repaired_beside_a_removal() -> None:
-    async def act(world: World) -> None:
-        await asyncio.sleep(10)
-        request = RegisterRequest(
-            datacenter="dc1", node="n1", id=FACTS.node_id, address="10.9.9.9", service=service("x")
-        )
-        await world.server.call("Catalog.Register", request)
-        await asyncio.sleep(60)
-        assert await world.stored() == {}
-        assert world.server.store.catalog.nodes().value[0].address == "10.0.0.1"
-
-    play(act)
+def test_same_registration_again_is_not_told_again() -> None:
+    local = make_local()
+    local.put_service(service(), [check()])
+    assert waiting(local) == [WEB, C1]
+    local.put_service(service(meta={}, weights=Weights(passing=1, warning=1)), [check()])
+    assert waiting(local) == []
+    local.put_service(service(), [check()], token="t")
+    assert waiting(local) == [WEB, C1]
 
 
-@pytest.mark.parametrize("error", [Unavailable("no leader"), NoSpace("full", operation="commit")])
-def test_failure_is_repeated_after_growing_waits(error: Exception) -> None:
-    async def act(world: World) -> None:
-        await asyncio.sleep(10)
-        world.fails = lambda request: error if now() < 12 else None
-        world.local.put_service(service("web"))
-        await world.local.synced()
-        assert now() == 13  # It gave up waiting; the work went on.
-        await asyncio.sleep(10)
-        assert await world.stored() == {"web": 80}
-
-    moments = [moment for moment, _ in play(act).calls[1:]]
-    waits = [later - earlier for earlier, later in pairwise(moments)]
-    bases = [0.25, 0.5, 1, 2]
-    assert moments[0] == 10
-    assert all(base <= wait <= 1.2 * base for base, wait in zip(bases, waits, strict=False))
-    assert len(moments) in {5, 6}
+def test_result_is_told_once() -> None:
+    local = make_local()
+    local.put_service(service(), [check(status="critical")])
+    waiting(local)
+    for _ in range(2):
+        local.update_check("c1", "passing", "fine")
+    local.update_check("unknown", "passing", "fine")
+    assert waiting(local) == [C1]
 
 
-def test_failing_comparison_does_not_spin() -> None:
-    async def act(world: World) -> None:
-        reads: list[float] = []
+def test_removal_of_a_service_covers_its_checks() -> None:
+    local = make_local()
+    local.put_service(service(), [check()])
+    assert local.remove_service("web") == ("c1",)
+    assert (dict(local.services), dict(local.checks)) == ({}, {})
+    assert waiting(local) == [WEB]
 
-        def fail(request: Record) -> Exception | None:
-            reads.append(now())
-            return Unavailable("no leader")
 
-        world.fails = fail
+def test_token_is_kept_until_the_catalog_knows_of_the_removal() -> None:
+    local = make_local()
+    local.put_service(service(), token="t")
+    waiting(local)
+    local.remove_service("web")
+    assert local.token(WEB) == "t"
+    waiting(local)
+    assert local.token(WEB) == ""
+
+
+def test_other_output_alone_is_told_later() -> None:
+    async def act() -> None:
+        local = make_local(update_interval=100.0)
+        local.put_service(service(), [check(status="passing")])
+        waiting(local)
+        local.update_check("c1", "passing", "other")
+        assert local.is_deferred("c1")
+        assert local.checks["c1"].output == "other"
+        await asyncio.sleep(50)
+        assert waiting(local) == []
         await asyncio.sleep(100)
-        assert len(reads) < 20
+        assert waiting(local) == [C1]
+        assert not local.is_deferred("c1")
 
     play(act)
 
 
-def test_change_during_the_wait_after_a_failure_is_pushed_at_once() -> None:
-    async def act(world: World) -> None:
-        world.fails = lambda request: Unavailable("no leader") if now() < 40 else None
-        await asyncio.sleep(41)
-        world.local.put_service(service("web"))
+def test_other_status_is_told_at_once_with_the_output() -> None:
+    async def act() -> None:
+        local = make_local()
+        local.put_service(service(), [check(status="passing")])
+        waiting(local)
+        local.update_check("c1", "passing", "other")
+        local.update_check("c1", "warning", "slow")
+        assert waiting(local) == [C1]
+        await asyncio.sleep(1000)
+        assert waiting(local) == []
+
+    play(act)
+
+
+def test_removed_check_is_not_told_later() -> None:
+    async def act() -> None:
+        local = make_local()
+        local.put_service(service(), [check(status="passing")])
+        local.update_check("c1", "passing", "other")
+        local.remove_check("c1")
+        assert waiting(local) == [WEB, C1]
+        await asyncio.sleep(1000)
+        assert waiting(local) == []
+
+    play(act)
+
+
+def test_output_can_be_discarded() -> None:
+    local = make_local(discard_output=True)
+    local.put_service(service(), [check(status="passing", output="given")])
+    local.update_check("c1", "critical", "secret")
+    assert (local.checks["c1"].status, local.checks["c1"].output) == ("critical", "")
+    local.reconfigure(LocalConfig())
+    local.update_check("c1", "passing", "shown")
+    assert local.checks["c1"].output == "shown"
+
+
+def test_every_output_is_told_when_nothing_is_deferred() -> None:
+    local = make_local(update_interval=0.0)
+    local.put_service(service(), [check(status="passing")])
+    waiting(local)
+    local.update_check("c1", "passing", "other")
+    assert waiting(local) == [C1]
+
+
+def test_new_metadata_of_the_node_is_told() -> None:
+    local = make_local()
+    local.set_meta({})
+    assert waiting(local) == []
+    local.set_meta({"rack": "7"})
+    assert [item.kind for item in waiting(local)] == ["node"]
+
+
+async def _moment_of(wait: Coroutine[Any, Any, None], act: Callable[[], None]) -> float:
+    """When a wait ends that began a second before `act`."""
+    task = asyncio.get_running_loop().create_task(wait)
+    await asyncio.sleep(1)
+    act()
+    await task
+    return now()
+
+
+def test_waiting_for_a_service_ends_with_its_change() -> None:
+    async def act() -> None:
+        local = make_local()
+        wait = local.wait_for_service("web", 60)
+        assert await _moment_of(wait, lambda: local.put_service(service())) == 1
+        wait = local.wait_for_service("web", 60)
+        assert await _moment_of(wait, lambda: local.put_service(service("other"))) == 61
+        wait = local.wait_for_service("web", 60)
+        local.put_service(service(enable_tag_override=True))
+        assert await _moment_of(wait, lambda: local.adopt_tags("web", ("a",))) == 62
+
+    play(act)
+
+
+def test_waiting_for_checks_ends_with_one_of_the_service_or_the_node() -> None:
+    async def act() -> None:
+        local = make_local()
+        local.put_service(service(), [check(status="passing")])
+        local.put_check(check("disk", "", status="passing"))
+        wait = local.wait_for_checks("web", 60)
+        assert await _moment_of(wait, lambda: local.update_check("c1", "critical", "")) == 1
+        wait = local.wait_for_checks("web", 60)
+        assert await _moment_of(wait, lambda: local.update_check("disk", "critical", "")) == 2
+        wait = local.wait_for_checks("web", 60)
+        assert await _moment_of(wait, lambda: local.put_service(service("other"))) == 62
+
+    play(act)
+
+
+def test_waiting_for_the_catalog_ends_when_it_was_told() -> None:
+    async def act() -> None:
+        local = make_local()
+        await local.synced(("service", "web"))
+        local.put_service(service())
+        local.put_service(service("other"))
+        wait = local.synced(("service", "web"))
+        assert local.outbox.take() == WEB
+        assert await _moment_of(wait, lambda: local.told(WEB)) == 1
+        await local.synced(("service", "other"))
+        assert now() == 1 + SYNC_WAIT_MAX
+
+    play(act)
+
+
+def test_nobody_waits_for_a_catalog_that_can_not_be_told() -> None:
+    async def act() -> None:
+        local = make_local()
+        local.put_service(service())
+        wait = local.synced(("service", "web"))
+        assert await _moment_of(wait, local.give_up_waiting) == 1
+        await local.synced(("service", "web"))
+        assert now() == 1
+
+    play(act)
+
+
+def test_waiter_that_is_cancelled_is_forgotten() -> None:
+    async def act() -> None:
+        local = make_local()
+        task = asyncio.get_running_loop().create_task(local.wait_for_service("web", 60))
         await settle()
-        assert await world.stored() == {"web": 80}
+        task.cancel()
+        await asyncio.wait({task})
+        assert local._watchers == {}
 
     play(act)
 
 
-def test_refused_service_stops_no_other() -> None:
-    async def act(world: World) -> None:
-        await asyncio.sleep(10)
-
-        def refuse(request: Record) -> Exception | None:
-            bad = isinstance(request, RegisterRequest) and request.service == service("bad")
-            return InvalidRequest("no") if bad else None
-
-        world.fails = refuse
-        for name in ("a", "bad", "z"):
-            world.local.put_service(service(name))
-        await world.local.synced()
-        assert (now(), await world.stored()) == (10, {"a": 80, "z": 80})
-        world.fails = lambda request: None
-        await asyncio.sleep(65)  # The next comparison finds it missing.
-        assert await world.stored() == {"a": 80, "bad": 80, "z": 80}
-
-    play(act)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"port": 1}, {"address": "a"}, {"tags": ("a",)}, {"meta": {"a": "b"}}, {"kind": "k"},
+        {"socket_path": "/s"}, {"weights": Weights(passing=2, warning=1)},
+        {"enable_tag_override": True},
+    ],
+)  # fmt: skip
+def test_services_that_differ_are_not_the_same(change: dict[str, Any]) -> None:
+    assert not same_service(service(), service(**change))
+    assert same_service(service(**change), service(**change, modify_index=7))
 
 
-def test_waiting_for_a_change_ends_in_time() -> None:
-    async def act(world: World) -> None:
-        await asyncio.sleep(1)
-        await world.local.wait_for_change(5)
-        assert now() == 6
-
-    play(act)
+@pytest.mark.parametrize(
+    "change", [{"status": "s"}, {"output": "o"}, {"notes": "n"}, {"type": "t"}, {"interval": "1s"}]
+)
+def test_checks_that_differ_are_not_the_same(change: dict[str, Any]) -> None:
+    assert not same_check(check(), check(**change))
+    assert same_check(check(**change), check(**change, modify_index=7, service_name="filled in"))
+    assert same_check(check(output="a"), check(output="b"), with_output=False)

@@ -1,192 +1,199 @@
-"""Running health checks: TCP, HTTP and TTL.
+"""Running one check: at its interval, until its time runs out, or after another service.
 
-Source: protocol/http-api.md §6.3. A check of another kind is refused at registration, never
-silently left critical.
+Source: protocol/http-api.md §6.3; Consul 1.10, agent/checks.
 """
 
 import asyncio
 import logging
-import ssl
-from collections.abc import Callable
-from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final
-from urllib.parse import urlsplit
 
+from isthmus.agent.checks.alias import LocalAlias, RemoteAlias, Rpc
+from isthmus.agent.checks.grpc import probe_grpc
+from isthmus.agent.checks.http import probe_http
+from isthmus.agent.checks.result import Result, cut_note
+from isthmus.agent.checks.script import SCRIPT_TIMEOUT_DEFAULT, probe_script
+from isthmus.agent.checks.tcp import probe_tcp
+from isthmus.agent.checks.thresholds import Thresholds
+from isthmus.agent.checks.tls import CheckTls
+from isthmus.agent.local import LocalState
 from isthmus.errors import InvalidRequest
+from isthmus.model import agent
 from isthmus.model.agent import CheckDefinition
-from isthmus.model.catalog import CRITICAL, PASSING, WARNING
-from isthmus.names import split_host_port
+from isthmus.model.catalog import CRITICAL
 from isthmus.units import SECOND
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_DEFAULT: Final = 10.0  # Consul's, of TCP and HTTP checks.
+TIMEOUT_DEFAULT: Final = 10.0  # Consul's, of all but scripts.
 OUTPUT_SIZE_MAX: Final = 4096  # Consul's check_output_max_size.
-_TOO_MANY_REQUESTS: Final = 429  # The one failure that is a warning.
+INTERVAL_MIN: Final = 1.0  # Consul's.
+DEREGISTER_AFTER_MIN: Final = 60.0  # Consul's.
+PROBES_MAX: Final = 512
+"""Probes over the network at a time; others wait for their turn."""
+SCRIPTS_MAX: Final = 64
+"""Programs at a time."""
+_EXPIRED: Final = "TTL expired"
 
-Report = Callable[[str, str, str], None]
-"""Takes check id, status, output."""
 
+@dataclass(slots=True, kw_only=True)
+class CheckWorld:
+    """What checks have in common.
 
-def refuse_unknown_kind(definition: CheckDefinition) -> None:
-    """Refuse a check that this release cannot run.
-
-    Raises:
-        InvalidRequest: Names the kind and the ones that there are.
+    Attributes:
+        local: Services and checks of the node.
+        rpc: Calls to the servers of our datacenter.
+        rng: Spreads first runs over the interval.
+        tls: Contexts with which checks dial.
+        output_size_max: Bytes of output that are kept, unless a check wants less.
     """
-    kinds = {
-        "script": definition.script_args,
-        "docker": definition.docker_container_id,
-        "gRPC": definition.grpc,
-        "HTTP/2 ping": definition.h2ping,
-        "alias": definition.alias_service or definition.alias_node,
-    }
-    for kind, value in kinds.items():
-        if value:
-            raise InvalidRequest(
-                f"Invalid check: {kind} checks are not supported by this release, "
-                "use a TCP, HTTP or TTL check"
-            )
+
+    local: LocalState
+    rpc: Rpc
+    rng: Random
+    tls: CheckTls = field(default_factory=CheckTls)
+    output_size_max: int = OUTPUT_SIZE_MAX
+    probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROBES_MAX))
+    scripts: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SCRIPTS_MAX))
 
 
 class CheckRunner:
-    """Runs one check at its interval, or waits for its TTL to run out.
+    """Runs one check.
 
     Args:
-        check_id: Reported with every result.
-        definition: What to do; TCP, HTTP or TTL.
-        report: Takes the results.
+        definition: What to do; its `check_id` is set.
+        world: What checks have in common.
         deregister: Called when the check was critical for as long as the definition says.
-        rng: Spreads first runs over the interval.
-        at_once: Run right away instead of somewhere within the first interval.
+        token: With which other nodes are asked about.
     """
 
     def __init__(
         self,
-        check_id: str,
         definition: CheckDefinition,
+        world: CheckWorld,
         *,
-        report: Report,
         deregister: Callable[[], None],
-        rng: Random,
-        at_once: bool = True,
+        token: str = "",
     ) -> None:
-        self._id, self._definition, self._report = check_id, definition, report
-        self._deregister, self._rng, self._at_once = deregister, rng, at_once
+        self.definition = definition
+        self._world, self._deregister, self._token = world, deregister, token
+        self._thresholds = Thresholds(definition)
+        self._output_size_max = world.output_size_max
+        if 0 < definition.output_max_size < world.output_size_max:
+            self._output_size_max = definition.output_max_size
         self._heard = asyncio.Event()
+        self._last_output = ""  # What the owner of a TTL check sent last.
         self._expiry: asyncio.TimerHandle | None = None  # Runs while the check is critical.
 
-    def heard(self, status: str, output: str) -> None:
-        """Take a result that a TTL check's owner sends.
+    def heard(self, status: str, output: str) -> str:
+        """Take a result that a TTL check's owner sends; returns the output that is kept of it.
 
         Raises:
             InvalidRequest: It is no TTL check.
         """
-        if not self._definition.ttl:
-            raise InvalidRequest(f'CheckID "{self._id}" does not have associated TTL', status=500)
-        self._tell(status, output)
+        if self.definition.type != agent.TTL:
+            check_id = self.definition.check_id
+            raise InvalidRequest(f'CheckID "{check_id}" does not have associated TTL', status=500)
+        self._last_output = cut_note(output, self._output_size_max)
+        self._tell(status, self._last_output)
+        self._heard.set()
+        return self._last_output
+
+    def registered_again(self) -> None:
+        """Its owner registered the very same check: that is a sign of life of it."""
         self._heard.set()
 
     async def run(self) -> None:
         """Check until cancelled."""
         try:
-            await self._run()
+            await self._work()()
         finally:
             self._stop_expiry()
 
-    async def _run(self) -> None:
-        if self._definition.ttl:
-            await self._wait_for_owner()
-        interval = self._definition.interval / SECOND
-        if not self._at_once:
-            await asyncio.sleep(self._rng.random() * interval)
+    def _work(self) -> Callable[[], Awaitable[None]]:
+        definition, world = self.definition, self._world
+        if definition.type == agent.TTL:
+            return self._wait_for_owner
+        if definition.type != agent.ALIAS:
+            return self._run_at_intervals
+        if not definition.alias_node:
+            return LocalAlias(definition, world.local, self._follow).run
+        return RemoteAlias(
+            definition,
+            dc=world.local.facts.dc,
+            rpc=world.rpc,
+            token=self._token,
+            report=self._follow,
+            rng=world.rng,
+        ).run
+
+    async def _run_at_intervals(self) -> None:
+        interval = max(self.definition.interval / SECOND, INTERVAL_MIN)
+        await asyncio.sleep(self._world.rng.random() * interval)
         while True:
-            self._tell(*await self._probe())
+            result = await self._probe()
+            status = result.status if result.certain else self._thresholds.judge(result.status)
+            if status is not None:
+                self._tell(status, result.output)
             await asyncio.sleep(interval)
 
+    async def _probe(self) -> Result:
+        definition, world = self.definition, self._world
+        default = SCRIPT_TIMEOUT_DEFAULT if definition.type == agent.SCRIPT else TIMEOUT_DEFAULT
+        timeout = definition.timeout / SECOND if definition.timeout > 0 else default
+        size = self._output_size_max
+        if definition.type == agent.SCRIPT:
+            async with world.scripts:
+                args = definition.script_args or ()
+                return await probe_script(args, timeout=timeout, output_size_max=size)
+        async with world.probes:
+            if definition.type == agent.TCP:
+                return await probe_tcp(definition.tcp, timeout=timeout)
+            if definition.type == agent.GRPC:
+                return await probe_grpc(definition, timeout=timeout, tls=world.tls)
+            assert definition.type == agent.HTTP, definition.type
+            return await probe_http(
+                definition, timeout=timeout, output_size_max=size, tls=world.tls
+            )
+
     async def _wait_for_owner(self) -> None:
-        ttl = self._definition.ttl / SECOND
+        ttl = self.definition.ttl / SECOND
         while True:
             self._heard.clear()
             try:
                 async with asyncio.timeout(ttl):
                     await self._heard.wait()
             except TimeoutError:
-                self._tell(CRITICAL, "TTL expired")
+                last = self._last_output
+                self._tell(
+                    CRITICAL,
+                    f"{_EXPIRED} (last output before timeout follows): {last}"
+                    if last
+                    else _EXPIRED,
+                )
+
+    def _follow(self, result: Result) -> None:
+        self._tell(result.status, cut_note(result.output, self._output_size_max))
 
     def _tell(self, status: str, output: str) -> None:
-        self._report(
-            self._id, status, output[: self._definition.output_max_size or OUTPUT_SIZE_MAX]
-        )
+        self._world.local.update_check(self.definition.check_id, status, output)
         if status != CRITICAL:
             self._stop_expiry()
             return
-        limit = self._definition.deregister_critical_service_after / SECOND
-        if limit > 0 and self._expiry is None:
+        limit = self.definition.deregister_critical_service_after / SECOND
+        if limit > 0 and self._expiry is None and self.definition.service_id:
+            limit = max(limit, DEREGISTER_AFTER_MIN)
             self._expiry = asyncio.get_running_loop().call_later(limit, self._expire, limit)
 
     def _expire(self, limit: float) -> None:
-        logger.info("check %s was critical for %g s: its service goes", self._id, limit)
+        self._expiry = None
+        check_id = self.definition.check_id
+        logger.info("check %s was critical for %g s: its service goes", check_id, limit)
         self._deregister()
 
     def _stop_expiry(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-
-    async def _probe(self) -> tuple[str, str]:
-        timeout = self._definition.timeout / SECOND or TIMEOUT_DEFAULT
-        if self._definition.tcp:
-            return await _probe_tcp(self._definition.tcp, timeout)
-        return await asyncio.to_thread(partial(_probe_http, self._definition, timeout))
-
-
-async def _probe_tcp(address: str, timeout: float) -> tuple[str, str]:
-    try:
-        host, port = split_host_port(address)
-        async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(host, port)
-    except (OSError, ValueError) as error:
-        return CRITICAL, f"TCP connect {address}: {str(error) or 'timed out'}"
-    writer.close()
-    return PASSING, f"TCP connect {address}: Success"
-
-
-def _probe_http(definition: CheckDefinition, timeout: float) -> tuple[str, str]:
-    method = definition.method or "GET"
-    try:
-        return _exchange(definition, method, timeout)
-    except (OSError, HTTPException, ValueError) as error:
-        return CRITICAL, f"{method} {definition.http}: {str(error) or 'timed out'}"
-
-
-def _exchange(definition: CheckDefinition, method: str, timeout: float) -> tuple[str, str]:
-    """Ask once.
-
-    Raises:
-        OSError, HTTPException, ValueError: There is no answer, or the URL cannot be used.
-    """
-    url = urlsplit(definition.http)
-    connection: HTTPConnection
-    if url.scheme == "https":
-        context = ssl.create_default_context()
-        if definition.tls_skip_verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = HTTPSConnection(url.hostname or "", url.port, timeout=timeout, context=context)
-    else:
-        connection = HTTPConnection(url.hostname or "", url.port, timeout=timeout)
-    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    headers = {"User-Agent": "isthmus health check", "Accept": "text/plain, text/*, */*"}
-    headers |= {name: ", ".join(values) for name, values in (definition.header or {}).items()}
-    try:
-        connection.request(method, path, definition.body.encode() or None, headers)
-        answer = connection.getresponse()
-        body = answer.read(OUTPUT_SIZE_MAX).decode(errors="replace")
-    finally:
-        connection.close()
-    output = f"HTTP {method} {definition.http}: {answer.status} {answer.reason} Output: {body}"
-    if 200 <= answer.status < 300:
-        return PASSING, output
-    return WARNING if answer.status == _TOO_MANY_REQUESTS else CRITICAL, output

@@ -1,0 +1,24 @@
+"""A check that connects."""
+
+import asyncio
+import contextlib
+
+from isthmus.agent.checks.result import Result, critical
+from isthmus.model.catalog import PASSING
+from isthmus.names import split_host_port
+
+
+async def probe_tcp(address: str, *, timeout: float) -> Result:
+    """Connect to ``host:port`` and hang up; of several addresses of a host one is enough."""
+    try:
+        host, port = split_host_port(address)
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
+    except TimeoutError:
+        return critical(f"TCP connect {address}: no answer within {timeout:g} s")
+    except (OSError, ValueError) as error:
+        return critical(f"TCP connect {address}: {error}")
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return Result(PASSING, f"TCP connect {address}: Success")
