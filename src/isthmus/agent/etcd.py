@@ -148,7 +148,7 @@ class ManagedStorage(ServerStorage):
 
     def serve(self, server: Server) -> None:
         """Look after the cluster on behalf of a server that runs on it."""
-        self._scope.spawn(self.members.watch(server.replica.look))
+        self._scope.spawn(self.members.watch(server.replica.look, heard=server.replica.heard_at))
         self._scope.spawn(self._care(server))
 
     async def leave(self, server: Server) -> None:

@@ -141,6 +141,8 @@ class EtcdEngine:
         self._leader: LeaderInfo | None = None
         self._leader_seen = 0
         """Revision of the leader key as last seen; 0 when it was not there."""
+        self._led_until = 0
+        """Revision up to which the leader key is surely ours, while we lead."""
         self._epoch = 0
         self._redo: list[_Redo] = []
         self._lease = 0
@@ -280,6 +282,24 @@ class EtcdEngine:
             raise translated(error, "watch") from error
         raise EngineUnavailable("the watch ended", operation="watch")
 
+    async def leadership(self, lead: Lead) -> AsyncIterator[None]:
+        """Yield whenever the leader key has changed since a commit or `confirm` found it ours."""
+        start = max(lead.fence, self._led_until) + 1
+        try:
+            async for answer in self.client.watch(self._root + LEADER_KEY, b"", start):
+                if answer.compact_revision or answer.canceled:
+                    # What was compacted is behind the next `confirm`, and so of no interest.
+                    raise EngineUnavailable(
+                        answer.cancel_reason or "the history was compacted", operation="watch"
+                    )
+                for event in answer.events:
+                    self._note_leader(event.kv, gone=event.type == DELETE_EVENT)
+                if answer.events:
+                    yield None
+        except CallFailed as error:
+            raise translated(error, "watch") from error
+        raise EngineUnavailable("the watch ended", operation="watch")
+
     def _gather(self, found: _Gathered, event: Any) -> None:
         key = event.kv.key[len(self._root) :]
         gone = event.type == DELETE_EVENT
@@ -364,6 +384,7 @@ class EtcdEngine:
         # Commits that we have not been told of are behind us all the same.
         self._head = Head(index, stored.mod_revision, batch_id, generation, self._head.cluster)
         lead = Lead(epoch=epoch, fence=fence)
+        self._led_until = fence
         self._lease = lease.ID
         self._renewed_at = asyncio.get_running_loop().time()
         self._keeping = asyncio.get_running_loop().create_task(self._keep(lease.ID))
@@ -421,7 +442,7 @@ class EtcdEngine:
                     "another server has taken over the storage, or committed", operation="commit"
                 )
             revision = found  # An earlier send of it was the commit.
-        self._index_revision = self._scan_revision = revision
+        self._index_revision = self._scan_revision = self._led_until = revision
         self._redo = []
         self._renewed_at = asyncio.get_running_loop().time()
         self._head = Head(batch.index, revision, batch.id, generation, self._head.cluster)
@@ -495,6 +516,7 @@ class EtcdEngine:
         )
         if not answer.succeeded:
             raise Fenced("another server has taken over the storage", operation="confirm")
+        self._led_until = max(self._led_until, answer.header.revision)
         self._renewed_at = asyncio.get_running_loop().time()
 
     async def _barrier(self) -> list[Any]:
@@ -680,6 +702,13 @@ class EtcdEngine:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
             self._keeping = None
+
+    def _note_leader(self, pair: Any, *, gone: bool) -> None:
+        """The leader key was written, or deleted."""
+        if gone:
+            self._leader, self._leader_seen = None, 0
+        else:
+            self._see_leader(pair.value, pair.mod_revision)
 
     def _see_leader(self, value: bytes, revision: int) -> None:
         server_id, node, address, epoch = msgpack.unpackb(value)

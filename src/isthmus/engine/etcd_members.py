@@ -5,6 +5,7 @@ Source: design of storage, §7 "managed etcd", §10 "Later" and "Upkeep".
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL: Final = 0.05
 """Seconds between two looks at our member: what a new leader takes to notice that it is one."""
+STATUS_INTERVAL_MAX: Final = 0.5
+"""Seconds between them while commits show that etcd's leader is where it was."""
 STATUS_TIMEOUT: Final = 1.0
 BACKSTOP_MIN: Final = 1.0
 BACKSTOP_MAX: Final = 2.0
@@ -174,6 +177,8 @@ class MemberElection:
         self._free_at: float | None = None
         self.status: MemberStatus | None = None
         """Our member's last answer; None while it gives none."""
+        self._is_old = False
+        """Whether that answer is older than a look at our member would make it."""
 
     def may_claim(self, leader: LeaderInfo | None, *, now: float) -> bool:
         """Whether our member leads, or nobody has claimed for long."""
@@ -191,16 +196,27 @@ class MemberElection:
 
     def may_preempt(self, leader: LeaderInfo) -> bool:
         """Whether our member leads: then who holds the key is late."""
-        return self.status is not None and self.status.leads and not self.status.is_learner
+        status = self.status
+        return status is not None and status.leads and not status.is_learner and not self._is_old
 
-    async def watch(self, changed: Callable[[], None]) -> None:
+    async def watch(
+        self, changed: Callable[[], None], *, heard: Callable[[], float] = lambda: -math.inf
+    ) -> None:
         """Look at our member again and again, until cancelled.
 
         Args:
             changed: Called when our member began or ceased to lead, or has another leader.
+            heard: When a commit was last seen, on the loop's clock: etcd had a leader then, and
+                there is no hurry to find out whether it is another.
         """
+        clock, asked = asyncio.get_running_loop(), -math.inf
         while True:
-            before = self.status
+            now = clock.time()
+            self._is_old = now - heard() < STATUS_INTERVAL and now - asked < STATUS_INTERVAL_MAX
+            if self._is_old:
+                await asyncio.sleep(STATUS_INTERVAL)
+                continue
+            asked, before = now, self.status
             try:
                 self.status = await self._cluster.status()
             except CallFailed:

@@ -121,6 +121,18 @@ class MemoryEngine:
             if storage.revision <= after:
                 await storage.wait()
 
+    async def leadership(self, lead: Lead) -> AsyncIterator[None]:
+        """Yield whenever the leader's key has changed since `lead` was claimed."""
+        storage, seen = self._storage, lead.fence
+        while True:
+            self._check("watch")
+            fence = storage.fence if storage.leader is not None else 0
+            if fence == seen:
+                await storage.wait()
+                continue
+            seen = fence
+            yield None
+
     async def claim(self, info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
         """Become leader; an earlier lead is fenced from now on."""
         self._check("claim")

@@ -134,6 +134,12 @@ class SqliteEngine:
         for change in nothing:
             yield change
 
+    async def leadership(self, lead: Lead) -> AsyncIterator[None]:
+        """Nobody else leads: it never changes."""
+        nothing: tuple[None, ...] = ()
+        for change in nothing:
+            yield change
+
     async def claim(self, info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
         """Become leader; an earlier lead is fenced from now on. There is nobody to wait for."""
         file = self._opened("claim")

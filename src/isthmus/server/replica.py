@@ -128,16 +128,15 @@ class Replica:
         self._committing: asyncio.Task[None] | None = None
         self._seen = 0
         """Engine revision up to which the tables are complete."""
-        self._early: list[Change] = []
-        """Commits of ours that came back before their answers."""
-        self._progress = asyncio.Event()
-        self._confirmed_at = self._contact_at = 0.0
+        self._watching: asyncio.Timeout | None = None
+        """Ends what we follow, when we begin or cease to lead."""
+        self._advanced, self._progress = asyncio.Event(), asyncio.Event()
+        self._confirmed_at = self._contact_at = self._followed_at = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._quiet_until = 0.0
         self._stopping = False
         self._leftovers: set[int] = set()
         """Generations of rows that are stored and that nobody reads."""
-        self._reload_due = False
         self.is_loaded = False
         """Whether the tables hold what the storage had; before that, they are empty."""
         self.leader: LeaderInfo | None = None
@@ -242,36 +241,58 @@ class Replica:
     # Following --------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Take over what is committed, for as long as we live."""
+        """Take over what others commit, for as long as we live.
+
+        While we lead nobody else can, and our own commits need not be decoded again.
+        """
         while True:
+            window = asyncio.timeout(None)
             try:
-                async for change in self.engine.changes(self._seen):
-                    await self._receive(change)
+                async with window:
+                    self._watching = window
+                    await self._watch(self._lead)
+            except TimeoutError:
+                assert window.expired(), "nothing else has a time-out here"
             except EngineUnavailable as error:
                 logger.debug("storage does not tell of changes: %s", error)
                 await asyncio.sleep(WATCH_RETRY)
             except (Compacted, Corrupt, _NewGeneration) as error:
                 logger.info("loading all data again: %s", error)
                 await self._reload()
+            finally:
+                self._watching = None
+
+    async def _watch(self, lead: Lead | None) -> None:
+        if lead is None:
+            async for change in self.engine.changes(self._seen):
+                await self._receive(change)
+        else:
+            async for _ in self.engine.leadership(lead):
+                await self._receive_leader()
+
+    def _turn(self) -> None:
+        """Follow something else from now on."""
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.reschedule(asyncio.get_running_loop().time())
 
     async def _receive(self, change: Change) -> None:
         self._note_contact()
+        leading = self._lead is not None and change.revision > self._lead.fence
         if change.leadership:
             await self._receive_leader()
-        if self._reload_due:
-            raise _NewGeneration("the data was restored from a snapshot")
+        if leading:
+            return  # We began to lead meanwhile; what follows comes again if we cease to.
         if change.index:
-            if self._lead is not None and change.revision > self._lead.fence:
-                # The committer merges it when its answer arrives, if it does.
-                self._early = [c for c in (*self._early, change) if c.index > self.store.index]
-            elif change.generation != self.store.generation:
+            if change.generation != self.store.generation:
                 raise _NewGeneration("the data was restored from a snapshot")
-            elif change.index > self.store.index:
+            if change.index > self.store.index:
                 self.store.follow(change)
             else:
                 self._note_generations(change.puts, change.generation)
+            self._followed_at = self._contact_at
         self._seen = change.revision
-        self._progress.set()
+        self._advanced.set()
 
     async def _receive_leader(self) -> None:
         leader = await self.engine.leader()
@@ -281,7 +302,6 @@ class Replica:
 
     async def _reload(self) -> None:
         """Load everything anew beside what is served, then serve it."""
-        self._reload_due = False
         await self._step_down("the data is loaded again")
         while True:
             try:
@@ -341,8 +361,8 @@ class Replica:
         try:
             async with asyncio.timeout(CONFIRMED_MAX):
                 while self._seen < lead.fence:
-                    self._progress.clear()
-                    await self._progress.wait()
+                    self._advanced.clear()
+                    await self._advanced.wait()
         except TimeoutError:
             raise EngineUnavailable(
                 "claimed the leadership and heard nothing of it", operation="claim"
@@ -350,8 +370,8 @@ class Replica:
 
     def _begin(self, lead: Lead) -> None:
         self._lead = lead
-        self._early.clear()
         self._note_confirmed()
+        self._turn()
         self._committer = Committer(
             self.store,
             self.engine,
@@ -392,8 +412,11 @@ class Replica:
             await self._learn_leader()
 
     def _cease(self, reason: str) -> None:
+        committer = self._committer
+        if committer is not None and committer.revision:
+            self._seen = committer.revision  # A commit without an answer is behind it.
         self._lead, self._committer, self._committing = None, None, None
-        self._apply_early()
+        self._turn()
         logger.log(
             logging.INFO if self._stopping else logging.WARNING,
             "this server does not lead any more: %s",
@@ -403,26 +426,17 @@ class Replica:
             self.leader = None
         self._tell()
 
-    def _apply_early(self) -> None:
-        """Take over commits of ours whose answers never came."""
-        early, self._early = self._early, []
-        for change in early:
-            if change.generation != self.store.generation:
-                self._reload_due = True  # Whoever leads next makes a change of that.
-                return
-            if change.index > self.store.index:
-                self.store.follow(change)
-
     async def _confirm_when_idle(self) -> None:
         """Make sure now and then that we lead, when no commit says so."""
         clock = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(CONFIRM_INTERVAL)
             lead = self._lead
-            if lead is None:
-                await self._look_for_leader()
-                continue
             asked = clock.time()
+            if lead is None:
+                if asked - self._contact_at >= CONFIRM_INTERVAL:
+                    await self._look_for_leader()
+                continue
             if asked - self._confirmed_at < CONFIRM_INTERVAL:
                 continue
             try:
@@ -501,6 +515,11 @@ class Replica:
         if self._lead is not None:
             return 0.0
         return asyncio.get_running_loop().time() - self._contact_at
+
+    def heard_at(self) -> float:
+        """When we last made or saw a commit, on the loop's clock."""
+        committer = self._committer
+        return max(self._followed_at, committer.committed_at if committer else 0.0)
 
     async def leader_changed(self, timeout: float) -> None:
         """Return when something about the leadership changed, or after so many seconds."""

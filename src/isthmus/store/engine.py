@@ -143,7 +143,7 @@ class Limits:
 
 
 class Engine(Protocol):
-    """What every engine does; one call at a time, except `scan`, `changes` and `stats`.
+    """What every engine does; one call at a time, but `scan`, `changes`, `leadership`, `stats`.
 
     Attributes:
         shared: Whether other servers may commit too, so that `changes` must be followed.
@@ -175,6 +175,17 @@ class Engine(Protocol):
         Raises:
             Compacted: That revision is too long ago; load again.
             EngineUnavailable: The storage is away; ask again later, from the last one seen.
+        """
+        ...
+
+    def leadership(self, lead: Lead) -> AsyncIterator[None]:
+        """Yield whenever `leader` may have something new to say since `lead` was claimed.
+
+        For who leads: that server knows its own commits, and nobody else's are possible, so
+        `changes` would tell it nothing else.
+
+        Raises:
+            EngineUnavailable: The storage is away; ask again later.
         """
         ...
 

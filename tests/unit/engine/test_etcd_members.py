@@ -1,5 +1,7 @@
 """Who leads and who belongs, decided from what a member of etcd says."""
 
+import asyncio
+import math
 from random import Random
 
 import pytest
@@ -8,6 +10,8 @@ from isthmus.engine.etcd_api import CallFailed
 from isthmus.engine.etcd_members import (
     BACKSTOP_MAX,
     BACKSTOP_MIN,
+    STATUS_INTERVAL,
+    STATUS_INTERVAL_MAX,
     ClusterKeeper,
     EtcdCluster,
     Member,
@@ -15,6 +19,7 @@ from isthmus.engine.etcd_members import (
     MemberStatus,
 )
 from isthmus.store.engine import LeaderInfo
+from support.virtual_loop import now, run_virtual
 
 OTHER = LeaderInfo("id-b", "b", "10.0.0.2:8300", 3)
 
@@ -208,3 +213,44 @@ def test_server_whose_member_is_away_or_learns_claims_nothing(
     assert not election.may_preempt(OTHER)
     assert not election.may_claim(None, now=0.0)
     assert not election.may_claim(None, now=100.0)
+
+
+class CountingCluster(FakeCluster):
+    """A member that counts how often it is looked at."""
+
+    looks = 0
+
+    async def status(self) -> MemberStatus:
+        self.looks += 1
+        return await super().status()
+
+
+def test_member_is_looked_at_seldom_while_commits_are_seen_and_often_when_they_cease() -> None:
+    async def whole() -> None:
+        cluster = CountingCluster("a")
+        election = MemberElection(cluster, rng=Random(1))
+        writing = False
+        moved: list[float] = []
+        watching = asyncio.ensure_future(
+            election.watch(
+                lambda: moved.append(now()), heard=lambda: now() if writing else -math.inf
+            )
+        )
+        await asyncio.sleep(10)
+        assert cluster.looks == pytest.approx(10 / STATUS_INTERVAL, abs=2)
+        assert election.may_preempt(OTHER)
+        writing, cluster.looks = True, 0
+        await asyncio.sleep(10)
+        assert cluster.looks == pytest.approx(10 / STATUS_INTERVAL_MAX, abs=2)
+        await asyncio.sleep(STATUS_INTERVAL_MAX / 2)
+        assert not election.may_preempt(OTHER)  # What we know of our member is old.
+        cluster.now = status(leads=False)
+        moved.clear()
+        begun = now()
+        writing = False
+        await asyncio.sleep(STATUS_INTERVAL_MAX)
+        assert moved
+        assert moved[0] - begun <= 2 * STATUS_INTERVAL
+        watching.cancel()
+
+    run_virtual(whole())

@@ -100,6 +100,51 @@ async def test_key_of_another_server_is_taken_only_on_purpose(join: Join) -> Non
     await beta.close()
 
 
+async def test_leader_is_told_when_its_key_is_taken_and_not_of_its_commits(join: Join) -> None:
+    alpha, beta = join(), join()
+    await alpha.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    told = alpha.leadership(lead)
+    waiting = asyncio.ensure_future(anext(told))
+    for index in range(2, 6):
+        await alpha.commit(lead, index - 1, make_batch(index, puts={b"d/a": b"%d" % index}))
+    await alpha.confirm(lead)
+    assert not waiting.done()
+    await beta.open()
+    newer = await beta.claim(BETA, preempt=True)
+    assert newer is not None
+    async with asyncio.timeout(10):
+        await waiting
+    leader = await alpha.leader()
+    assert leader is not None
+    assert (leader.server_id, leader.epoch) == ("id-beta", newer.epoch)
+    waiting = asyncio.ensure_future(anext(told))
+    await beta.resign(newer)
+    async with asyncio.timeout(10):
+        await waiting
+    assert await alpha.leader() is None
+    await alpha.close()
+    await beta.close()
+
+
+async def test_leader_that_asks_late_is_told_what_it_missed(join: Join) -> None:
+    alpha, beta = join(), join()
+    await alpha.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    await alpha.commit(lead, 1, make_batch(2))
+    await beta.open()
+    assert await beta.claim(BETA, preempt=True) is not None
+    async with asyncio.timeout(10):
+        await anext(alpha.leadership(lead))
+    leader = await alpha.leader()
+    assert leader is not None
+    assert leader.server_id == "id-beta"
+    await alpha.close()
+    await beta.close()
+
+
 async def test_resigned_leadership_is_free_and_everyone_is_told(join: Join) -> None:
     alpha, beta = join(), join()
     await alpha.open()

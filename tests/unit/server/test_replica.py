@@ -1,7 +1,7 @@
 """Several servers of one datacenter: one leads, the others follow, and nobody can tell which."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 
 import pytest
@@ -315,18 +315,66 @@ def test_commit_whose_answer_is_lost_still_reaches_the_tables_of_who_sent_it() -
 
         async def lose(lead: Lead, base: int, batch: Batch) -> Head:
             await commit(lead, base, batch)
-            await asyncio.sleep(1)  # It comes back as a change before its answer would.
+            await asyncio.sleep(1)
             raise OutcomeUnknown("no answer", operation="commit")
 
         engine.commit = lose  # type: ignore[method-assign]
         with pytest.raises(OutcomeUnknown):
             await leader.call("KVS.Apply", put("k", b"v"))
-        assert await value(leader, "k", stale=True) == b"v"
+        assert await value(leader, "k") == b"v"
         engine.commit = commit  # type: ignore[method-assign]
         cluster.elect("s2")
         await cluster.until(lambda: cluster.leaders == ["s2"])
         await cluster.until(lambda: same_tables(cluster))
         assert await value(leader, "k") == b"v"
+
+    play(act, chosen=True)
+
+
+def test_commit_without_an_answer_is_followed_also_when_another_leads_by_then() -> None:
+    async def act(cluster: Cluster) -> None:
+        old = cluster["s1"]
+        commit = old.engine.commit
+
+        async def lose(lead: Lead, base: int, batch: Batch) -> Head:
+            await commit(lead, base, batch)
+            cluster.elect("s2")
+            await cluster.until(lambda: cluster["s2"].is_leader)
+            await asyncio.sleep(1)  # The change of leadership has come, and waits for us.
+            raise OutcomeUnknown("no answer", operation="commit")
+
+        await old.call("KVS.Apply", put("known", b"v"))
+        old.engine.commit = lose  # type: ignore[method-assign]
+        with pytest.raises(OutcomeUnknown):
+            await old.call("KVS.Apply", put("unknown", b"v"))
+        await cluster["s2"].call("KVS.Apply", put("later", b"v"))
+        await cluster.until(lambda: same_tables(cluster))
+        assert await value(old, "unknown", stale=True) == b"v"
+
+    play(act, chosen=True)
+
+
+def test_leader_is_not_told_of_its_own_commits_and_follows_again_when_it_is_replaced() -> None:
+    async def act(cluster: Cluster) -> None:
+        told: list[Change] = []
+        engine = cluster["s1"].engine
+        changes = engine.changes
+
+        async def record(after: int) -> AsyncIterator[Change]:
+            async for change in changes(after):
+                told.append(change)
+                yield change
+
+        engine.changes = record  # type: ignore[method-assign]
+        for number in range(5):
+            await cluster["s1"].call("KVS.Apply", put(f"own/{number}"))
+        await asyncio.sleep(1)
+        assert told == []
+        cluster.elect("s2")
+        await cluster.until(lambda: cluster.leaders == ["s2"])
+        await cluster["s2"].call("KVS.Apply", put("other"))
+        await cluster.until(lambda: same_tables(cluster))
+        assert [change.index for change in told if change.index] == [cluster["s2"].store.index]
 
     play(act, chosen=True)
 
