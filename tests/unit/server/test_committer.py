@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -13,7 +13,7 @@ from isthmus.engine.memory import MemoryEngine
 from isthmus.errors import EngineError, NoLeader, RequestError
 from isthmus.model.catalog import HealthCheck, RegisterRequest
 from isthmus.model.kv import KV_CAS, KV_SET, DirEntry, KVSRequest
-from isthmus.server.committer import EXCLUSIVE_MAX, Busy, Committer
+from isthmus.server.committer import EXCLUSIVE_MAX, GATHER_SHARE, Busy, Committer
 from isthmus.store.engine import (
     Batch,
     Fenced,
@@ -24,6 +24,7 @@ from isthmus.store.engine import (
     OutcomeUnknown,
 )
 from isthmus.store.store import Store
+from support.virtual_loop import now, run_virtual
 
 
 class GatedEngine(MemoryEngine):
@@ -426,3 +427,72 @@ async def test_exclusive_work_that_waits_is_bounded_and_ends_with_the_leadership
         kinds = {type(result) for result in results}
         assert kinds <= {bool, NoLeader, Busy}
         assert NoLeader in kinds
+
+
+class SlowEngine(GatedEngine):
+    """A memory engine whose commits take a second."""
+
+    async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
+        await asyncio.sleep(1)
+        return await super().commit(lead, base, batch)
+
+
+def commit_slowly(act: Callable[[Committer], Awaitable[None]]) -> list[int]:
+    """Sizes of the batches that come of it, when each takes a second."""
+    engine = SlowEngine()
+
+    async def whole() -> None:
+        async with running(engine, Store()) as (committer, _):
+            await act(committer)
+
+    run_virtual(whole())
+    return [batch.commands for batch in engine.batches]
+
+
+def test_writers_that_write_again_at_once_share_every_batch() -> None:
+    async def act(committer: Committer) -> None:
+        async def write(writer: int) -> None:
+            await asyncio.sleep(writer / 100)
+            for number in range(5):
+                await committer.submit(set_key(f"{writer}/{number}"))
+                await asyncio.sleep(0.1)
+
+        await asyncio.gather(*(write(writer) for writer in range(8)))
+
+    # The first that comes goes alone: nobody knows of the others yet.
+    assert commit_slowly(act) == [1, 8, 8, 8, 8, 7]
+
+
+def test_lone_writer_waits_for_nobody() -> None:
+    async def act(committer: Committer) -> None:
+        begun = now()
+        for number in range(5):
+            await committer.submit(set_key(f"k{number}"))
+        assert now() - begun == pytest.approx(5.0)
+
+    assert commit_slowly(act) == [1] * 5
+
+
+def test_writers_that_do_not_come_back_are_waited_for_once_and_not_for_long() -> None:
+    async def act(committer: Committer) -> None:
+        await asyncio.gather(*(committer.submit(set_key(f"k{number}")) for number in range(8)))
+        begun = now()
+        await committer.submit(set_key("lone"))
+        assert 1.0 < now() - begun <= 1.0 + GATHER_SHARE
+        begun = now()
+        await committer.submit(set_key("lone again"))
+        assert now() - begun == pytest.approx(1.0)
+
+    commit_slowly(act)
+
+
+def test_committer_that_waits_for_writers_can_be_closed() -> None:
+    async def act(committer: Committer) -> None:
+        await asyncio.gather(*(committer.submit(set_key(f"k{number}")) for number in range(8)))
+        waiting = asyncio.ensure_future(committer.submit(set_key("late")))
+        await asyncio.sleep(0.1)
+        committer.close()
+        with pytest.raises(NoLeader):
+            await waiting
+
+    commit_slowly(act)
