@@ -42,6 +42,7 @@ from isthmus.config.model import OFF, AgentConfig
 from isthmus.errors import InvalidRequest, NoLeader
 from isthmus.federation.replication import ReplicationStatus
 from isthmus.federation.router import federation_states_supported
+from isthmus.gossip.roster import MemberStatus
 from isthmus.model.address import lan_address, wan_address
 from isthmus.model.coordinate import distance
 from isthmus.model.diagnosis import DoctorReport
@@ -121,6 +122,7 @@ class Agent(NodeAgent):
         self._make_local()
         await self._start_gossip()
         self._make_http()
+        await self._open_dns()
         self.metrics = AgentMetrics(
             config.telemetry,
             host=self._platform.host_name,
@@ -130,11 +132,14 @@ class Agent(NodeAgent):
             pools=lambda: {"lan": self.lan, "wan": self.wan},
             listener=listener,
             http=self._http,
+            dns=self.dns.door,
+            lan_events=self._lan_events,
+            lan_roles=self._lan_roles,
             wall=self._wall,
             clock=asyncio.get_running_loop().time,
         )
+        self._start_metrics()
         await self._open_http()
-        await self._open_dns()
         if self._storage.needs_others:
             self._spawn(self._storage.run(self.server))
         self._start_duties()
@@ -448,6 +453,10 @@ class Agent(NodeAgent):
             self._warn_of_second_server(event.member)
         self._storage.wake()
         self._federation_changed()
+
+    def _lan_roles(self) -> list[str]:
+        members = self._lan_pool_members()
+        return [one.tags.get("role", "") for one in members if one.status is MemberStatus.ALIVE]
 
     def _warn_of_second_server(self, member: Member) -> None:
         if server_of(member) is not None:

@@ -88,6 +88,7 @@ class ClientAgent(NodeAgent):
         self._make_local()
         await self._open_lan()
         self._make_http()
+        await self._open_dns()
         self.metrics = ClientMetrics(
             config.telemetry,
             host=self._platform.host_name,
@@ -95,11 +96,13 @@ class ClientAgent(NodeAgent):
             pool=lambda: self.lan,
             connections=pool,
             http=self._http,
+            dns=self.dns.door,
+            lan_events=self._lan_events,
             wall=self._wall,
             clock=asyncio.get_running_loop().time,
         )
+        self._start_metrics()
         await self._open_http()
-        await self._open_dns()
         self._spawn(self.calls.run())
         assert self.lan is not None
         self._start_node_duties(

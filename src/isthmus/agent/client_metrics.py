@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
-from isthmus.agent.metrics import (
+from isthmus.agent.named_metrics import (
+    DnsDoor,
     HttpDoor,
+    MemberEvents,
     NamedMetrics,
     Pool,
     counted,
-    gossip_figures,
     measured,
     pool_stats,
 )
@@ -40,6 +41,8 @@ class ClientMetrics(NamedMetrics):
         pool: The LAN pool; None while there is none.
         connections: To servers.
         http: The HTTP server.
+        dns: The DNS server's door.
+        lan_events: What happened to members of the LAN pool.
         wall: Reads the calendar clock.
         clock: Reads the loop's clock; figures cover the time from now on.
     """
@@ -53,23 +56,28 @@ class ClientMetrics(NamedMetrics):
         pool: Callable[[], Pool | None],
         connections: Connections,
         http: HttpDoor,
+        dns: DnsDoor,
+        lan_events: MemberEvents,
         wall: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(config, host=host)
-        self._calls, self._pool, self._connections, self._http = calls, pool, connections, http
+        super().__init__(config, host=host, http=http, dns=dns, lan_events=lan_events)
+        self._calls, self._pool, self._connections = calls, pool, connections
         self._wall, self._clock, self._started_at = wall, clock, clock()
 
     async def collect(self) -> Metrics:
         """Every figure as it is now."""
         pool = self._pool()
         pools = {} if pool is None else {"lan": await pool_stats(pool.stats())}
-        found = (*self._rpc(), *self._health(pools), *gossip_figures(pools))
-        return Metrics(self._wall(), self._clock() - self._started_at, found)
+        found = (*self._doors(), *self._process(), *self._rpc(), *self._gossip(pools))
+        seconds = self._clock() - self._started_at
+        return Metrics(self._wall(), seconds, self._filter.choose(found))
 
     def _rpc(self) -> Iterator[Metric]:
         about = "Calls that servers were to answer."
         yield self._counter("client.rpc", self._calls.call_count, about)
+        about = "Calls that were not made because there were too many."
+        yield self._counter("client.rpc.exceeded", self._calls.exceeded_count, about)
         for server, failures in sorted(self._calls.failures.items()):
             about = "Attempts to have this server answer that failed."
             yield self._counter("client.rpc.failed", failures, about, server=server)
@@ -79,7 +87,5 @@ class ClientMetrics(NamedMetrics):
         yield measured("isthmus.client.connections", self._connections.connection_count, about)
         about = "Calls that wait for a server's answer."
         yield measured("isthmus.client.calls.running", self._connections.call_count, about)
-        about = "Open HTTP connections."
-        yield measured("isthmus.http.connections", self._http.connection_count, about)
         about = "Connections aborted because all of a port together held too much memory."
         yield counted("isthmus.connections.aborted", self._http.aborted_count, about, port="http")

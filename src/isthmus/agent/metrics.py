@@ -1,23 +1,35 @@
 """The agent's figures, collected when somebody asks.
 
 The parts keep plain numbers; nothing here costs a call more than an addition. Names that Consul
-has, too, stand behind `telemetry.metrics_prefix` and mean what they mean there, except that
-counters and timings cover the time since the start. Our own begin with ``isthmus.``.
+has, too, stand behind `telemetry.metrics_prefix` and mean what they mean there. Our own begin
+with ``isthmus.``. Counts are those since the start; `agent.intervals` makes intervals of them.
 Source: protocol/federation.md §24.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from isthmus.agent.named_metrics import (
+    DnsDoor,
+    HttpDoor,
+    MemberEvents,
+    NamedMetrics,
+    Pool,
+    counted,
+    measured,
+    pool_stats,
+)
 from isthmus.config.model import TelemetryConfig
-from isthmus.errors import Unavailable
 from isthmus.model.diagnosis import FederationReport, GatewayReport
-from isthmus.model.metric import Metric, MetricKind, Metrics
+from isthmus.model.methods import METHODS
+from isthmus.model.metric import Metric, Metrics
+from isthmus.model.operator import AutopilotHealthReply
 from isthmus.model.timestamp import Timestamp
+from isthmus.model.timing import Timing
 from isthmus.server.endpoints import Forwarder
-from isthmus.server.timing import Timing
 from isthmus.units import SECOND, Duration
 
 FETCH: Final = "FederationState.List"
@@ -30,9 +42,25 @@ _CALLS: Final = {
 }
 _TABLES: Final = {"nodes": "nodes", "services": "service_instances", "kv": "kv_entries"}
 """Consul's word for the rows of a table of ours."""
-_LEVELS: Final = frozenset({"members", "failed", "left", "health_score"})
-"""Of a pool's figures those that are not counted up; so are clocks and queues."""
-_LEVEL_ENDINGS: Final = ("_time", "_queue")
+_TIMED: Final = {
+    "Catalog.Register": "catalog.register",
+    "Catalog.Deregister": "catalog.deregister",
+    "KVS.Apply": "kvs.apply",
+    "PreparedQuery.Apply": "prepared-query.apply",
+    "PreparedQuery.Execute": "prepared-query.execute",
+    "PreparedQuery.ExecuteRemote": "prepared-query.execute_remote",
+    "PreparedQuery.Explain": "prepared-query.explain",
+    "Session.Apply": "session.apply",
+    "Session.Renew": "session.renew",
+    "Txn.Apply": "txn.apply",
+    "Txn.Read": "txn.read",
+}
+"""Consul's words for calls whose time it tells, besides those about federation states."""
+_QUERIES: Final = {
+    "Catalog.ServiceNodes": "catalog.service.query",
+    "Health.ServiceNodes": "health.service.query",
+}
+"""Consul's words for calls that it counts."""
 
 
 class Listener(Protocol):
@@ -48,25 +76,6 @@ class Listener(Protocol):
     @property
     def aborted_count(self) -> int:
         """Connections aborted to save memory."""
-
-
-class HttpDoor(Protocol):
-    """What is needed of the HTTP server."""
-
-    @property
-    def connection_count(self) -> int:
-        """Clients that are connected."""
-
-    @property
-    def aborted_count(self) -> int:
-        """Clients dropped to save memory."""
-
-
-class Pool(Protocol):
-    """What is needed of a gossip pool."""
-
-    async def stats(self) -> dict[str, str]:
-        """Figures by name."""
 
 
 class Watches(Protocol):
@@ -89,6 +98,18 @@ class Store(Protocol):
         """Rows by table."""
 
 
+class SessionTimers(Protocol):
+    """What is needed of the server's session timers."""
+
+    @property
+    def active_count(self) -> int:
+        """Sessions with a time to live."""
+
+    @property
+    def endings(self) -> Timing:
+        """Of sessions that were ended because they outlived it."""
+
+
 class Server(Protocol):
     """What is needed of the server; `server.server.Server` is one."""
 
@@ -104,9 +125,23 @@ class Server(Protocol):
     def call_counts(self) -> Mapping[str, int]:
         """Calls by method."""
 
+    request_count: int
+
     @property
     def timings(self) -> Mapping[str, Timing]:
-        """Of calls about federation states, by method."""
+        """Of calls that are timed, by method."""
+
+    @property
+    def commits(self) -> Timing:
+        """Of writes to our own store, until they were durable."""
+
+    @property
+    def autopilot(self) -> AutopilotHealthReply | None:
+        """How the servers were when the leader looked last; None elsewhere."""
+
+    @property
+    def sessions(self) -> "SessionTimers":
+        """What ends sessions."""
 
     @property
     def write_timings(self) -> Mapping[tuple[str, str], Timing]:
@@ -163,36 +198,6 @@ class Fetches:
             self._calls.fetches.add(clock.time() - started)
 
 
-class NamedMetrics:
-    """Makes metrics under Consul's names, with the prefixes that the operator wants.
-
-    Args:
-        config: Prefix, and whether gauges carry the host's name.
-        host: Our host's name.
-    """
-
-    def __init__(self, config: TelemetryConfig, *, host: str) -> None:
-        self._prefix = f"{config.metrics_prefix}." if config.metrics_prefix else ""
-        self._gauge_prefix = self._prefix
-        if host and not config.disable_hostname:
-            self._gauge_prefix += f"{host}."  # As Consul has it: of gauges only.
-
-    def _gauge(self, name: str, value: float, about: str, **labels: str) -> Metric:
-        name = self._gauge_prefix + name
-        return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
-
-    def _counter(self, name: str, value: int, about: str, **labels: str) -> Metric:
-        name = self._prefix + name
-        return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
-
-    def _health(self, pools: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
-        for pool, figures in pools.items():
-            score = figures.get("health_score")
-            if score is not None:
-                about = "0 if we hear of others in time; greater the later."
-                yield self._gauge("memberlist.health.score", score, about, network=pool)
-
-
 class AgentMetrics(NamedMetrics):
     """Collects the figures of a server agent.
 
@@ -205,6 +210,9 @@ class AgentMetrics(NamedMetrics):
         pools: Gossip pools by name; None while there is none.
         listener: The server port.
         http: The HTTP server.
+        dns: The DNS server's door.
+        lan_events: What happened to members of the LAN pool.
+        lan_roles: Role tags of the members of the LAN pool that are alive.
         wall: Reads the calendar clock.
         clock: Reads the loop's clock; figures cover the time from now on.
     """
@@ -220,13 +228,16 @@ class AgentMetrics(NamedMetrics):
         pools: Callable[[], Mapping[str, Pool | None]],
         listener: Listener,
         http: HttpDoor,
+        dns: DnsDoor,
+        lan_events: MemberEvents,
+        lan_roles: Callable[[], Iterable[str]],
         wall: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(config, host=host)
+        super().__init__(config, host=host, http=http, dns=dns, lan_events=lan_events)
+        self._lan_roles = lan_roles
         self._server, self._calls, self._report = server, calls, report
         self._pools, self._listener = pools, listener
-        self._http = http
         self._wall, self._clock, self._started_at = wall, clock, clock()
 
     async def collect(self) -> Metrics:
@@ -238,35 +249,35 @@ class AgentMetrics(NamedMetrics):
         }
         report = self._report()
         found = (
+            *self._doors(),
+            *self._process(),
             *self._calls_about_states(),
+            *self._calls_and_writes(),
             *self._replication(report),
             *self._connections(),
             *self._store(report.datacenter),
-            *self._members(report, pools),
+            *self._members(report),
             *_federation(report),
             *_gateways(report.gateways, report.time),
-            *gossip_figures(pools),
+            *self._gossip(pools),
         )
-        return Metrics(self._wall(), self._clock() - self._started_at, found)
+        seconds = self._clock() - self._started_at
+        return Metrics(self._wall(), seconds, self._filter.choose(found))
+
+    def begin_interval(self) -> None:
+        """See `agent.intervals.Collector`."""
+        super().begin_interval()
+        server = self._server
+        for timing in (*server.timings.values(), *server.write_timings.values()):
+            timing.begin_interval()
+        for timing in (server.commits, server.sessions.endings, self._calls.fetches):
+            timing.begin_interval()
 
     # Consul's names -------------------------------------------------------------------------------
 
-    def _timing(self, name: str, timing: Timing, about: str, **labels: str) -> Metric:
-        return Metric(
-            self._prefix + name,
-            MetricKind.TIMING,
-            timing.total * 1000,
-            tuple(labels.items()),
-            about,
-            count=timing.count,
-            least=timing.least * 1000,
-            most=timing.most * 1000,
-            deviation=timing.deviation * 1000,
-        )
-
     def _calls_about_states(self) -> Iterator[Metric]:
         for method, timing in self._server.timings.items():
-            name = f"federation_state.{_CALLS[method]}"
+            name = f"federation_state.{_CALLS[method]}" if method in _CALLS else _TIMED[method]
             yield self._timing(name, timing, f"Milliseconds of {method}, answered here.")
         for (dc, operation), timing in sorted(self._server.write_timings.items()):
             about = "Milliseconds of writes of this federation state, until durable."
@@ -274,9 +285,34 @@ class AgentMetrics(NamedMetrics):
         for dc, count in sorted(self._calls.counts.items()):
             about = "Calls to servers of another datacenter."
             yield self._counter("rpc.cross-dc", count, about, datacenter=dc)
+        for method, name in _QUERIES.items():
+            about = f"Calls of {method}, those answered again included."
+            yield self._counter(name, self._server.call_counts.get(method, 0), about)
         for method, count in self._server.call_counts.items():
             about = "Calls to this server, those passed on to another datacenter included."
             yield counted("isthmus.rpc.calls", count, about, method=method)
+
+    def _calls_and_writes(self) -> Iterator[Metric]:
+        server = self._server
+        about = "Calls that came over the network."
+        yield self._counter("rpc.request", server.request_count, about)
+        queries = sum(count for method, count in server.call_counts.items() if METHODS[method].read)
+        yield self._counter("rpc.query", queries, "Calls that read, from whomever.")
+        about = "Writes to our own store."
+        yield self._counter("raft.apply", server.commits.count, about)
+        about = "Milliseconds until a write was durable."
+        yield self._timing("raft.commitTime", server.commits, about)
+        timers = server.sessions
+        about = "Sessions with a time to live that this server watches."
+        yield self._gauge("session_ttl.active", timers.active_count, about)
+        about = "Milliseconds until sessions that outlived their time were ended."
+        yield self._timing("session_ttl.invalidate", timers.endings, about)
+        health = server.autopilot
+        if health is not None:
+            about = "1 if all servers of the datacenter are healthy."
+            yield self._gauge("autopilot.healthy", health.healthy, about)
+            about = "Servers that may be lost before there is no leader."
+            yield self._gauge("autopilot.failure_tolerance", health.failure_tolerance, about)
 
     def _replication(self, report: FederationReport) -> Iterator[Metric]:
         replication = report.replication
@@ -315,10 +351,11 @@ class AgentMetrics(NamedMetrics):
         yield self._gauge("rpc.queries_blocking", len(server.store.watches), about)
         yield measured("isthmus.store.index", server.store.index, "Index of the latest write.")
 
-    def _members(
-        self, report: FederationReport, pools: Mapping[str, Mapping[str, float]]
-    ) -> Iterator[Metric]:
-        yield from self._health(pools)
+    def _members(self, report: FederationReport) -> Iterator[Metric]:
+        roles = Counter(self._lan_roles())
+        for role, word in (("consul", "servers"), ("node", "clients")):
+            about = f"{word.capitalize()} of the datacenter that are alive."
+            yield self._gauge(f"members.{word}", roles[role], about, datacenter=report.datacenter)
         counts: dict[tuple[str, str], int] = {}
         for member in report.members:
             key = (member.datacenter, member.status)
@@ -335,24 +372,12 @@ class AgentMetrics(NamedMetrics):
         yield counted("isthmus.rpc.connections.refused", listener.refused_count, about)
         about = "Connections to the server port, refused ones included."
         yield self._counter("rpc.accept_conn", listener.accepted_count, about)
-        about = "Open HTTP connections."
-        yield measured("isthmus.http.connections", self._http.connection_count, about)
         for port, count in (("server", listener.aborted_count), ("http", self._http.aborted_count)):
             about = "Connections aborted because all of a port together held too much memory."
             yield counted("isthmus.connections.aborted", count, about, port=port)
 
 
 # Our own ------------------------------------------------------------------------------------------
-
-
-def measured(name: str, value: float, about: str, **labels: str) -> Metric:
-    """A figure that goes up and down."""
-    return Metric(name, MetricKind.GAUGE, float(value), tuple(labels.items()), about)
-
-
-def counted(name: str, value: float, about: str, **labels: str) -> Metric:
-    """A figure that only goes up."""
-    return Metric(name, MetricKind.COUNTER, float(value), tuple(labels.items()), about)
 
 
 def _federation(report: FederationReport) -> Iterator[Metric]:
@@ -430,24 +455,6 @@ def _gateways(gateways: tuple[GatewayReport, ...], now: Timestamp) -> Iterator[M
             about = "Seconds since the latest dial."
             age = _elapsed(gateway.last_used, now)
             yield measured("isthmus.gateway.used.age.seconds", age, about, gateway=address)
-
-
-def gossip_figures(pools: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
-    """Figures of gossip pools, given by name."""
-    for pool, figures in pools.items():
-        for name, value in figures.items():
-            made = measured if name in _LEVELS or name.endswith(_LEVEL_ENDINGS) else counted
-            about = f"The gossip pool's {name.replace('_', ' ')}."
-            yield made(f"isthmus.gossip.{name}", value, about, pool=pool)
-
-
-async def pool_stats(stats: Awaitable[dict[str, str]]) -> dict[str, float]:
-    """A pool's numbers; none of one that is closed."""
-    try:
-        found = await stats
-    except Unavailable:
-        return {}
-    return {name: float(text) for name, text in found.items() if text.isdecimal()}
 
 
 def _seconds(duration: Duration) -> float:

@@ -369,8 +369,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         self._note_unsent()
         if response.repeats and not last:
+            assert response.timing is not None
             self._door.repeats.keep(
-                request.whole, data, method=response.repeats, version=response.version, date=date
+                request.whole,
+                data,
+                method=response.repeats,
+                version=response.version,
+                date=date,
+                timing=response.timing,
             )
 
     async def _send_stream(self, request: Request, response: Response) -> None:

@@ -3,7 +3,9 @@
 Source: protocol/http-api.md §1, §3.
 """
 
+import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -36,6 +38,7 @@ from isthmus.http.request import NO_QUERY, Query, Request, unescape
 from isthmus.http.response import GZIP, GZIP_SIZE_MIN, Header, Response, meta_headers
 from isthmus.http.routing import BODY_SIZE_MAX, Route, Routes, clean_path
 from isthmus.model.query import QueryMeta
+from isthmus.model.timing import Timing
 
 _NO_META: Final = meta_headers(QueryMeta())
 _TOO_LARGE: Final = (
@@ -85,6 +88,7 @@ class Door:
 
     Attributes:
         repeats: Answers that may be given again.
+        timings: Of requests, by method and by path of the endpoint.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Door:
         self._access = access or Access()
         self._context, self._allow_unprintable = context, allow_unprintable
         self.repeats: Final = Repeats(tables or NoTables())
+        self.timings: Final[dict[tuple[str, str], Timing]] = defaultdict(Timing)
         self._routes = Routes(ROUTES)
         self._configured: list[Header] = list((response_headers or {}).items())
         self._common: list[Header] = [
@@ -108,6 +113,10 @@ class Door:
             *([_TRANSLATED] if context.translate_wan else ()),
             *self._configured,
         ]
+
+    @staticmethod
+    def _clock() -> float:
+        return asyncio.get_running_loop().time()
 
     def streams(self, request: Request) -> bool:
         """Whether a request's body, of which nothing came yet, passes through its handler."""
@@ -144,7 +153,12 @@ class Door:
         if route is None:
             return self._finish(self._unknown(request, path))
         version = self.repeats.version() if route.repeats and request.whole else None
+        started = self._clock()
         response = await self._answer(route, request, path)
+        if request.method in route.handlers:
+            timing = self.timings[request.method, route.path]
+            timing.add(self._clock() - started)
+            response.timing = timing
         if version is not None and self._is_repeatable(request, response):
             response.repeats, response.version = route.repeats, version
         response.headers.extend(request.cache_headers)

@@ -1,11 +1,11 @@
 """``/v1/agent/metrics``: the agent's figures, as Consul shows them or for Prometheus.
 
-Source: protocol/http-api.md §6.3. Unlike Consul's, counters and samples cover all the time since
-the agent started, not the last ten seconds.
+The JSON shows the last whole interval of ten seconds, as Consul does; Prometheus counts for itself
+and gets what was counted since the agent started. Source: protocol/http-api.md §6.3.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 from isthmus.errors import RequestError
 from isthmus.http.context import Context
 from isthmus.http.request import Request
-from isthmus.http.response import Response
+from isthmus.http.response import JSON, Response
 from isthmus.http.routing import Route
 from isthmus.model.metric import Metric, MetricKind, Metrics
 from isthmus.model.record import Record
+from isthmus.wire import gojson
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -53,13 +54,25 @@ class _Shown(Record, frozen=True, kw_only=True):
 
 
 async def metrics(context: Context, request: Request) -> Response:
-    """Every figure; with ``format=prometheus`` in Prometheus' text format."""
+    """The last ten seconds; with ``format=prometheus`` everything in Prometheus' text format."""
     if request.query.first("format") != "prometheus":
-        return context.json(request, _shown(await context.local.metrics()))
+        return context.json(request, _shown(await context.local.recent_metrics()))
     if not context.local.prometheus_enabled:
         raise RequestError(_NO_PROMETHEUS, status=415)
     figures = await context.local.metrics()
     return Response(200, [("Content-Type", _TEXT)], exposition(figures.metrics))
+
+
+async def stream(context: Context, _request: Request) -> Response:
+    """One interval after the other, each a line of JSON, for as long as the client stays."""
+
+    async def intervals() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield gojson.encode(_shown(await context.local.next_metrics())) + b"\n"
+
+    response = Response(200, [JSON])
+    response.stream, response.stream_size = intervals(), None
+    return response
 
 
 def exposition(found: Iterable[Metric]) -> bytes:
@@ -159,4 +172,7 @@ def _date(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} +0000 UTC"
 
 
-ROUTES: Final = (Route("/v1/agent/metrics", {"GET": metrics}),)
+ROUTES: Final = (
+    Route("/v1/agent/metrics", {"GET": metrics}),
+    Route("/v1/agent/metrics/stream", {"GET": stream}),
+)

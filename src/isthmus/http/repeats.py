@@ -10,6 +10,8 @@ the ``Date`` header shows.
 
 from typing import Final, Protocol
 
+from isthmus.model.timing import Timing
+
 ANSWERS_MAX: Final = 512
 """Answers kept; then the oldest go."""
 SIZE_MAX: Final = 4 * 1024 * 1024
@@ -53,7 +55,7 @@ class Repeats:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._answers: dict[bytes, tuple[bytes, str]] = {}
+        self._answers: dict[bytes, tuple[bytes, str, Timing]] = {}
         self._size = 0
         self._version: int | None = None
         self._date = ""
@@ -80,10 +82,18 @@ class Repeats:
             self._forget()
             return None
         self._tables.note_repeat(found[1])
+        found[2].add_instant()
         return found[0]
 
     def keep(
-        self, request: bytes, answer: bytes, *, method: str, version: int | None, date: str
+        self,
+        request: bytes,
+        answer: bytes,
+        *,
+        method: str,
+        version: int | None,
+        date: str,
+        timing: Timing,
     ) -> None:
         """Remember an answer, unless the tables changed while it was made.
 
@@ -93,6 +103,7 @@ class Repeats:
             method: The RPC method that it shows the reply of.
             version: Of the tables before the request was carried out.
             date: The answer's ``Date`` header.
+            timing: Of requests of this kind.
         """
         if version is None or version != self._tables.version():
             return
@@ -101,10 +112,10 @@ class Repeats:
             self._version, self._date = version, date
         if len(answer) > ANSWER_SIZE_MAX or request in self._answers:
             return
-        self._answers[request] = (answer, method)
+        self._answers[request] = (answer, method, timing)
         self._size += len(answer)
         while len(self._answers) > ANSWERS_MAX or self._size > SIZE_MAX:
-            dropped, _ = self._answers.pop(next(iter(self._answers)))
+            dropped, _, _ = self._answers.pop(next(iter(self._answers)))
             self._size -= len(dropped)
 
     def _forget(self) -> None:

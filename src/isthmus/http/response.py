@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from isthmus.model.query import QueryMeta
+from isthmus.model.timing import Timing
 from isthmus.units import MILLISECOND
 
 JSON: Final = ("Content-Type", "application/json")
@@ -34,6 +35,7 @@ class Response:
         stream: Yields the body instead, where it is too long for memory.
         stream_size: Bytes that it yields; None: nobody knows.
         repeats: The RPC method that it shows the reply of, if it may be given again.
+        timing: Of requests of this kind; set by the door.
         version: Of the tables before it was made; None when it may not be given again.
     """
 
@@ -46,6 +48,7 @@ class Response:
         "status",
         "stream",
         "stream_size",
+        "timing",
         "version",
     )
 
@@ -65,6 +68,7 @@ class Response:
         self.stream: AsyncGenerator[bytes, None] | None = None
         self.stream_size: int | None = 0
         self.repeats = ""
+        self.timing: Timing | None = None
         self.version: int | None = None
 
     @classmethod

@@ -15,6 +15,7 @@ from isthmus.http.door import Door
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.repeats import Tables
 from isthmus.http.unix_socket import SocketOwner, UnixSocket
+from isthmus.model.timing import Timing
 from isthmus.names import HTTP_PORT, host_port
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
@@ -163,6 +164,11 @@ class HttpServer:
     def limit_clients(self, connections: int) -> None:
         """Allow an address so many connections from now on; those that are open stay."""
         self._connections.per_client_max = connections
+
+    @property
+    def timings(self) -> Mapping[tuple[str, str], Timing]:
+        """Of requests, by method and by path of the endpoint."""
+        return self._door.timings
 
     async def start(self) -> list[str]:
         """Open all ports.

@@ -108,6 +108,7 @@ class Operator:
         self._dc, self._own_id, self._replica = dc, own_id, replica
         self._settings, self._storage = settings, storage
         self._servers, self._caller, self._wall = servers, caller, wall
+        self.seen: AutopilotHealthReply | None = None
         self._stable: dict[str, tuple[bool, Timestamp]] = {}
 
     # One server -------------------------------------------------------------------------------
@@ -188,11 +189,12 @@ class Operator:
         found += [_missing(server_id) for server_id in voters if server_id not in self._stable]
         healthy_voters = sum(one.healthy and one.voter for one in found)
         count = sum(one.voter for one in found)
-        return AutopilotHealthReply(
+        self.seen = AutopilotHealthReply(
             healthy=bool(found) and all(one.healthy for one in found),
             failure_tolerance=max(0, healthy_voters - (count // 2 + 1)),
             servers=tuple(sorted(found, key=lambda one: (one.name, one.id))),
         )
+        return self.seen
 
     def _judge(
         self, server: LanServer, stats: RaftStats | None, *, votes: bool

@@ -21,9 +21,11 @@ from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.federation import FederationState, FederationStateRequest
 from isthmus.model.methods import METHODS
+from isthmus.model.operator import AutopilotHealthReply
 from isthmus.model.query import QueryMeta
 from isthmus.model.record import Record
 from isthmus.model.session import TTL_MIN
+from isthmus.model.timing import Timing
 from isthmus.names import MESH_GATEWAY_KIND
 from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
@@ -40,7 +42,6 @@ from isthmus.server.relay import LeaderRelay
 from isthmus.server.replica import Alone, Election, Replica
 from isthmus.server.sessions import SessionTimers
 from isthmus.server.snapshot import SnapshotConfig, Snapshots
-from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
 from isthmus.store.engine import Engine, LeaderInfo
 from isthmus.store.store import Store
@@ -49,7 +50,23 @@ from isthmus.units import Duration
 _logger = logging.getLogger(__name__)
 
 _SERVICES: Final = frozenset(name.partition(".")[0] for name in METHODS)
-_TIMED: Final = "FederationState."
+_TIMED: Final = frozenset(
+    {
+        "Catalog.Deregister",
+        "Catalog.Register",
+        "KVS.Apply",
+        "PreparedQuery.Apply",
+        "PreparedQuery.Execute",
+        "PreparedQuery.ExecuteRemote",
+        "PreparedQuery.Explain",
+        "Session.Apply",
+        "Session.Renew",
+        "Txn.Apply",
+        "Txn.Read",
+        *(name for name in METHODS if name.startswith("FederationState.")),
+    }
+)
+"""Calls whose duration is told: writes, and reads that are seldom."""
 _WRITES_TIMED_MAX: Final = 4096
 """Datacenters and operations that are told apart; far more than any federation has."""
 
@@ -96,8 +113,10 @@ class Server:
     Attributes:
         sessions: Ends sessions that outlived their time.
         call_counts: Calls since the start by method, forwarded ones included.
-        timings: Of calls about federation states that were answered here, by method; a read that
+        request_count: Those of them that came over the network.
+        timings: Of calls of `_TIMED` methods that were answered here, by method; a read that
             blocked counts with its wait.
+        commits: Of writes to our own store until they were durable.
         write_timings: Of writes of federation states to our own store until they were durable, by
             datacenter and operation.
 
@@ -225,7 +244,9 @@ class Server:
             session_ttl_min=Duration.of(config.session_ttl_min),
         )
         self.call_counts: Final = dict.fromkeys(HANDLERS, 0)
-        self.timings: Final = {name: Timing() for name in HANDLERS if name.startswith(_TIMED)}
+        self.request_count = 0
+        self.timings: Final = {name: Timing() for name in HANDLERS if name in _TIMED}
+        self.commits: Final = Timing()
         self.write_timings: Final[dict[tuple[str, str], Timing]] = {}
         self._routes: Mapping[str, tuple[Handler, Callable[[Any], str]]] = {
             method: (
@@ -267,6 +288,11 @@ class Server:
     def _note_leadership(self) -> None:
         self.sessions.lead(self.replica.is_leader)
         self._leadership_changed()
+
+    @property
+    def autopilot(self) -> AutopilotHealthReply | None:
+        """How the datacenter's servers were when we last looked; None if we do not lead."""
+        return self.operator.seen if self.is_leader else None
 
     @property
     def is_leader(self) -> bool:
@@ -319,6 +345,7 @@ class Server:
             raise _unknown(method)
         self.call_counts[method] += 1
         if isinstance(peer, PeerInfo):
+            self.request_count += 1
             if method == _APPLY:
                 check_writer(request, peer, dc=self.config.datacenter)
             elif method == _STORAGE:
@@ -357,13 +384,13 @@ class Server:
 
         For duties of the leader, whose writes are not requests. Raises as `Committer.submit`.
         """
-        if not isinstance(command, FederationStateRequest):
-            return await self.replica.submit(command)
         clock = asyncio.get_running_loop()
         started = clock.time()
         result = await self.replica.submit(command)
-        if command.state is not None:
-            self._note_write(command.state.datacenter, command.op, clock.time() - started)
+        seconds = clock.time() - started
+        self.commits.add(seconds)
+        if isinstance(command, FederationStateRequest) and command.state is not None:
+            self._note_write(command.state.datacenter, command.op, seconds)
         return result
 
     def _note_write(self, dc: str, operation: str, seconds: float) -> None:

@@ -13,8 +13,8 @@ from typing import Final
 
 from isthmus.errors import EngineError, RequestError, Unavailable
 from isthmus.model.session import SESSION_DESTROY, Session, SessionRequest
+from isthmus.model.timing import Timing
 from isthmus.server.deadlines import Deadlines
-from isthmus.server.timing import Timing
 from isthmus.store.commands import Command
 from isthmus.store.delays import LockDelays
 from isthmus.store.session import Sessions

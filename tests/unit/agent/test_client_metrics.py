@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from isthmus.agent.client_metrics import ClientMetrics
+from isthmus.agent.named_metrics import MemberEvents
 from isthmus.agent.server_calls import ServerCalls
 from isthmus.config.model import TelemetryConfig
 from isthmus.federation.router import ServerInfo
 from isthmus.model.metric import Metric, MetricKind
+from isthmus.model.timing import Timing
 from support.virtual_loop import now, run_virtual
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
@@ -20,6 +22,11 @@ class FakeConnections:
 
 class FakeHttp:
     connection_count, aborted_count = 4, 1
+    timings: ClassVar[dict[tuple[str, str], Timing]] = {}
+
+
+class FakeDns:
+    domain_count, reverse_count, recursion_count, failure_count = 6, 2, 3, 1
 
 
 class FakePool:
@@ -40,6 +47,8 @@ def collect(pool: FakePool | None = None, config: TelemetryConfig | None = None)
             pool=lambda: pool,
             connections=FakeConnections(),
             http=FakeHttp(),
+            dns=FakeDns(),
+            lan_events=MemberEvents(),
             wall=lambda: WALL,
             clock=now,
         )
@@ -58,6 +67,7 @@ def values(found: list[Metric]) -> dict[str, Any]:
 def test_calls_to_servers_have_consuls_names() -> None:
     found = values(collect())
     assert found["consul.client.rpc"] == (7, ())
+    assert found["consul.client.rpc.exceeded"] == (0, ())
     assert found["consul.client.rpc.failed"] == (2, (("server", "s2"),))
     assert found["isthmus.client.servers"] == (2, ())
     assert found["isthmus.client.connections"] == (2, ())

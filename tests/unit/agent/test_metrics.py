@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from isthmus.agent.metrics import AgentMetrics, CrossDcCalls, Pool
+from isthmus.agent.metrics import AgentMetrics, CrossDcCalls
+from isthmus.agent.named_metrics import MemberEvents, Pool
 from isthmus.config.model import TelemetryConfig
 from isthmus.errors import NoPathToDatacenter, Unavailable
 from isthmus.model.diagnosis import (
@@ -21,6 +22,7 @@ from isthmus.model.federation import UPSERT, FederationState, FederationStateReq
 from isthmus.model.metric import Metric, MetricKind, Metrics
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.timestamp import Timestamp
+from isthmus.model.timing import Timing
 from isthmus.server.server import Server
 from isthmus.units import Duration
 from support.servers import make_server
@@ -48,6 +50,15 @@ class FakeHttp:
 
     connection_count = 5
     aborted_count = 4
+
+    def __init__(self) -> None:
+        self.timings: dict[tuple[str, str], Timing] = {}
+
+
+class FakeDns:
+    """The DNS server's door."""
+
+    domain_count, reverse_count, recursion_count, failure_count = 6, 2, 3, 1
 
 
 class FakePool:
@@ -86,6 +97,7 @@ class World:
         self.server: Server = make_server(forward=self.calls)
         self.report = report or FederationReport(datacenter="dc1", time=at(0))
         self.pools: Mapping[str, Pool | None] = {"lan": FakePool(members="1"), "wan": None}
+        self.http, self.lan_events = FakeHttp(), MemberEvents()
         self.metrics = AgentMetrics(
             TelemetryConfig(**telemetry),
             host="host1",
@@ -94,7 +106,10 @@ class World:
             report=lambda: self.report,
             pools=lambda: self.pools,
             listener=FakeListener(),
-            http=FakeHttp(),
+            http=self.http,
+            dns=FakeDns(),
+            lan_events=self.lan_events,
+            lan_roles=lambda: ["consul", "node", "node", ""],
             wall=lambda: WALL,
             clock=now,
         )

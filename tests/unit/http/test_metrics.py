@@ -1,5 +1,6 @@
 """``/v1/agent/metrics``: Consul's JSON, and a text that Prometheus' own parser reads."""
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ TIMING = Metric(
     count=2,
     least=10.0,
     most=20.0,
-    deviation=5.0,
+    squares=500.0,
 )
 
 
@@ -55,9 +56,22 @@ async def test_json_has_consuls_shape() -> None:
         ],
         "Samples": [
             {"Name": "consul.federation_state.list", "Count": 2, "Rate": 3, "Sum": 30}
-            | {"Min": 10, "Max": 20, "Mean": 15, "Stddev": 5, "Labels": {}}
+            | {"Min": 10, "Max": 20, "Mean": 15, "Stddev": 7.0710678118654755, "Labels": {}}
         ],
     }
+
+
+async def test_intervals_are_streamed_one_a_line() -> None:
+    asked = client(COUNTER)
+    asked.local.intervals_left = 2
+    response = await asked.get("/v1/agent/metrics/stream")
+    assert (response.status, response.stream_size) == (200, None)
+    assert response.stream is not None
+    for _ in range(2):
+        line = await anext(response.stream)
+        assert line.endswith(b"}\n")
+        assert json.loads(line)["Counters"][0]["Name"] == "consul.rpc.cross-dc"
+    await response.stream.aclose()
 
 
 async def test_nothing_counted_yet_divides_by_nothing() -> None:

@@ -10,6 +10,7 @@ from isthmus.http.context import Context
 from isthmus.http.door import Door
 from isthmus.http.repeats import ANSWER_SIZE_MAX, ANSWERS_MAX, SIZE_MAX, NoTables, Repeats
 from isthmus.net.tasks import TaskScope
+from isthmus.model.timing import Timing
 from support.http import FakeLocal, FakeTransport
 from support.servers import make_server
 
@@ -28,8 +29,18 @@ class FakeTables:
         self.repeated.append(method)
 
 
+TIMING = Timing()
+
+
 def keep(repeats: Repeats, request: bytes, answer: bytes, *, date: str = "D") -> None:
-    repeats.keep(request, answer, method="KVS.Get", version=repeats.version(), date=date)
+    repeats.keep(
+        request,
+        answer,
+        method="KVS.Get",
+        version=repeats.version(),
+        date=date,
+        timing=TIMING,
+    )
 
 
 def test_answer_is_given_again_and_counted() -> None:
@@ -39,6 +50,14 @@ def test_answer_is_given_again_and_counted() -> None:
     assert repeats.get(b"ask", "D") == b"answer"
     assert repeats.get(b"other", "D") is None
     assert tables.repeated == ["KVS.Get"]
+
+
+def test_answer_given_again_is_among_the_requests_of_its_kind() -> None:
+    repeats, timing = Repeats(FakeTables()), Timing()
+    repeats.keep(b"ask", b"a", method="KVS.Get", version=repeats.version(), date="D", timing=timing)
+    for _ in range(3):
+        repeats.get(b"ask", "D")
+    assert (timing.count, timing.total) == (3, 0.0)
 
 
 def test_change_of_the_tables_makes_all_forgotten() -> None:
@@ -74,7 +93,7 @@ def test_answer_during_which_the_tables_changed_is_not_kept() -> None:
     repeats = Repeats(tables)
     before = repeats.version()
     tables.number = 2
-    repeats.keep(b"ask", b"answer", method="KVS.Get", version=before, date="D")
+    repeats.keep(b"ask", b"answer", method="KVS.Get", version=before, date="D", timing=TIMING)
     assert repeats.get(b"ask", "D") is None
 
 

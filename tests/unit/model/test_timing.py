@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from isthmus.server.timing import Timing
+from isthmus.model.timing import Timing
 
 
 def timing(*seconds: float) -> Timing:
@@ -36,3 +36,19 @@ def test_merging_is_adding_all() -> None:
     empty = Timing()
     empty.merge(whole)
     assert empty == whole
+
+
+def test_shortest_and_longest_are_those_of_the_interval() -> None:
+    found = timing(1.0, 9.0)
+    found.begin_interval()
+    assert (found.least, found.most, found.recent) == (0.0, 0.0, 0)
+    found.add(5.0)
+    found.add(4.0)
+    assert (found.least, found.most, found.recent) == (4.0, 5.0, 2)
+    assert (found.count, found.total) == (4, 19.0)
+
+
+def test_what_took_no_time_counts() -> None:
+    found = timing(2.0)
+    found.add_instant()
+    assert (found.count, found.total, found.least, found.most) == (2, 2.0, 0.0, 2.0)
