@@ -11,6 +11,7 @@ from isthmus.errors import InvalidRequest, RequestError
 from isthmus.model import kv as ops
 from isthmus.model.kv import DirEntry, KVSRequest
 from isthmus.store.kv import KeyValues
+from support import sessions
 from support.stores import Driven, Sleeper
 
 KEYS = st.sampled_from(["a", "a/b", "a/b/c", "a/x", "b", "b/", "é/ü"])
@@ -213,3 +214,91 @@ def test_lock_needs_a_session(op: str) -> None:
 def test_unknown_operation_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="Invalid KVS operation 'bogus'"):
         Driven().execute(request("bogus", "a"))
+
+
+# Locks --------------------------------------------------------------------------------------------
+
+
+def row_of(driven: Driven, key: str) -> DirEntry:
+    row = driven.store.kv.get(key).value
+    assert row is not None
+    return row
+
+
+def test_lock_writes_the_entry_and_counts() -> None:
+    store = sessions.driven(sessions.create(1), sessions.create(2))
+    assert store.execute(sessions.lock("a", 1, b"one", flags=7)) is True
+    row = row_of(store, "a")
+    assert (row.session, row.value, row.flags, row.lock_index) == (
+        sessions.session_id(1),
+        b"one",
+        7,
+        1,
+    )
+    assert store.execute(sessions.unlock("a", 1, b"free")) is True
+    assert (row_of(store, "a").session, row_of(store, "a").value) == ("", b"free")
+    assert store.execute(sessions.lock("a", 2)) is True
+    assert row_of(store, "a").lock_index == 2
+
+
+def test_own_lock_may_be_taken_again_and_counts_once() -> None:
+    store = sessions.driven(sessions.create(1), sessions.lock("a", 1, b"x"))
+    before = store.store.index
+    assert store.execute(sessions.lock("a", 1, b"x")) is True
+    assert store.store.index == before, "nothing changed"
+    assert store.execute(sessions.lock("a", 1, b"y")) is True
+    row = row_of(store, "a")
+    assert (row.value, row.lock_index, row.modify_index) == (b"y", 1, before + 1)
+
+
+def test_lock_of_another_is_neither_taken_nor_given_up() -> None:
+    store = sessions.driven(sessions.create(1), sessions.create(2), sessions.lock("a", 1))
+    before = store.store.index
+    assert store.execute(sessions.lock("a", 2)) is False
+    assert store.execute(sessions.unlock("a", 2)) is False
+    assert store.execute(sessions.unlock("none", 2)) is False
+    assert (store.store.index, sessions.holder(store, "a")) == (before, sessions.session_id(1))
+
+
+@pytest.mark.parametrize(
+    ("session", "text"),
+    [
+        (sessions.session_id(9), f'invalid session "{sessions.session_id(9)}"'),
+        ("short", "failed session lookup: index error: UUID must be 36 characters"),
+    ],
+)
+def test_lock_for_no_session_is_refused(session: str, text: str) -> None:
+    store = sessions.driven()
+    with pytest.raises(RequestError) as caught:
+        store.execute(KVSRequest(op=ops.KV_LOCK, dir_ent=DirEntry(key="a", session=session)))
+    assert str(caught.value) == text
+    assert store.store.kv.get("a").value is None
+
+
+def test_lock_binds_lockers_only() -> None:
+    """Whoever does not lock writes and deletes as before, and leaves the lock where it is."""
+    store = sessions.driven(sessions.create(1), sessions.lock("a", 1))
+    index = row_of(store, "a").modify_index
+    assert store.execute(request(ops.KV_CAS, "a", b"swapped", index=index)) is True
+    row = row_of(store, "a")
+    assert (row.session, row.value) == (sessions.session_id(1), b"swapped")
+    store.execute(set_key("a", b"set"))
+    assert row_of(store, "a").session == sessions.session_id(1)
+    store.execute(request(ops.KV_DELETE, "a"))
+    assert store.store.kv.get("a").value is None
+    store.execute(sessions.destroy(1))
+    assert b"a" not in store.store.lock_delays
+
+
+def test_plain_write_counts_the_locks_anew() -> None:
+    """As Consul 1.10.11 does: the count of a key that is set is what its writer says, so 0."""
+    store = sessions.driven(sessions.create(1), sessions.lock("a", 1))
+    store.execute(set_key("a"))
+    assert row_of(store, "a").lock_index == 0
+
+
+def test_session_of_a_plain_write_is_ignored() -> None:
+    store = sessions.driven(sessions.create(1))
+    entry = DirEntry(key="a", value=b"v", session=sessions.session_id(1))
+    store.execute(KVSRequest(op=ops.KV_SET, dir_ent=entry))
+    assert row_of(store, "a").session == ""
