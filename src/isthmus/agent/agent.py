@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.agent import settings
 from isthmus.agent.api import server_figures
@@ -58,10 +58,14 @@ from isthmus.net.gossip import (
 )
 from isthmus.net.listener import ListenerConfig, ServerListener
 from isthmus.net.network import Inbound
+from isthmus.rpc.sniff import Speaks
 from isthmus.server.leader import FederationDuties, feed_locator
 from isthmus.server.operator import LanServer
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.store import Store
+
+if TYPE_CHECKING:
+    from isthmus.net.grpc_pipe import GrpcServer
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +92,7 @@ class Agent(NodeAgent):
         self._is_complete = self._moving = False
         self._feature_seen = False
         self._gateways_seen: object = None
+        self._grpc: GrpcServer | None = None
         self._gateway_hosts: set[str] = set()
 
     # Life ----------------------------------------------------------------------------------------
@@ -170,10 +175,6 @@ class Agent(NodeAgent):
     async def rpc(self, method: str, request: Record) -> Any:
         """See `NodeAgent.rpc`."""
         return await self.server.call(method, request)
-
-    def _answers_here(self, allow_stale: bool) -> bool:
-        """See `NodeAgent._answers_here`."""
-        return self.server.answers_at_once(allow_stale=allow_stale)
 
     def _answers_here(self, allow_stale: bool) -> bool:
         """See `NodeAgent._answers_here`."""
@@ -322,12 +323,24 @@ class Agent(NodeAgent):
             self.server,
             on_gossip_packets=self._accept_packets if gateways else None,
             on_gossip_stream=self._accept_stream if gateways else None,
+            handlers={Speaks.GRPC: self._grpc_protocol},
             is_gateway=self._is_gateway,
         )
         with listening(config, "server RPC", "bind_addr", config.addresses.bind, port="server"):
             await listener.start(config.addresses.bind, config.ports.server)
         self.reloading.add(lambda new: listener.limit_clients(new.limits.rpc_max_conns_per_client))
         return listener
+
+    def _grpc_protocol(self) -> asyncio.Protocol:
+        """What serves a connection of an agent of Consul that follows the health of services."""
+        if self._grpc is None:
+            # The library takes time and memory that only who is asked for it shall spend.
+            from isthmus.net.grpc_pipe import GrpcServer
+            from isthmus.server.subscriptions import Subscriptions
+
+            self._grpc = GrpcServer([Subscriptions(self.server)])
+            self._closers.append(self._grpc.close)
+        return self._grpc.protocol()
 
     def _tags(self) -> dict[str, str]:
         return server_tags(self._identity, wan=False)

@@ -1,7 +1,5 @@
 """etcd's v3 API over gRPC: the messages and calls that we use, and their errors.
 
-The messages are described here as tables of field numbers, and made at import by the protobuf
-library, so there is no generated code to keep in step with its version.
 Source: the public field numbers of etcd's v3 API.
 """
 
@@ -16,10 +14,10 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from isthmus.errors import EngineError
 from isthmus.store.engine import EngineUnavailable, NoSpace, TooLarge
+from isthmus.wire.protobuf import make_messages
 
 logging.getLogger("grpc").setLevel(logging.WARNING)  # Below that it logs each call.
 
@@ -85,49 +83,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "AuthenticateRequest": "name:string=1 password:string=2",
     "AuthenticateResponse": "header:ResponseHeader=1 token:string=2",
 }
-_ONE_OF: Final = frozenset({"RequestOp", "ResponseOp", "WatchRequest"})
-"""Messages of which exactly one field is present; on the wire that is no different."""
-_PACKAGE: Final = "isthmus.etcd"
-
-
-def _make_messages() -> dict[str, Any]:
-    """Classes of all messages, by name."""
-    field = descriptor_pb2.FieldDescriptorProto
-    kinds = {
-        "bytes": field.TYPE_BYTES,
-        "string": field.TYPE_STRING,
-        "bool": field.TYPE_BOOL,
-        "int32": field.TYPE_INT32,
-        "int64": field.TYPE_INT64,
-        "uint64": field.TYPE_UINT64,
-    }
-    file = descriptor_pb2.FileDescriptorProto(
-        name="isthmus/etcd.proto", package=_PACKAGE, syntax="proto3"
-    )
-    for name, text in _FIELDS.items():
-        message = file.message_type.add(name=name)
-        for item in text.split():
-            label, _, rest = item.partition(":")
-            kind, _, number = rest.partition("=")
-            repeated = kind.endswith("*")
-            kind = kind.removesuffix("*")
-            added = message.field.add(
-                name=label,
-                number=int(number),
-                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-                type=kinds.get(kind, field.TYPE_MESSAGE),
-            )
-            if kind not in kinds:
-                added.type_name = f".{_PACKAGE}.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in _FIELDS
-    }
-
-
-MESSAGES: Final = _make_messages()
+MESSAGES: Final = make_messages("isthmus.etcd", _FIELDS)
 """Message classes by name, as in ``MESSAGES["RangeRequest"](key=b"a")``."""
 
 MOD: Final = 2
