@@ -23,7 +23,7 @@ def dns_config(config: AgentConfig) -> DnsConfig:
         node_name=config.node_name,
         domain=config.domain.strip(".").lower(),
         alt_domain=config.alt_domain.strip(".").lower(),
-        addresses=config.addresses.dns,
+        addresses=_hosts(config),
         port=config.ports.dns,
         recursors=dns.recursors,
         recursor_timeout=dns.recursor_timeout,
@@ -63,6 +63,12 @@ async def open_dns(
     server = DnsServer(
         dns_config(config), rpc, is_here=is_here, network=network, rng=rng, wall=wall
     )
-    with listening(config, "DNS", "client_addr", *config.addresses.dns, port="dns"):
+    key = "client_addr" if config.addresses.dns == config.addresses.client else "addresses.dns"
+    with listening(config, "DNS", key, *_hosts(config), port="dns"):
         await server.start()
     return server
+
+
+def _hosts(config: AgentConfig) -> tuple[str, ...]:
+    """Where DNS listens: what `client_addr` has of unix sockets is for HTTP only."""
+    return tuple([host for host in config.addresses.dns if "/" not in host])

@@ -1,8 +1,11 @@
 """What the operator configures about DNS. Source: protocol/cli-config-dns.md §3.4."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from isthmus.names import split_host_port
 
 OFF: Final = -1
 """Port number of a door that is not wanted."""
@@ -70,6 +73,15 @@ class DnsConfig:
         assert self.recursor_timeout > 0
 
     @property
+    def recursor_addresses(self) -> list[tuple[str, int]]:
+        """Hosts and ports of the recursors.
+
+        Raises:
+            ValueError: One is no address; the text says which.
+        """
+        return [recursor_address(text) for text in self.recursors]
+
+    @property
     def domains(self) -> tuple[str, ...]:
         """The domains that are answered."""
         return (self.domain, self.alt_domain) if self.alt_domain else (self.domain,)
@@ -85,3 +97,21 @@ class DnsConfig:
             if key.endswith("*") and service.startswith(key.removesuffix("*"))
         ]
         return int(self.service_ttl[max(prefixes, key=len)]) if prefixes else 0
+
+
+def recursor_address(text: str) -> tuple[str, int]:
+    """Host and port of a recursor: ``address``, ``address:port``, ``[v6]:port``.
+
+    Raises:
+        ValueError: It is none; the text says why.
+    """
+    bare = text.strip("[]")
+    if (":" not in text or text.count(":") > 1) and (text.endswith("]") or "]" not in text):
+        host, port = bare, RECURSOR_PORT
+    else:
+        host, port = split_host_port(text)
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address, with or without a port") from None
+    return host, port

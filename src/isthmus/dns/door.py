@@ -229,14 +229,19 @@ class Door:
         if text.endswith((NO_PATH, _QUERY_NOT_FOUND)):
             return self._no_name(self._config.domain)
         self.failure_count += 1
-        logger.info("DNS question %s was not answered: %s", request.name, text)
+        logger.debug("question %s was not answered: %s", request.name, text)
         return Answer(SERVER_FAILURE, authoritative=False)
 
     async def _elsewhere(self, request: Request, *, tcp: bool) -> bytes:
-        """Pass a request on; refuse it if nobody is there to ask."""
+        """Pass a request on.
+
+        Without recursors a name is refused, as nobody asked us to know it; an address that we
+        could have known is a failure, so that a resolver asks another server.
+        """
         self.recursion_count += 1
         if not self._config.recursors:
-            answer = Answer(REFUSED, authoritative=False)
+            rcode = SERVER_FAILURE if is_reverse(request.labels) else REFUSED
+            answer = Answer(rcode, authoritative=False)
             return write_answer(request, answer, self._limits, tcp=tcp, rng=self._rng)
         return await self._recursor.forward(request, tcp=tcp)
 
@@ -379,7 +384,7 @@ class Door:
             reply = await self._lookups.call(_SERVICE_NODES, call)
             found = healthy(reply.nodes, only_passing=self._config.only_passing)
         except IsthmusError as error:
-            logger.info("no name servers in an answer: %s", error)
+            logger.debug("no name servers in an answer: %s", error)
         servers, addresses = self._name_servers(found, domain)
         if kind == records.NS:
             groups = tuple([Group((record,)) for record in servers])
@@ -448,7 +453,7 @@ class Door:
             six = request.type == records.AAAA
             return await self._recursor.addresses_of(host, six=six)
         if depth < 1:
-            logger.warning("names of services lead in a circle or too far: %s", host)
+            logger.debug("names of services lead in a circle or too far: %s", host)
             return []
         lookup = read_name(inside[0], srv=False)
         if not isinstance(lookup, ServiceLookup | NodeLookup | AddressLookup):
@@ -496,7 +501,7 @@ class Door:
         except IsthmusError as error:
             if not config.recursors:
                 raise
-            logger.info("address %s was not looked up: %s", address, error)
+            logger.debug("address %s was not looked up: %s", address, error)
             return None
         target = encode_name(name) if name else None
         if target is None:
@@ -528,18 +533,19 @@ class Door:
             return False
         self._kept += len(answer.groups) - len(entry.answer.groups)
         entry.source, entry.answer = source, answer
+        self._make_room()
         return True
 
     def _keep(self, key: object, entry: _Entry) -> None:
         self._forget(key)
-        size = len(entry.answer.groups)
-        while self._entries and (
-            len(self._entries) >= ENTRIES_MAX or self._kept + size > INSTANCES_KEPT_MAX
-        ):
+        self._entries[key] = entry
+        self._kept += len(entry.answer.groups)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Forget the oldest entries while there are too many."""
+        while len(self._entries) > ENTRIES_MAX or self._kept > INSTANCES_KEPT_MAX:
             self._forget(next(iter(self._entries)))
-        if size <= INSTANCES_KEPT_MAX:
-            self._entries[key] = entry
-            self._kept += size
 
     def _forget(self, key: object) -> None:
         entry = self._entries.pop(key, None)

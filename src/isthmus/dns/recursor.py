@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-import dns.asyncquery
 import dns.message
 import dns.name
 import dns.rcode
@@ -14,11 +13,9 @@ import dns.rdatatype
 from dns.exception import DNSException
 
 from isthmus.dns import records
-from isthmus.dns.config import RECURSOR_PORT
 from isthmus.dns.records import Record
 from isthmus.dns.request import UDP_SIZE_MAX, Request
 from isthmus.errors import Unavailable
-from isthmus.names import split_host_port
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +31,16 @@ _TAKEN: Final = {records.A, records.AAAA, records.CNAME}
 class Recursor:
     """Asks the operator's recursors.
 
-    Attributes:
-        addresses: Hosts and ports, in order.
-
     Args:
-        recursors: As configured; see `dns.config.DnsConfig`.
+        addresses: Hosts and ports, in order.
         timeout: Seconds that each has.
         rng: Source of ids.
     """
 
-    def __init__(self, recursors: Sequence[str], *, timeout: float, rng: Random) -> None:
-        self.addresses = [recursor_address(text) for text in recursors]
-        self._timeout, self._rng = timeout, rng
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], *, timeout: float, rng: Random
+    ) -> None:
+        self._addresses, self._timeout, self._rng = addresses, timeout, rng
         self._running = 0
 
     async def forward(self, request: Request, *, tcp: bool) -> bytes:
@@ -70,7 +65,7 @@ class Recursor:
             host: Its name.
             six: Whether IPv6 addresses are wanted.
         """
-        if not self.addresses:
+        if not self._addresses:
             return []
         kind = dns.rdatatype.AAAA if six else dns.rdatatype.A
         try:
@@ -78,7 +73,7 @@ class Recursor:
             reply = await self._ask(question, tcp=False)
             return _taken(reply)
         except (Unavailable, DNSException) as error:
-            logger.info("host name %s was not found: %s", host, error)
+            logger.debug("host name %s was not found: %s", host, error)
             return []
 
     async def _ask(self, message: dns.message.Message, *, tcp: bool) -> dns.message.Message:
@@ -91,8 +86,10 @@ class Recursor:
             self._running -= 1
 
     async def _ask_each(self, message: dns.message.Message, *, tcp: bool) -> dns.message.Message:
+        import dns.asyncquery  # Six MiB, for those who have recursors.
+
         problem = "no recursors are configured"
-        for host, port in self.addresses:
+        for host, port in self._addresses:
             message.id = self._rng.getrandbits(16)
             try:
                 async with asyncio.timeout(self._timeout):
@@ -103,26 +100,13 @@ class Recursor:
                             message, host, port=port, ignore_unexpected=True, ignore_errors=True
                         )
             except (DNSException, OSError, EOFError, TimeoutError) as error:
-                problem = f"{host} port {port}: {error or 'no answer in time'}"
+                problem = f"{host} port {port}: {str(error) or 'no answer in time'}"
                 logger.debug("recursor failed: %s", problem)
                 continue
             if reply.rcode() in _ANSWERED:
                 return reply
             problem = f"{host} port {port}: {dns.rcode.to_text(reply.rcode())}"
         raise Unavailable(f"no recursor answered; the last: {problem}")
-
-
-def recursor_address(text: str) -> tuple[str, int]:
-    """Host and port of a recursor: ``address``, ``address:port``, ``[v6]:port``.
-
-    Raises:
-        ValueError: It is none; the text says why.
-    """
-    if text.count(":") > 1 and not text.startswith("["):
-        return text, RECURSOR_PORT  # A bare IPv6 address.
-    if ":" not in text or text.endswith("]"):
-        return text.strip("[]"), RECURSOR_PORT
-    return split_host_port(text)
 
 
 def _taken(reply: dns.message.Message) -> list[Record]:

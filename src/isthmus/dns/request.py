@@ -99,15 +99,17 @@ def read_request(data: bytes) -> Request | bytes | None:
         return refusal(data, BAD_VERSION)
     if len(message.question) != 1:
         return refusal(data, FORMAT_ERROR)
-    question = message.question[0]
+    question, encoded = message.question[0], _encode(message)
+    if data[HEADER_SIZE : HEADER_SIZE + len(encoded)] != encoded:
+        return refusal(data, FORMAT_ERROR)  # There is nothing before it that it may point to.
     if question.rdclass not in {IN, ANY}:
-        return refusal(data, REFUSED, question=_encode(message))
+        return refusal(data, REFUSED, question=encoded)
     if question.rdtype in {AXFR, IXFR}:
-        return refusal(data, NOT_IMPLEMENTED, question=_encode(message))
+        return refusal(data, NOT_IMPLEMENTED, question=encoded)
     labels = tuple([_text(label) for label in question.name.labels[:-1]])
     return Request(
         id=data[:2],
-        question=_encode(message),
+        question=encoded,
         labels=labels,
         type=int(question.rdtype),
         recursion_desired=bool(flags & _RD),
@@ -131,7 +133,7 @@ def refusal(data: bytes, rcode: int, *, question: bytes = b"") -> bytes:
 
 
 def failure(data: bytes) -> bytes:
-    """Answer that the server failed, to a request that was not read."""
+    """Answer that the server failed, to a request that `read_request` takes for a question."""
     return refusal(data, SERVER_FAILURE, question=_raw_question(data))
 
 
@@ -148,9 +150,10 @@ def cache_key(data: bytes) -> tuple[bytes, bytes, bytes] | None:
 
 
 def _raw_question(data: bytes) -> bytes:
-    end = data.find(b"\0", HEADER_SIZE) + 5
-    is_one = data[4:6] == b"\0\1" and HEADER_SIZE + 5 <= end <= len(data)
-    return data[HEADER_SIZE:end] if is_one else b""
+    end = HEADER_SIZE
+    while data[end]:
+        end += 1 + data[end]
+    return data[HEADER_SIZE : end + 5]
 
 
 def _encode(message: dns.message.Message) -> bytes:

@@ -215,7 +215,7 @@ class DnsServer:
             self._schedule_sweep()
 
     def _recursor(self, config: DnsConfig) -> Recursor:
-        return Recursor(config.recursors, timeout=config.recursor_timeout, rng=self._rng)
+        return Recursor(config.recursor_addresses, timeout=config.recursor_timeout, rng=self._rng)
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -223,14 +223,12 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def __init__(self, server: DnsServer) -> None:
         self._server = server
-        self._transport: asyncio.DatagramTransport | None = None
+        self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        assert self._transport is not None
         self._server.receive_datagram(data, addr, self._transport)
 
     def error_received(self, exc: Exception) -> None:
