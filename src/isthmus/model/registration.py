@@ -27,6 +27,7 @@ from isthmus.model.catalog import (
     Weights,
 )
 from isthmus.names import MESH_GATEWAY_KIND, WAN_FEDERATION_META
+from isthmus.units import format_duration
 
 CONNECT_PROXY_KIND: Final = "connect-proxy"
 INGRESS_GATEWAY_KIND: Final = "ingress-gateway"
@@ -106,14 +107,18 @@ def register_check(definition: CheckDefinition, *, node: str) -> CheckPlan:
     if not definition.name:
         raise InvalidRequest("Missing check name")
     validate_check(definition)
+    check_id = definition.check_id or definition.name
+    definition = msgspec.structs.replace(definition, check_id=check_id)
     check = HealthCheck(
         node=node,
-        check_id=definition.check_id or definition.name,
+        check_id=check_id,
         name=definition.name,
         status=definition.status or CRITICAL,
         notes=definition.notes,
         service_id=definition.service_id,
         type=definition.type,
+        interval=format_duration(definition.interval),
+        timeout=format_duration(definition.timeout),
     )
     return CheckPlan(check, definition)
 

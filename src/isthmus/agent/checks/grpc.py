@@ -9,9 +9,6 @@ import ssl
 from types import ModuleType
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from isthmus.agent.checks.result import Result, critical
 from isthmus.agent.checks.tls import CheckTls
 from isthmus.model.agent import CheckDefinition
@@ -93,6 +90,9 @@ async def _whoever_it_is(host: str, port: int, tls: CheckTls) -> tuple[bytes, st
 
     The library can not be told to trust everybody; it can be told to trust this very server.
     """
+    from cryptography import x509  # Both take a while to load, and few checks need them.
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     context = tls.context(skip_verify=True)
     _, writer = await asyncio.open_connection(host, port, ssl=context)
     shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
