@@ -13,6 +13,7 @@ from typing import Final
 
 from isthmus import names
 from isthmus.config.model import AgentConfig
+from isthmus.dns.config import recursor_address
 from isthmus.errors import Mistake
 from isthmus.model.keyring import decode_key
 from isthmus.model.network import Networks
@@ -26,6 +27,9 @@ _FLAG: Final = "connect.enable_mesh_gateway_wan_federation"
 _DATACENTER: Final = re.compile(r"[a-z0-9_-]+")
 _DNS_NAME: Final = re.compile(r"[A-Za-z0-9-]+")
 _DNS_NAME_SIZE_MAX: Final = 63
+_DOMAIN_SIZE_MAX: Final = 150
+"""Leaves room for a node's and a datacenter's name before it."""
+_TTL_MAX: Final = 2**31 - 1
 _META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERR", "ERROR")
@@ -38,7 +42,7 @@ def broken_rules(config: AgentConfig) -> Iterator[Mistake]:
     """Find every rule that `config` breaks."""
     for rule in (
         _identity, _node_meta, _bootstrap, _storage, _federation, _primary_gateways, _addresses,
-        _ports, _gossip, _tls, _doors, _acl,
+        _ports, _dns, _gossip, _tls, _doors, _acl,
     ):  # fmt: skip
         for key, text, remedy in rule(config):
             yield Mistake(config.origins.get(key, ""), key, text, remedy)
@@ -296,6 +300,34 @@ def _addresses(config: AgentConfig) -> _Rule:
                     yield key, text, "write it into addresses.http, and IP addresses here"
             elif not _is_ip(value):
                 yield key, f'{key} must hold IP addresses, not "{value}"', ""
+
+
+def _dns(config: AgentConfig) -> _Rule:
+    dns = config.dns
+    for recursor in dns.recursors:
+        try:
+            recursor_address(recursor)
+        except ValueError as error:
+            remedy = "write IP addresses, with a port unless it is 53"
+            yield "recursors", f"Invalid recursor address: {error}", remedy
+    for key in ("domain", "alt_domain"):
+        if len(getattr(config, key)) > _DOMAIN_SIZE_MAX:
+            yield key, f"{key} is longer than {_DOMAIN_SIZE_MAX} characters", ""
+    if dns.recursor_timeout <= 0:
+        yield "dns_config.recursor_timeout", "dns_config.recursor_timeout must be positive", ""
+    for name in ("udp_answer_limit", "a_record_limit"):
+        key, limit = f"dns_config.{name}", getattr(dns, name)
+        if limit < 0:
+            yield key, f"{key} cannot be {limit}. Must be greater than or equal to zero", ""
+    for service, ttl in dns.service_ttl.items():
+        if not 0 <= ttl <= _TTL_MAX:
+            yield "dns_config.service_ttl", f"TTL of {service} must be from 0 to {_TTL_MAX} s", ""
+    if not 0 <= dns.node_ttl <= _TTL_MAX:
+        yield "dns_config.node_ttl", f"dns_config.node_ttl must be from 0 to {_TTL_MAX} s", ""
+    for name in ("refresh", "retry", "expire", "min_ttl"):
+        if not 0 <= getattr(dns, f"soa_{name}") <= _TTL_MAX:
+            key = f"dns_config.soa.{name}"
+            yield key, f"{key} must be from 0 to {_TTL_MAX}", ""
 
 
 def _is_ip(text: str) -> bool:
