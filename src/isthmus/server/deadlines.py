@@ -29,6 +29,11 @@ class Deadlines(Generic[K]):
     def __contains__(self, key: object) -> bool:
         return key in self._at
 
+    @property
+    def heap_size(self) -> int:
+        """Entries of the heap, those that are out of date included."""
+        return len(self._heap)
+
     def set(self, key: K, at: float) -> None:
         """Let a key be due at a moment, instead of the one that it had."""
         before = self._at.get(key)
