@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from isthmus.cli.command import CommandFailed
 from isthmus.cli.flags import Flag, Parsed, UsageError, parse_bool, switch
+from isthmus.cli.streaming import Stream
 from isthmus.errors import IsthmusError
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8500"
@@ -65,7 +66,15 @@ J = TypeVar("J", list[Any], dict[str, Any])
 
 
 class RequestFailed(IsthmusError):
-    """The agent was not reached, or did not answer well. Its text ends a sentence."""
+    """The agent was not reached, or did not answer well. Its text ends a sentence.
+
+    Attributes:
+        status: Of an answer that was not what it should be; 0 without an answer.
+    """
+
+    def __init__(self, text: str, *, status: int = 0) -> None:
+        self.status = status
+        super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,9 @@ class AgentClient:
 
     def _get_json(self, path: str, query: Mapping[str, Any] | None, kind: type[J]) -> J:
         status, body = self.request("GET", path, query)
+        return self._parsed(path, status, body, kind)
+
+    def _parsed(self, path: str, status: int, body: bytes, kind: type[J]) -> J:
         if status == 404:
             return kind()
         try:
@@ -267,9 +279,39 @@ class AgentClient:
         Raises:
             RequestFailed: The agent was not reached, or answered with another status.
         """
+        status, _, data = self._fetch(method, self._target(path, query), body)
+        if status not in {200, 404}:
+            raise _unexpected(status, data)
+        return status, data
+
+    def read_indexed(
+        self, path: str, query: Mapping[str, Any] | None = None
+    ) -> tuple[list[Any], int]:
+        """GET a JSON list, empty if there is no such thing, and the index to wait past.
+
+        Raises:
+            RequestFailed: No answer, another status than 200 and 404, or no JSON list.
+        """
+        status, headers, data = self._fetch("GET", self._target(path, query), None)
+        if status not in {200, 404}:
+            raise _unexpected(status, data)
+        index = headers.get("X-Consul-Index", "")
+        return self._parsed(path, status, data, list), int(index) if index.isdigit() else 0
+
+    def ask(self, target: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """GET a path with its query; returns status, headers and body, whatever the status.
+
+        Raises:
+            RequestFailed: The agent was not reached, or its answer is too long.
+        """
+        return self._fetch("GET", self.endpoint.prefix + target, None)
+
+    def _fetch(
+        self, method: str, target: str, body: bytes | None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         connection = self._connect()
         try:
-            connection.request(method, self._target(path, query), body=body, headers=self._headers)
+            connection.request(method, target, body=body, headers=self._headers)
             answer = connection.getresponse()
             data = answer.read(self._body_size_max + 1)
         except (OSError, http.client.HTTPException) as error:
@@ -278,22 +320,63 @@ class AgentClient:
             connection.close()
         if len(data) > self._body_size_max:
             raise RequestFailed(f"the answer is longer than {self._body_size_max} bytes")
-        if answer.status not in {200, 404}:
-            raise _unexpected(answer.status, data)
-        return answer.status, data
+        return answer.status, answer.headers, data
 
-    def download(self, path: str, out: BinaryIO, query: Mapping[str, Any] | None = None) -> None:
+    def get_json(self, path: str) -> Any:
+        """GET JSON of any kind.
+
+        Raises:
+            RequestFailed: No answer, another status than 200, or no JSON.
+        """
+        status, body = self.request("GET", path)
+        if status != 200:
+            raise _unexpected(status, body)
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RequestFailed(f"{self.endpoint} did not answer with JSON: {error}") from error
+
+    def stream(self, path: str, query: Mapping[str, Any] | None = None) -> Stream:
+        """GET an answer without an end.
+
+        Raises:
+            RequestFailed: No answer, or another status than 200.
+        """
+        connection = self._connect()
+        try:
+            connection.request("GET", self._target(path, query), headers=self._headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise _unexpected(answer.status, answer.read(_TEXT_SIZE_MAX))
+            connection.sock.settimeout(None)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise RequestFailed(self._unreachable(error)) from error
+        except RequestFailed:
+            connection.close()
+            raise
+        return Stream(connection, answer)
+
+    def download(
+        self,
+        path: str,
+        out: BinaryIO,
+        query: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = TIMEOUT,
+    ) -> None:
         """GET something that is too long for memory.
 
         Args:
             path: Path of the request.
             out: Gets the body.
             query: Parameters.
+            timeout: Seconds until the answer must begin, and that it may pause.
 
         Raises:
             RequestFailed: No whole answer, or another status than 200.
         """
-        connection = self._connect()
+        connection = self._connect(timeout)
         try:
             connection.request("GET", self._target(path, query), headers=self._headers)
             answer = connection.getresponse()
@@ -385,7 +468,7 @@ class AgentClient:
 
 def _unexpected(status: int, body: bytes) -> RequestFailed:
     text = body.decode(errors="replace").strip()
-    return RequestFailed(f"Unexpected response code: {status} ({text})")
+    return RequestFailed(f"Unexpected response code: {status} ({text})", status=status)
 
 
 @contextmanager
