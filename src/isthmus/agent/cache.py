@@ -9,8 +9,10 @@ Source: protocol/http-api.md §2, ``cached``.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from random import Random
 from typing import Any, Final
 
@@ -30,7 +32,6 @@ from isthmus.model.query import CachedReply, QueryMeta, QueryOptions
 from isthmus.model.record import Record
 from isthmus.net.tasks import TaskScope, pause
 from isthmus.units import Duration
-from isthmus.wire import msgpack
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,20 @@ FETCHED: Final = frozenset({"Catalog.ListDatacenters", "PreparedQuery.Execute"})
 _RETRY_FIRST, _RETRY_LONGEST, _RETRY_JITTER = 0.25, 60.0, 0.2
 _ZERO: Final = Duration(0)
 
-_Key = tuple[str, bytes]
+_PATIENCE: Final[dict[str, Any]] = {
+    "min_query_index": 0,
+    "max_query_time": _ZERO,
+    "allow_stale": True,
+    "use_cache": False,
+    "max_age": _ZERO,
+    "must_revalidate": False,
+    "stale_if_error": _ZERO,
+    "max_stale_duration": _ZERO,
+}
+"""What callers say about waiting and about age, as the cache itself asks. Any server may answer:
+what is kept gets old anyway."""
+
+_Key = tuple[Any, ...]
 
 
 class _Entry:
@@ -163,10 +177,9 @@ class CallCache:
             IsthmusError: There is no reply yet, or none that is new enough, and fetching failed.
         """
         assert self.keeps(method), method
-        question = _question(request)
-        key = (method, msgpack.encode(question))
+        key = _key(method, request)
         clock = asyncio.get_running_loop()
-        entry = self._enter(key, question)
+        entry = self._enter(key, request)
         if self._is_good(entry, request):
             self.hit_count += 1
             return CachedReply(entry.reply, hit=True, age=self._age(entry))
@@ -186,15 +199,15 @@ class CallCache:
                 return self._despite(entry, request, entry.error)
             if self._is_good(entry, request):
                 return CachedReply(entry.reply, hit=False, age=0.0)
-            entry = self._enter(key, question)
+            entry = self._enter(key, request)
 
     async def close(self) -> None:
         """Follow nothing any more."""
         await self._tasks.close()
 
-    def _enter(self, key: _Key, question: QueryOptions) -> _Entry:
+    def _enter(self, key: _Key, request: QueryOptions) -> _Entry:
         """The entry of a question, now the one used last; the one unused for longest may go."""
-        entry = self._entries.pop(key, None) or _Entry(key[0], question)
+        entry = self._entries.pop(key, None) or _Entry(key[0], replace(request, **_PATIENCE))
         self._entries[key] = entry
         entry.used_at = asyncio.get_running_loop().time()
         while True:
@@ -283,22 +296,16 @@ class CallCache:
             entry.take(reply, clock.time())
 
 
-def _question(request: QueryOptions) -> QueryOptions:
-    """What tells two questions apart: nothing that is about waiting, or about age.
+def _key(method: str, request: QueryOptions) -> _Key:
+    """What tells two questions apart: everything but `_PATIENCE`."""
+    values = _telling(type(request))(request)
+    return (method, *[tuple(sorted(v.items())) if isinstance(v, dict) else v for v in values])
 
-    Any server may answer: what is kept gets old anyway.
-    """
-    return replace(
-        request,
-        min_query_index=0,
-        max_query_time=_ZERO,
-        allow_stale=True,
-        use_cache=False,
-        max_age=_ZERO,
-        must_revalidate=False,
-        stale_if_error=_ZERO,
-        max_stale_duration=_ZERO,
-    )
+
+@functools.cache
+def _telling(kind: type[QueryOptions]) -> Callable[[QueryOptions], tuple[Any, ...]]:
+    """What gets the values of a request that tell questions apart."""
+    return attrgetter(*(name for name in kind.__struct_fields__ if name not in _PATIENCE))
 
 
 def _is_denied(error: IsthmusError) -> bool:
