@@ -21,10 +21,10 @@ from isthmus.model.kv import DirEntry
 from isthmus.store.engine import Corrupt
 from isthmus.store.kv import KV
 from isthmus.store.rows import decode_row
-from isthmus.store.snapshot import CONSUL_STATE, SnapshotMeta, SnapshotReader
+from isthmus.store.snapshot import SnapshotMeta, SnapshotReader, is_ours
 from isthmus.units import parse_duration
 from isthmus.wire import consul_snapshot
-from isthmus.wire.archive import ArchiveReader, UnreadableSnapshot
+from isthmus.wire.archive import UnreadableSnapshot
 from isthmus.wire.consul_snapshot import ConsulSnapshotReader
 
 PATH: Final = "/v1/snapshot"
@@ -85,23 +85,15 @@ def read_contents(file: BinaryIO, *, kv_depth: int = 0, kv_filter: str = "") -> 
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    is_consul = any(name == CONSUL_STATE for name, _ in _names(file))
+    ours = is_ours(file)
     file.seek(0)
-    found, rows = _of_consul(file, size) if is_consul else _of_isthmus(file, size)
+    found, rows = _of_isthmus(file, size) if ours else _of_consul(file, size)
     for name, row_size, key in rows:
         found.types.setdefault(name, Sum()).add(row_size)
         if kv_depth and key is not None and key.startswith(kv_filter):
             prefix = "/".join(key.split("/")[:kv_depth])
             found.keys.setdefault(prefix, Sum()).add(row_size)
     return found
-
-
-def _names(file: BinaryIO) -> Iterator[tuple[str, int]]:
-    """The first two files in an archive: what it is shows in the second."""
-    files = ArchiveReader(file, (consul_snapshot.META, CONSUL_STATE, "state.msgpack")).files()
-    for _ in range(2):
-        if (found := next(files, None)) is not None:
-            yield found
 
 
 _Rows = Iterator[tuple[str, int, str | None]]

@@ -2,13 +2,15 @@
 
 ====================  =======================================================================
 ``meta.json``         `SnapshotMeta` as JSON
-``state.msgpack``     ``[table, row]`` after ``[table, row]``; a row as `store.rows` stores it
+``state.bin``         ``[table, row]`` after ``[table, row]``; a row as `store.rows` stores it
 ``SHA256SUMS``        checksums of both
 ====================  =======================================================================
 
-in a tar, compressed with gzip (`wire.archive`). Tables stand in the order of `SCHEMAS`, rows in
-that of their keys. The rows are encoded and compressed once, into a scratch file; the archive is
-three gzip members: what stands before the rows, the rows, what stands behind them.
+in a tar, compressed with gzip (`wire.archive`): the same files as in a snapshot of Consul's, whose
+command line can check ours, too; ``meta.json`` tells them apart. Tables stand in the order of
+`SCHEMAS`, rows in that of their keys. The rows are encoded and compressed once, into a scratch
+file; the archive is three gzip members: what stands before the rows, the rows, what stands behind
+them.
 Source: design of storage, §9.
 """
 
@@ -43,9 +45,7 @@ from isthmus.wire.archive import (
 
 FORMAT: Final = 1
 META: Final = "meta.json"
-STATE: Final = "state.msgpack"
-CONSUL_STATE: Final = "state.bin"
-"""The file with the rows in a snapshot of Consul's."""
+STATE: Final = "state.bin"
 META_SIZE_MAX: Final = 64 * 1024
 ROW_SIZE_MAX: Final = 64 * 1024 * 1024
 """Longest stored row that is read."""
@@ -115,7 +115,7 @@ class SnapshotMeta:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise UnreadableSnapshot(f"failed to decode snapshot metadata: {error}") from error
-        if not isinstance(found, dict) or type(found.get("format")) is not int:
+        if not _is_ours(found):
             raise UnreadableSnapshot(
                 "this is no snapshot of isthmus; if it is one of Consul: isthmus snapshot import"
             )
@@ -241,7 +241,30 @@ def _packed(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
+def _is_ours(meta: object) -> bool:
+    return isinstance(meta, dict) and type(meta.get("format")) is int
+
+
 # Reading ------------------------------------------------------------------------------------------
+
+
+def is_ours(source: Readable) -> bool:
+    """Whether an archive says that it is a snapshot of ours, and not one of Consul's.
+
+    Args:
+        source: The file, at its beginning.
+
+    Raises:
+        UnreadableSnapshot: It is none of both.
+    """
+    archive = ArchiveReader(source, (META, STATE))
+    name, _ = next(archive.files(), ("", 0))
+    if name != META:
+        raise UnreadableSnapshot(f"the snapshot does not begin with {META}")
+    try:
+        return _is_ours(json.loads(archive.whole(META_SIZE_MAX, META)))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableSnapshot(f"failed to decode snapshot metadata: {error}") from error
 
 
 class SnapshotReader:
@@ -255,7 +278,7 @@ class SnapshotReader:
     """
 
     def __init__(self, source: Readable) -> None:
-        self._archive = ArchiveReader(source, (META, STATE, CONSUL_STATE))
+        self._archive = ArchiveReader(source, (META, STATE))
         self._files = self._archive.files()
         name, _ = next(self._files, ("", 0))
         if name != META:

@@ -103,7 +103,7 @@ class ConsulSnapshotReader:
     """
 
     def __init__(self, source: Readable) -> None:
-        self._archive = ArchiveReader(source, (META, STATE, "state.msgpack"))
+        self._archive = ArchiveReader(source, (META, STATE))
         self._files = self._archive.files()
         name, _ = next(self._files, ("", 0))
         if name != META:
