@@ -393,6 +393,8 @@ class NodeAgent:
         add = self.reloading.add
         add(lambda config: self._tls.reload(settings.tls_config(config)))
         add(self.reload_dns)
+        add(lambda config: self.local.reconfigure(settings.local_config(config)))
+        add(lambda config: self.local.set_meta(node_facts(config, self.node_id).meta))
         add(lambda config: self.services.reload(config.services, config.checks))
         add(lambda config: self._http.limit_clients(config.limits.http_max_conns_per_client))
         add(lambda config: self.metrics.reconfigure(config.telemetry))

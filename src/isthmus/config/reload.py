@@ -13,12 +13,15 @@ from isthmus.config.records import placed
 
 RELOADABLE: Final = frozenset(
     {
+        "check.discard_output",
+        "check.update_interval",
         "checks",
         "limits.http_max_conns_per_client",
         "limits.rpc_max_burst",
         "limits.rpc_max_conns_per_client",
         "limits.rpc_rate",
         "log.level",
+        "node_meta",
         "services",
         "telemetry.filter_default",
         "telemetry.prefix_filter",

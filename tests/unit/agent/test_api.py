@@ -101,7 +101,7 @@ class FakeParts:
         self.config = AgentConfig(node_name="n1", **{"server": True, **config})
         self.node_id = "b0000000-0000-0000-0000-000000000001"
         self.server = make_server()
-        self.local = LocalState(facts=FACTS, rpc=_unreachable, rng=Random(1))
+        self.local = LocalState(facts=FACTS, rng=Random(1))
         self.lan: Any = lan
         self.wan: Any = wan
         self.stops: list[bool] = []
@@ -117,10 +117,6 @@ class FakeParts:
 
     def stop(self, *, leave: bool) -> None:
         self.stops.append(leave)
-
-
-async def _unreachable(method: str, request: object) -> object:
-    raise AssertionError(method)
 
 
 def make_api(lan: FakePool | None = None, wan: FakePool | None = None, **config: Any) -> AgentApi:
