@@ -123,7 +123,11 @@ class AgentApi:
                 "Server": config.server,
                 "Version": COMPATIBLE_BUILD,
             },
-            "DebugConfig": _shown_config(config),
+            "DebugConfig": {
+                **_shown_config(config),
+                "ACLsEnabled": config.acl.enabled,
+                "EnableDebug": config.enable_debug,
+            },
             "Coord": self._coordinate(),
             "Member": member,
             "Stats": stats,

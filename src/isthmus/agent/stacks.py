@@ -40,7 +40,7 @@ def stacks() -> str:
 
 
 def memory() -> str:
-    """Objects that the garbage collector knows, by type: count, bytes, name; most bytes first.
+    """Objects made since the agent started, by type: count, bytes, name; most bytes first.
 
     Bytes are those of the objects alone, without what they refer to.
     """

@@ -344,18 +344,20 @@ class AgentClient:
         """
         connection = self._connect()
         try:
+            connection.connect()
+            carrier = connection.sock  # The answer may take it away from the connection.
             connection.request("GET", self._target(path, query), headers=self._headers)
             answer = connection.getresponse()
             if answer.status != 200:
                 raise _unexpected(answer.status, answer.read(_TEXT_SIZE_MAX))
-            connection.sock.settimeout(None)
+            carrier.settimeout(None)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise RequestFailed(self._unreachable(error)) from error
         except RequestFailed:
             connection.close()
             raise
-        return Stream(connection, answer)
+        return Stream(answer, carrier)
 
     def download(
         self,

@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "catalog nodes": ("isthmus.cli.catalog:NODES", "List the nodes of a datacenter"),
     "catalog services": ("isthmus.cli.catalog:SERVICES", "List the services of a datacenter"),
     "connect gateway": ("isthmus.cli.connect_gateway:run", "Run the built-in mesh gateway"),
+    "debug": ("isthmus.cli.debug:DEBUG", "Record what an agent says of itself for a while"),
     "demo": ("isthmus.cli.demo:run", "Show three federated datacenters on this machine"),
     "event": ("isthmus.cli.event:EVENT", "Tell agents of a datacenter an event"),
     "federation doctor": (
@@ -38,6 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
     "leave": ("isthmus.cli.pool:LEAVE", "Make an agent leave and stop"),
     "members": ("isthmus.cli.pool:MEMBERS", "List the members of a gossip pool"),
+    "monitor": ("isthmus.cli.monitor:MONITOR", "Show an agent's log as it is written"),
     "operator autopilot get-config": (
         "isthmus.cli.operator:GET_CONFIG",
         "Show what holds for servers that come and go",

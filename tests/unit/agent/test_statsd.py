@@ -30,9 +30,7 @@ def test_statsd_has_labels_in_the_names() -> None:
 
 
 def test_dogstatsd_has_tags() -> None:
-    assert list(lines(METRICS, tagged=True))[0] == (
-        b"consul.rpc.cross-dc:4|c|#datacenter:dc_2,op:a_b"
-    )
+    assert next(lines(METRICS, tagged=True)) == (b"consul.rpc.cross-dc:4|c|#datacenter:dc_2,op:a_b")
 
 
 def test_packets_are_as_full_as_they_may_be() -> None:

@@ -9,8 +9,8 @@ from isthmus.http.connections import Connections
 from isthmus.http.context import Context
 from isthmus.http.door import Door
 from isthmus.http.repeats import ANSWER_SIZE_MAX, ANSWERS_MAX, SIZE_MAX, NoTables, Repeats
-from isthmus.net.tasks import TaskScope
 from isthmus.model.timing import Timing
+from isthmus.net.tasks import TaskScope
 from support.http import FakeLocal, FakeTransport
 from support.servers import make_server
 
