@@ -5,6 +5,7 @@ Source: protocol/http-api.md §1, §3.
 
 import asyncio
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
@@ -49,6 +50,9 @@ _TOO_LARGE: Final = (
 _TRANSLATED: Final = ("X-Consul-Translate-Addresses", "true")
 _UNREPEATABLE: Final = ("index", "consistent", "cached", "keys", "recurse")
 """Parameters of requests whose answers follow from more than the tables, or from other calls."""
+
+_TOKEN: Final = re.compile(r"(?i)((?:^|&)token=)[^&]*")
+"""A secret in a query."""
 
 _logger = logging.getLogger(__name__)
 
@@ -157,8 +161,11 @@ class Door:
         response = await self._answer(route, request, path)
         if request.method in route.handlers:
             timing = self.timings[request.method, route.path]
-            timing.add(self._clock() - started)
+            seconds = self._clock() - started
+            timing.add(seconds)
             response.timing = timing
+            if _logger.isEnabledFor(logging.DEBUG):
+                _log(request, response, seconds)
         if version is not None and self._is_repeatable(request, response):
             response.repeats, response.version = route.repeats, version
         response.headers.extend(request.cache_headers)
@@ -224,6 +231,20 @@ class Door:
     def _finish(self, response: Response) -> Response:
         response.headers.extend(self._configured)
         return response
+
+
+def _log(request: Request, response: Response, seconds: float) -> None:
+    query = _TOKEN.sub(r"\1<hidden>", request.raw_query)
+    _logger.debug(
+        "request finished",
+        extra={
+            "method": request.method,
+            "url": f"{request.raw_path}?{query}" if query else request.raw_path,
+            "from": request.peer,
+            "status": response.status,
+            "latency": f"{seconds * 1000:.3f}ms",
+        },
+    )
 
 
 def _is_printable(path: str) -> bool:

@@ -1,4 +1,5 @@
 import gzip
+import logging
 
 import pytest
 
@@ -10,6 +11,20 @@ from isthmus.model.kv import DirEntry, IndexedDirEntries
 from support.http import FakeRpc, as_dict, as_json, make_client
 
 COMMON = {"Vary": "Accept-Encoding", "X-Consul-Default-Acl-Policy": "allow"}
+
+
+async def test_requests_are_in_the_log_without_their_tokens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = make_client(FakeRpc(KVS_Get=IndexedDirEntries(index=1)))
+    with caplog.at_level(logging.DEBUG, "isthmus.http"):
+        await client.get("/v1/kv/a?raw&token=s3cret&dc=dc1")
+        await client.get("/v1/kv/a")
+    first, second = caplog.records
+    assert (first.getMessage(), vars(first)["method"]) == ("request finished", "GET")
+    assert vars(first)["url"] == "/v1/kv/a?raw&token=<hidden>&dc=dc1"
+    assert (vars(first)["from"], vars(first)["status"]) == ("127.0.0.1", 404)
+    assert vars(second)["url"] == "/v1/kv/a"
 
 
 async def test_wrong_method_is_told_which_are_right() -> None:
