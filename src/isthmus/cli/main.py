@@ -83,6 +83,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tls cert create": ("isthmus.cli.tls:CERT_CREATE", "Create a certificate"),
     "validate": ("isthmus.cli.validate:VALIDATE", "Check configuration files"),
     "version": ("isthmus.cli.version:VERSION", "Print the version"),
+    "watch": ("isthmus.cli.watch:WATCH", "Follow changes, and run a command on each"),
 }
 """Commands: where the code is, and what they do. Called with the arguments behind the name."""
 
