@@ -89,7 +89,7 @@ def _completed(wanted: _Session, named: frozenset[str], *, node: str) -> Session
     nodes: tuple[str, ...] | None = wanted.node_checks if "nodechecks" in named else _DEFAULT_CHECKS
     # Callers before 1.7 name all checks in one list, which must not add to the default.
     if not checks:
-        nodes = ()
+        nodes, checks = (), None
     elif checks == _DEFAULT_CHECKS or not nodes:
         checks = None
     return Session(

@@ -17,8 +17,9 @@ from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
 from isthmus.model.config_entry import ConfigEntryRequest
 from isthmus.model.federation import UPSERT, FederationStateRequest
 from isthmus.model.identifier import uuid_fault
-from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
+from isthmus.model.kv import KV_LOCK, KV_SET, DirEntry, KVSRequest
 from isthmus.model.prepared_query import QUERY_CREATE, PreparedQuery, PreparedQueryRequest
+from isthmus.model.session import SESSION_CREATE, Session, SessionRequest
 from isthmus.model.snapshot import ImportedKind
 from isthmus.store.commands import Command
 from isthmus.store.store import Store
@@ -35,8 +36,8 @@ _NAME_SIZE_MAX: Final = 200
 NODE: Final = "Node"
 SERVICE: Final = "Service"
 CHECK: Final = "Check"
+LOCK: Final = "Lock"
 _NO_TABLE: Final = {
-    rows.SESSION: "this release has no sessions; locks are not taken over either",
     rows.CONFIG_ENTRY: "this release has no config entries",
 }
 _OWN: Final = {
@@ -48,6 +49,7 @@ _OWN: Final = {
 }
 _OTHER: Final = "this release has no place for them"
 _SECONDARY: Final = "the primary datacenter owns them; import them there"
+_NO_HOLDER: Final = "the session that holds them is not there"
 _KEPT: Final = "what was there already was kept"
 _BINARY_CONFIG_ENTRY: Final = "config entry"
 
@@ -112,6 +114,8 @@ class ConsulImport:
         self._store, self._commit, self._dc = store, commit, dc
         self._writes_states, self._keep = writes_states, keep
         self._tallies: dict[str, _Tally] = {}
+        self._sessions: set[str] = set()
+        """Ids of the sessions that stood before the keys they lock, in lower case."""
 
     async def run(self, source: IO[bytes]) -> tuple[ImportedKind, ...]:
         """Write what is in a snapshot that `check_snapshot` found whole.
@@ -163,9 +167,10 @@ class ConsulImport:
             yield from self._register(request)
         elif row.type == rows.KVS:
             entry: DirEntry = from_plain(DirEntry, row.value)
-            there = self._store.kv.get(entry.key).value is not None
-            command = KVSRequest(datacenter=self._dc, op=KV_SET, dir_ent=entry)
-            yield from self._one(rows.TYPE_NAMES[rows.KVS], entry.key, command, there=there)
+            yield from self._entry(entry)
+        elif row.type == rows.SESSION:
+            session: Session = from_plain(Session, row.value)
+            yield from self._session(session)
         elif row.type == rows.FEDERATION_STATE:
             yield from self._federation_state(row)
         elif row.type == rows.PREPARED_QUERY:
@@ -173,6 +178,39 @@ class ConsulImport:
             yield from self._query(query)
         else:
             self._leave(row)
+
+    def _session(self, session: Session) -> Iterator[tuple[_Tally, str, Command]]:
+        """A session under its own id, so that its holder can go on renewing it."""
+        self._sessions.add(session.id.lower())
+        command = SessionRequest(datacenter=self._dc, op=SESSION_CREATE, session=session)
+        kind = rows.TYPE_NAMES[rows.SESSION]
+        yield from self._one(kind, session.id, command, there=self._has_session(session.id))
+
+    def _has_session(self, session_id: str) -> bool:
+        return not uuid_fault(session_id) and self._store.sessions.get(session_id).value is not None
+
+    def _entry(self, entry: DirEntry) -> Iterator[tuple[_Tally, str, Command]]:
+        """A key, and its lock if whoever holds that came over too."""
+        row = self._store.kv.get(entry.key).value
+        kind = rows.TYPE_NAMES[rows.KVS]
+        holder, is_lock = entry.session.lower(), bool(entry.session)
+        if is_lock and holder not in self._sessions and not self._has_session(holder):
+            tally = self._tally(LOCK)
+            tally.found += 1
+            tally.refused += 1
+            tally.reason = tally.reason or _NO_HOLDER
+            tally.leave(entry.key)
+            is_lock = False
+        # Taking a lock counts it, unless it is taken already.
+        counted = is_lock and (row is None or row.session.lower() != holder)
+        bare = msgspec.structs.replace(
+            entry, lock_index=max(0, entry.lock_index - counted), session=""
+        )
+        command = KVSRequest(datacenter=self._dc, op=KV_SET, dir_ent=bare)
+        yield from self._one(kind, entry.key, command, there=row is not None)
+        if is_lock:
+            command = KVSRequest(datacenter=self._dc, op=KV_LOCK, dir_ent=entry)
+            yield from self._one(LOCK, entry.key, command, there=row is not None)
 
     def _register(self, request: RegisterRequest) -> Iterator[tuple[_Tally, str, Command]]:
         """One node, or one service or check of a node that came before."""

@@ -116,7 +116,7 @@ def create(overlay: Overlay, session: Session, index: int) -> str:
     """Begin a session, whose id its caller chose; return the id.
 
     Raises:
-        RequestError: Its node or a check of it is not there, or a check fails.
+        RequestError: Its node or a check of it is not there, or a check fails, or its id is none.
     """
     if not session.id:
         raise RequestError("Missing session ID")
@@ -133,8 +133,14 @@ def create(overlay: Overlay, session: Session, index: int) -> str:
             raise RequestError(f"Missing check '{check_id}' registration")
         if check.status == CRITICAL:
             raise RequestError(f"Check '{check_id}' is in {check.status} state")
+    sessions = view(overlay)
+    old = sessions.get(session_key(session.id))
     row = msgspec.structs.replace(
-        session, behavior=behavior, create_index=index, modify_index=index
+        session,
+        behavior=behavior,
+        create_index=index if old is None else old.create_index,
+        modify_index=index if old is None else old.modify_index,
     )
-    view(overlay).put(row, index)
+    if row != old:
+        sessions.put(msgspec.structs.replace(row, modify_index=index), index)
     return row.id

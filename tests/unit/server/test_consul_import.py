@@ -8,7 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
+from isthmus.model.catalog import (
+    DeregisterRequest,
+    HealthCheck,
+    NodeService,
+    RegisterRequest,
+)
 from isthmus.model.config_entry import ConfigEntryRequest, ServiceConfigEntry
 from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
@@ -20,6 +25,7 @@ from isthmus.server.server import Server
 from isthmus.wire.archive import UnreadableSnapshot
 from isthmus.wire.blob import encode_blob
 from support.consul_snapshot import archive_of, state_of
+from support.sessions import session_id
 
 VECTOR = Path(__file__).parents[2] / "vectors/snapshot/federation_state_records.json"
 
@@ -66,7 +72,7 @@ async def test_catalog_keys_and_states_are_written(server: Server) -> None:
         server,
         [
             node("n1"), service("n1"), check("n1"), node("n2"), service("n2"),
-            key("a", b"\xff", flags=42), key("b", session="s", lock_index=2), *states,
+            key("a", b"\xff", flags=42), key("b", lock_index=2), *states,
         ],
     )  # fmt: skip
     assert {name: counts(kind) for name, kind in kinds.items()} == {
@@ -82,7 +88,7 @@ async def test_catalog_keys_and_states_are_written(server: Server) -> None:
     assert [one.node.datacenter for one in instances if one.node] == ["dc1", "dc1"]
     assert [[one.check_id for one in found.checks or ()] for found in instances] == [["c"], []]
     a, b = store.kv.list("").value
-    assert (a.value, a.flags, b.session, b.lock_index) == (b"\xff", 42, "", 0)
+    assert (a.value, a.flags, b.session, b.lock_index) == (b"\xff", 42, "", 2)
     assert a.modify_index > 1
     assert [one.datacenter for one in store.federation.list().value] == ["dc1", "dc2"]
 
@@ -134,8 +140,7 @@ async def test_repeated_import_changes_nothing(server: Server) -> None:
 
 async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
     entry = ServiceConfigEntry(kind="service-defaults", name="web")
-    rows: list[Any] = [(3, Session(id=f"s{number}", node="n1")) for number in range(25)]
-    rows += [
+    rows: list[Any] = [
         (22, encode_blob(ConfigEntryRequest(entry=entry))),
         (22, {"not": "a blob"}),
         (5, DirEntry(key="gone")),
@@ -145,13 +150,58 @@ async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
         (99, {}),
     ]
     kinds = await run(server, rows)
-    assert kinds["Session"].names == tuple(f"s{number}" for number in range(NAMES_MAX))
-    assert counts(kinds["Session"]) == (25, 0, 0, 0)
     assert kinds["ConfigEntry"].names == ("service-defaults/web", "config entry")
     assert all(kind.reason for kind in kinds.values())
     assert kinds["type 99"].found == kinds["Tombstone"].found == 1
     assert kinds["ACLToken"].names is None
-    assert "this release has no sessions" in kinds["Session"].reason
+
+
+async def test_sessions_and_the_locks_they_hold_come_over(server: Server) -> None:
+    ttl = Session(id=session_id(1), node="n1", ttl="10s", node_checks=("c",), behavior="delete")
+    rows = [
+        node("n1"), service("n1"), check("n1"),
+        (3, ttl), (3, Session(id=session_id(2), node="n1")),
+        key("a", b"1", flags=7, session=session_id(1), lock_index=3),
+        key("b", session=session_id(2).upper(), lock_index=1),
+        key("c", session=session_id(9), lock_index=4),
+    ]  # fmt: skip
+    kinds = await run(server, rows)
+    assert counts(kinds["Session"]) == (2, 2, 0, 0)
+    assert counts(kinds["KVS"]) == (3, 3, 0, 0)
+    assert counts(kinds["Lock"]) == (3, 2, 0, 1)
+    assert kinds["Lock"].names == ("c",)
+    assert "session" in kinds["Lock"].reason
+    a, b, c = server.store.kv.list("").value
+    assert (a.session, a.lock_index, a.value, a.flags) == (session_id(1), 3, b"1", 7)
+    assert (b.session, b.lock_index) == (session_id(2).upper(), 1)
+    assert (c.session, c.lock_index) == ("", 4)
+    assert server.sessions.active_count == 1, "its time runs"
+
+    again = await run(server, rows)
+    assert counts(again["Lock"]) == (3, 2, 0, 1)
+    assert server.store.kv.list("").value[:2] == (a, b)
+    await server.apply(DeregisterRequest(node="n1"))
+    assert [entry.key for entry in server.store.kv.list("").value] == ["b", "c"]
+
+
+async def test_session_that_cannot_live_here_is_counted_and_named(server: Server) -> None:
+    rows: list[Any] = [(3, Session(id=session_id(n), node="none")) for n in range(25)]
+    rows += [(3, Session(id="short", node="none")), key("a", session=session_id(0))]
+    kinds = await run(server, rows)
+    assert counts(kinds["Session"]) == (26, 0, 0, 26)
+    assert kinds["Session"].names == tuple(session_id(n) for n in range(NAMES_MAX))
+    assert kinds["Session"].reason == "Missing node registration"
+    assert counts(kinds["Lock"]) == (1, 0, 0, 1)
+    assert counts(kinds["KVS"]) == (1, 1, 0, 0)
+
+
+async def test_sessions_and_locks_that_are_there_are_kept(server: Server) -> None:
+    rows = [node("n1"), (3, Session(id=session_id(1), node="n1")), key("a", session=session_id(1))]
+    await run(server, rows)
+    index = server.store.index
+    kinds = await run(server, rows, keep=True)
+    assert counts(kinds["Session"]) == counts(kinds["Lock"]) == (1, 0, 1, 0)
+    assert server.store.index == index
 
 
 async def test_prepared_queries_keep_their_ids(server: Server) -> None:
@@ -180,7 +230,10 @@ async def test_prepared_queries_keep_their_ids(server: Server) -> None:
 
 
 async def test_row_that_is_refused_does_not_stop_the_others(server: Server) -> None:
-    await server.apply(RegisterRequest(id="id-1", node="taken", address="10.0.0.1"))
+    alive = HealthCheck(node="taken", check_id="serfHealth", status="passing")
+    await server.apply(
+        RegisterRequest(id="id-1", node="taken", address="10.0.0.1", checks=(alive,))
+    )
     rows: list[Any] = [
         node("taken", id="id-2"),
         (0, {"Node": 7}),
