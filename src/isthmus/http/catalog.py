@@ -10,7 +10,7 @@ from isthmus.http.context import Context
 from isthmus.http.decode import decode
 from isthmus.http.options import read_node_meta, read_source, refuse_namespace
 from isthmus.http.request import Request
-from isthmus.http.response import JSON, TRUE, Response
+from isthmus.http.response import Response
 from isthmus.http.routing import Route
 from isthmus.model.catalog import (
     DatacentersRequest,
@@ -52,7 +52,7 @@ async def register(context: Context, request: Request) -> Response:
         token=request.token or body.token,
     )
     await context.call("Catalog.Register", body, Empty)
-    return Response(200, [JSON], TRUE)
+    return context.json(request, True)
 
 
 async def deregister(context: Context, request: Request) -> Response:
@@ -67,7 +67,7 @@ async def deregister(context: Context, request: Request) -> Response:
         token=request.token or body.token,
     )
     await context.call("Catalog.Deregister", deregistration, Empty)
-    return Response(200, [JSON], TRUE)
+    return context.json(request, True)
 
 
 async def datacenters(context: Context, request: Request) -> Response:

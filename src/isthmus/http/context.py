@@ -19,7 +19,14 @@ from isthmus.http.bodies import Bodies, compress
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.options import ReadOptions, names_consistency, read_options
 from isthmus.http.request import Request
-from isthmus.http.response import GZIP, GZIP_SIZE_MIN, JSON, Response, meta_headers
+from isthmus.http.response import (
+    GZIP,
+    GZIP_SIZE_MIN,
+    JSON,
+    Response,
+    consistency_header,
+    meta_headers,
+)
 from isthmus.model.query import CachedReply, QueryMeta, QueryOptions
 from isthmus.model.record import Record
 from isthmus.units import Duration
@@ -200,8 +207,7 @@ class Context:
         body = self._bodies.get(source, variant, encode) if source else encode()
         response = Response(200, [JSON, *meta_headers(meta)], body)
         if level:
-            level = meta.consistency_level or level
-            response.headers.append(("X-Consul-Effective-Consistency", level))
+            response.headers.append(consistency_header(meta, level))
         if source and len(body) >= GZIP_SIZE_MIN and request.accepts_gzip:
             packed = partial(compress, body)
             response.body = self._bodies.get(source, f"{variant}+gzip", packed)

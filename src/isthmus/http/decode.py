@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import msgspec
 
 from isthmus.errors import InvalidRequest, MalformedPacket
+from isthmus.http.options import NO_NAMESPACES
 from isthmus.model.record import Record, fields_of, split_optional
 from isthmus.wire import gojson
 
@@ -22,6 +23,7 @@ _NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _ESCAPES: Final = '"\\/bfnrt'
 _HEX: Final = "0123456789abcdefABCDEF"
 _NESTING_MAX: Final = 200
+_UNKNOWN_NAMESPACE: Final = 'json: unknown field "Namespace"'
 _LITERALS: Final = ("true", "false", "null")
 
 
@@ -75,6 +77,8 @@ _KINDS: Final = {b"{": "object", b'"': "string", b"t": "bool", b"f": "bool"}
 
 def _refused(error: MalformedPacket, body: bytes, prefix: str) -> InvalidRequest:
     fault = str(error) if str(error).startswith("json: ") else syntax_fault(body)
+    if fault == _UNKNOWN_NAMESPACE:
+        fault += NO_NAMESPACES
     return InvalidRequest(prefix + (fault or str(error)))
 
 

@@ -8,7 +8,7 @@ from isthmus.http import shapes, translate
 from isthmus.http.context import Context
 from isthmus.http.options import ReadOptions, read_node_meta, read_source
 from isthmus.http.request import Query, Request
-from isthmus.http.response import Response, meta_headers
+from isthmus.http.response import Response, consistency_header, meta_headers
 from isthmus.http.routing import Route
 from isthmus.model.catalog import (
     PASSING,
@@ -66,6 +66,7 @@ async def _instances(
         # The query was made before this is found out, so its headers are there.
         response = Response.text(400, "Invalid value for ?passing")
         response.headers.extend(meta_headers(reply))
+        response.headers.append(consistency_header(reply, options.level))
         return response
     wan = context.translates(options.datacenter)
 
@@ -160,9 +161,9 @@ def _checks(
 
 
 ROUTES: Final = (
-    Route("/v1/health/service/", {"GET": service}, tells_state=True, repeats="Health.ServiceNodes"),
-    Route("/v1/health/connect/", {"GET": connect}, tells_state=True, repeats="Health.ServiceNodes"),
-    Route("/v1/health/ingress/", {"GET": ingress}, tells_state=True, repeats="Health.ServiceNodes"),
+    Route("/v1/health/service/", {"GET": service}, repeats="Health.ServiceNodes"),
+    Route("/v1/health/connect/", {"GET": connect}, repeats="Health.ServiceNodes"),
+    Route("/v1/health/ingress/", {"GET": ingress}, repeats="Health.ServiceNodes"),
     Route("/v1/health/node/", {"GET": node}, tells_state=True, repeats="Health.NodeChecks"),
     Route("/v1/health/checks/", {"GET": checks}, tells_state=True, repeats="Health.ServiceChecks"),
     Route("/v1/health/state/", {"GET": state}, tells_state=True, repeats="Health.ChecksInState"),

@@ -15,7 +15,7 @@ from isthmus.units import Duration, parse_duration
 UINT64_MAX: Final = 2**64 - 1
 _CONFLICT_STALE: Final = "Cannot specify ?stale with ?consistent, conflicting semantics."
 _CONFLICT_CACHED: Final = "Cannot specify ?cached with ?consistent, conflicting semantics."
-_NO_NAMESPACES: Final = " - Namespaces are a Consul Enterprise feature"
+NO_NAMESPACES: Final = " - Namespaces are a Consul Enterprise feature"
 _CONSISTENCIES: Final = ("stale", "consistent", "leader", "cached", "max_stale")
 _CACHE_AGES: Final = frozenset({"max-age", "stale-if-error"})
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
@@ -115,7 +115,7 @@ def read_options(request: Request, own_dc: str, *, namespaced: bool = False) -> 
             options.max_stale_duration = parse_duration(max_stale)
         except ValueError:
             raise InvalidRequest(f'Invalid max_stale value "{max_stale}"') from None
-        if options.max_stale_duration > 0 and "leader" not in query:
+        if options.max_stale_duration > 0:
             options.allow_stale = True
     if options.allow_stale and options.require_consistent:
         raise InvalidRequest(_CONFLICT_STALE)
@@ -182,7 +182,7 @@ def refuse_namespace(request: Request) -> None:
         where = 'query parameter: "ns"'
     else:
         return
-    raise InvalidRequest(f"Bad request: Invalid {where}{_NO_NAMESPACES}")
+    raise InvalidRequest(f"Bad request: Invalid {where}{NO_NAMESPACES}")
 
 
 def read_source(request: Request, dc: str, own_node: str) -> QuerySource:

@@ -83,6 +83,16 @@ class Response:
         return next((value for name, value in self.headers if name.lower() == wanted), None)
 
 
+def consistency_header(meta: QueryMeta, level: str) -> Header:
+    """How consistent an answer is.
+
+    Args:
+        meta: Of the reply, if that says it.
+        level: What was asked for.
+    """
+    return ("X-Consul-Effective-Consistency", meta.consistency_level or level)
+
+
 def meta_headers(meta: QueryMeta, *, consistency: bool = False) -> list[Header]:
     """What a reply says about itself, as headers.
 

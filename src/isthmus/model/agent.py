@@ -117,6 +117,12 @@ class ServiceDefinition(Record, frozen=True, kw_only=True):
     connect: ServiceConnect | None = None
 
 
+class AgentUpstream(Upstream, frozen=True, kw_only=True):
+    """An upstream as its agent shows it: without what is empty."""
+
+    json_omit_empty = Upstream.json_omit_empty | {"destination_type", "datacenter"}
+
+
 class AgentProxy(Record, frozen=True, kw_only=True):
     """A proxy's configuration as its agent shows it: without what is empty."""
 
@@ -143,7 +149,7 @@ class AgentProxy(Record, frozen=True, kw_only=True):
     mode: str = ""
     transparent_proxy: TransparentProxyConfig | None = None
     config: dict[str, object] | None = None
-    upstreams: tuple[Upstream, ...] | None = None
+    upstreams: tuple[AgentUpstream, ...] | None = None
     mesh_gateway: MeshGatewayConfig = MeshGatewayConfig()
     expose: ExposeConfig = ExposeConfig()
 
@@ -197,8 +203,12 @@ class AgentService(Record, frozen=True, kw_only=True):
         )
 
 
+def _agent_upstream(upstream: Upstream) -> AgentUpstream:
+    return AgentUpstream(**{name: getattr(upstream, name) for name in Upstream.__struct_fields__})
+
+
 def _agent_proxy(proxy: ConnectProxyConfig) -> AgentProxy:
-    transparent = proxy.transparent_proxy
+    transparent, upstreams = proxy.transparent_proxy, proxy.upstreams
     return AgentProxy(
         destination_service_name=proxy.destination_service_name,
         destination_service_id=proxy.destination_service_id,
@@ -208,7 +218,7 @@ def _agent_proxy(proxy: ConnectProxyConfig) -> AgentProxy:
         mode=proxy.mode,
         transparent_proxy=transparent if transparent != TransparentProxyConfig() else None,
         config=proxy.config,
-        upstreams=proxy.upstreams,
+        upstreams=None if upstreams is None else tuple(map(_agent_upstream, upstreams)),
         mesh_gateway=proxy.mesh_gateway,
         expose=proxy.expose,
     )

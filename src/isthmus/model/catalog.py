@@ -86,9 +86,7 @@ class Upstream(Record, frozen=True, kw_only=True):
 
     json_omit_empty = frozenset(
         {
-            "destination_type",
             "destination_namespace",
-            "datacenter",
             "local_bind_address",
             "local_bind_port",
             "local_bind_socket_path",
@@ -160,7 +158,7 @@ class ServiceConnect(Record, frozen=True, kw_only=True):
 class NodeService(Record, frozen=True, kw_only=True):
     """A service instance, as part of its node."""
 
-    json_omit_empty = frozenset({"kind", "tagged_addresses", "socket_path"})
+    json_omit_empty = frozenset({"kind", "tagged_addresses", "port", "socket_path"})
     json_hidden = frozenset({"locally_registered_as_sidecar"})
     filter_hidden = frozenset({"locally_registered_as_sidecar"})
 

@@ -10,6 +10,7 @@ caller may cache by the identity of their values. After a start the loaded index
 of all: readers wake once for nothing, and never miss. Source: protocol/http-api.md §2, §6.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -93,6 +94,7 @@ CHECKS: Final = Schema(
 _NODES_TOPIC: Final = table_topic(NODES.name)
 _SERVICES_TOPIC: Final = table_topic(SERVICES.name)
 _CHECKS_TOPIC: Final = table_topic(CHECKS.name)
+_ID_START: Final = re.compile(r"[0-9a-fA-F-]{2,35}")
 _NO_WEIGHTS: Final = Weights(passing=1, warning=1)
 
 
@@ -268,12 +270,12 @@ class Catalog:
         return self._node_list
 
     def node(self, name: str) -> Answer[Node | None]:
-        """One node by name or id."""
+        """One node by name, by id or by what only its id begins with."""
         node = self._find(name)
         return self._about_node("node", name, node, lambda: node)
 
     def node_services(self, name: str) -> Answer[tuple[Node, tuple[NodeService, ...]] | None]:
-        """A node, by name or id, and its services by id; None when there is no such node."""
+        """A node, named as for `node`, and its services by id; None when there is no such node."""
         node = self._find(name)
         if node is None:
             return self._about_node("node", name, None, lambda: None)
@@ -314,6 +316,9 @@ class Catalog:
         node = self._nodes.get(folded(name))
         if node is None:
             node = next(iter(self._nodes.by("id", folded(name))), None)
+        if node is None and _ID_START.fullmatch(name):
+            found = [row for row in self._nodes if row.id.lower().startswith(name.lower())]
+            node = found[0] if len(found) == 1 else None
         return node
 
     def _about_node(

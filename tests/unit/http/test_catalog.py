@@ -180,3 +180,19 @@ async def test_services_of_a_gateway_are_listed() -> None:
 async def test_gateway_must_be_named() -> None:
     response = await make_client().get("/v1/catalog/gateway-services/")
     assert (response.status, response.body) == (400, b"Missing gateway name")
+
+
+@pytest.mark.parametrize(("query", "body"), [("", b"true"), ("?pretty", b"true\n")])
+async def test_success_of_a_write_is_json_as_any(query: str, body: bytes) -> None:
+    client = make_client(FakeRpc(Catalog_Deregister=Empty()))
+    response = await client.put(f"/v1/catalog/deregister{query}", {"Node": "n1"})
+    assert response.body == body
+
+
+async def test_namespace_in_a_body_is_refused_with_the_reason() -> None:
+    response = await make_client().put("/v1/catalog/deregister", {"Node": "a", "Namespace": "x"})
+    assert response.status == 400
+    assert response.body == (
+        b'Request decode failed: json: unknown field "Namespace"'
+        b" - Namespaces are a Consul Enterprise feature"
+    )

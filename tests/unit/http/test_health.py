@@ -1,5 +1,6 @@
 import pytest
 
+from isthmus.errors import NoPathToDatacenter
 from isthmus.http.health import only_passing
 from isthmus.model.catalog import (
     CheckServiceNode,
@@ -126,3 +127,19 @@ async def test_name_is_needed(path: str, text: str) -> None:
 def test_instance_without_checks_passes() -> None:
     assert only_passing((instance("a"),)) == [instance("a")]
     assert only_passing(None) == []
+
+
+async def test_answer_to_a_bad_passing_has_the_headers_of_its_query() -> None:
+    response = await make_client(make()).get("/v1/health/service/web?passing=zz&stale")
+    assert response.status == 400
+    assert response.header("X-Consul-Index") == "9"
+    assert response.header("X-Consul-Effective-Consistency") == "stale"
+
+
+@pytest.mark.parametrize(("path", "shown"), [("service", None), ("connect", None), ("node", "1")])
+async def test_failed_calls_about_instances_tell_no_index(path: str, shown: str | None) -> None:
+    fault = NoPathToDatacenter("dc9")
+    rpc = FakeRpc(Health_ServiceNodes=fault, Health_NodeChecks=fault)
+    response = await make_client(rpc).get(f"/v1/health/{path}/web?dc=dc9")
+    assert response.status == 500
+    assert response.header("X-Consul-Index") == shown

@@ -62,7 +62,7 @@ def test_bad_value_is_refused_in_consuls_words(query: str, text: str) -> None:
         ("stale", "stale"),
         ("consistent", "consistent"),
         ("max_stale=1s", "stale"),
-        ("max_stale=1s&leader", "leader"),
+        ("max_stale=1s&leader", "stale"),
     ],
 )
 def test_consistency_follows_from_the_parameters(query: str, level: str) -> None:

@@ -2,8 +2,15 @@
 
 import pytest
 
-from isthmus.model.catalog import HealthCheckDefinition
+from isthmus.model.agent import AgentService
+from isthmus.model.catalog import (
+    ConnectProxyConfig,
+    HealthCheckDefinition,
+    NodeService,
+    Upstream,
+)
 from isthmus.units import Duration
+from isthmus.wire import gojson
 
 EVERY = Duration.of(10)
 
@@ -31,3 +38,17 @@ def test_definition_tells_its_kind_if_it_can_be_run(
     definition: HealthCheckDefinition, kind: str
 ) -> None:
     assert definition.check_type == kind
+
+
+def test_catalog_shows_an_upstreams_empty_fields_and_its_agent_does_not() -> None:
+    proxy = ConnectProxyConfig(upstreams=(Upstream(destination_name="db"),))
+    service = NodeService(kind="connect-proxy", id="p", service="p", proxy=proxy)
+    shown = b'"Upstreams":[{"DestinationType":"","DestinationName":"db","Datacenter":"",'
+    assert shown in gojson.encode(service)
+    of_agent = AgentService.of(service, datacenter="dc1")
+    assert b'"Upstreams":[{"DestinationName":"db",' in gojson.encode(of_agent)
+
+
+def test_catalog_leaves_out_a_port_of_zero() -> None:
+    assert b'"Port"' not in gojson.encode(NodeService(id="web", service="web"))
+    assert b'"Port":80' in gojson.encode(NodeService(id="web", service="web", port=80))

@@ -483,3 +483,28 @@ def test_index_of_a_kind_never_seen_lets_a_reader_block() -> None:
     driven.execute(make_register("x", service=make_service()))
     answer = driven.store.catalog.dump_kind("mesh-gateway")
     assert (answer.value, answer.changed, answer.shown_index) == ((), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (IDS["Alpha"][:4], "a"),
+        (IDS["Alpha"][:9].upper(), "a"),
+        (IDS["Alpha"][:1], None),
+        ("", None),
+        ("zz", None),
+    ],
+)
+def test_node_is_found_by_what_only_its_id_begins_with(name: str, found: str | None) -> None:
+    driven = Driven()
+    driven.execute(make_register("a", node_id=IDS["Alpha"]))
+    driven.execute(make_register("b", node_id=IDS["beta"]))
+    node = driven.store.catalog.node(name).value
+    assert (node.node if node is not None else None) == found
+
+
+def test_beginning_of_several_ids_finds_none() -> None:
+    driven = Driven()
+    driven.execute(make_register("a", node_id=IDS["Alpha"]))
+    driven.execute(make_register("b", node_id=IDS["Alpha"][:-1] + "1"))
+    assert driven.store.catalog.node(IDS["Alpha"][:8]).value is None

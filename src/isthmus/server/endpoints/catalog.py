@@ -6,7 +6,6 @@ Source: protocol/rpc.md §6, protocol/http-api.md §6.1.
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
-from uuid import UUID
 
 import msgspec
 
@@ -42,6 +41,8 @@ from isthmus.store.catalog import has_meta
 _EMPTY: Final = Empty()
 _UUID_SIZE: Final = 36
 _HYPHENS: Final = (8, 13, 18, 23)
+_HYPHEN: Final = ord("-")
+_HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 
 
 async def register(context: Context, request: RegisterRequest) -> Empty:
@@ -222,14 +223,15 @@ def _complete_check(check: HealthCheck, node: str) -> HealthCheck:
 
 def check_node_id(node_id: str) -> None:
     """Raise RequestError unless the id is a UUID, with the texts of Consul's UUID library."""
-    if len(node_id) != _UUID_SIZE:
+    data = node_id.encode("utf-8", "surrogateescape")
+    if len(data) != _UUID_SIZE:
         raise RequestError("Bad node ID: uuid string is wrong length")
-    if any(node_id[at] != "-" for at in _HYPHENS):
+    if any(data[at] != _HYPHEN for at in _HYPHENS):
         raise RequestError("Bad node ID: uuid is improperly formatted")
-    try:
-        UUID(node_id)
-    except ValueError as error:
-        raise RequestError("Bad node ID: uuid is improperly formatted") from error
+    for at, byte in enumerate(data):
+        if at not in _HYPHENS and byte not in _HEX:
+            shown = f" '{chr(byte)}'" if chr(byte).isprintable() else ""
+            raise RequestError(f"Bad node ID: encoding/hex: invalid byte: U+{byte:04X}{shown}")
 
 
 METHODS: Final[Mapping[str, Handler]] = {

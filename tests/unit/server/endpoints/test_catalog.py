@@ -49,7 +49,11 @@ async def refusal(server: Server, method: str, request: Any) -> str:
         (make_register(id="a" * 36), "Bad node ID: uuid is improperly formatted"),
         (
             make_register(id=NODE_ID.replace("a", "z")),
-            "Bad node ID: uuid is improperly formatted",
+            "Bad node ID: encoding/hex: invalid byte: U+007A 'z'",
+        ),
+        (
+            make_register(id=NODE_ID[:-1] + "\n"),
+            "Bad node ID: encoding/hex: invalid byte: U+000A",
         ),
         (make_register(service=NodeService(id="web")), "Must provide service name with ID"),
         (
