@@ -35,9 +35,12 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "keygen": ("isthmus.cli.keygen:KEYGEN", "Make a gossip key"),
     "keyring": ("isthmus.cli.keyring:KEYRING", "List or change the gossip keys"),
     "kv delete": ("isthmus.cli.kv:DELETE", "Delete from the key-value store"),
+    "kv export": ("isthmus.cli.kv_transfer:EXPORT", "Print keys and values as JSON"),
     "kv get": ("isthmus.cli.kv:GET", "Read from the key-value store"),
+    "kv import": ("isthmus.cli.kv_transfer:IMPORT", "Write keys and values from JSON"),
     "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
     "leave": ("isthmus.cli.pool:LEAVE", "Make an agent leave and stop"),
+    "lock": ("isthmus.cli.lock:LOCK", "Run a command while a lock is held"),
     "members": ("isthmus.cli.pool:MEMBERS", "List the members of a gossip pool"),
     "monitor": ("isthmus.cli.monitor:MONITOR", "Show an agent's log as it is written"),
     "operator autopilot get-config": (
