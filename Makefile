@@ -10,7 +10,7 @@ SEED ?=
 # Tests that wait most of their time run side by side.
 FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py $(wildcard tests/e2e/test_cluster_*.py)
 SERF := $(wildcard tests/interop/test_serf_*.py)
-DEBIAN := serf etcd-server haproxy wrk iproute2 iptables dnsutils dnsmasq-base dnsperf
+DEBIAN := serf etcd-server haproxy wrk iproute2 iptables dnsutils dnsmasq-base dnsperf prometheus curl
 
 .PHONY: env debian demo check format test test-unit test-interop test-e2e sim crash fuzz bench clean
 
