@@ -125,10 +125,10 @@ def test_json_tells_of_whole_intervals(start: Start) -> None:
         writes = counts.get("consul.kvs.apply", 0)
         assert counts.get("consul.http.PUT.v1.kv._", 0) == writes
         totals.append(writes)
-        return found["Timestamp"] > begun and writes > 0
+        return str(found["Timestamp"]) > begun and writes > 0
 
     totals: list[int] = []
-    begun = agent.get("/v1/agent/metrics")["Timestamp"]
+    begun = str(agent.get("/v1/agent/metrics")["Timestamp"])
     eventually(counted, timeout=TIMEOUT, every=0.2, what="a whole interval")
     eventually(counted, timeout=TIMEOUT, every=0.2, what="another look")
     assert totals[-1] <= len(totals)

@@ -1,7 +1,9 @@
 """What the agent says of itself, and does when it is told to, on virtual time."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar, cast
@@ -10,6 +12,7 @@ import pytest
 
 from isthmus.agent.api import AgentApi, _shown_config, server_figures
 from isthmus.agent.local import LocalState, NodeFacts
+from isthmus.agent.log_stream import WATCHERS_MAX, LogStreams
 from isthmus.config.model import (
     OFF,
     AclConfig,
@@ -18,7 +21,7 @@ from isthmus.config.model import (
     GossipConfig,
     PortConfig,
 )
-from isthmus.errors import RequestError
+from isthmus.errors import InvalidRequest, RequestError
 from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model import agent
 from isthmus.model.catalog import NodeService
@@ -89,7 +92,7 @@ class FakePool:
 class FakeParts:
     """An agent without services in a LAN pool of its own; the other parts are never used."""
 
-    metrics = routes = services = events = cast(Any, None)
+    metrics = intervals = routes = services = events = cast(Any, None)
 
     def __init__(
         self,
@@ -105,6 +108,14 @@ class FakeParts:
         self.lan: Any = lan
         self.wan: Any = wan
         self.stops: list[bool] = []
+        self.reloads = 0
+        self.log_streams = LogStreams()
+
+    def wall(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def reload_files(self) -> None:
+        self.reloads += 1
 
     def figures(self) -> Mapping[str, Mapping[str, str]]:
         return server_figures(self.server, bootstrap=True, peer_count=0)
@@ -121,6 +132,56 @@ class FakeParts:
 
 def make_api(lan: FakePool | None = None, wan: FakePool | None = None, **config: Any) -> AgentApi:
     return AgentApi(FakeParts(lan=lan, wan=wan, **config))
+
+
+# Looking inside -------------------------------------------------------------------------------
+
+
+async def test_log_is_watched_at_the_level_asked_for() -> None:
+    parts = FakeParts()
+    lines = AgentApi(parts).watch_log("debug", as_json=False)
+    first = asyncio.ensure_future(anext(lines))
+    await asyncio.sleep(0)
+    logging.getLogger("isthmus.some").debug("seen")
+    assert (await first).endswith(b"[DEBUG] some: seen\n")
+    await lines.aclose()
+    assert len(parts.log_streams) == 0
+
+
+async def test_log_of_an_unknown_level_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(InvalidRequest, match="Bad request: Unknown log level: loud"):
+        make_api().watch_log("loud", as_json=False)
+
+
+async def test_too_many_watchers_are_refused() -> None:
+    parts = FakeParts()
+    watching = [AgentApi(parts).watch_log("err", as_json=False) for _ in range(WATCHERS_MAX)]
+    waiting = [asyncio.ensure_future(anext(lines)) for lines in watching]
+    await asyncio.sleep(0)
+    with pytest.raises(RequestError, match="too many clients") as refused:
+        AgentApi(parts).watch_log("err", as_json=False)
+    assert refused.value.status == 429
+    parts.log_streams.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_reload_is_the_agents_business() -> None:
+    parts = FakeParts()
+    await AgentApi(parts).reload()
+    assert parts.reloads == 1
+
+
+def test_host_is_told_with_the_moment() -> None:
+    assert make_api().host()["CollectionTime"] == 1_767_225_600_000_000_000
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+async def test_debug_settings_have_consuls_names(enabled: bool) -> None:
+    """Consul's own ``debug`` command looks for them."""
+    api = make_api(enable_debug=enabled)
+    shown = cast(dict[str, Any], (await api.self_info())["DebugConfig"])
+    assert (shown["EnableDebug"], shown["ACLsEnabled"]) == (enabled, False)
+    assert api.debug_enabled is enabled
 
 
 # The configuration ----------------------------------------------------------------------------
