@@ -253,7 +253,9 @@ class EtcdProcess:
             "max-txn-ops": OPERATIONS_MAX,
             "max-request-bytes": REQUEST_SIZE_MAX,
             "quota-backend-bytes": config.quota,
-            "snapshot-count": 10_000,
+            # A member reads its log from the last snapshot on when it starts; one that is alone
+            # also leads at once only if there is one.
+            "snapshot-count": 1000,
             # Its database may be synced less often than every 100 ms: its log is what counts.
             "backend-batch-interval": "500ms",
             "auto-compaction-mode": "revision",

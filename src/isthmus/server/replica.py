@@ -54,6 +54,8 @@ WATCH_RETRY: Final = 0.2
 RESIGN_TIMEOUT: Final = 2.0
 RESIGNED_TIME: Final = 3.0
 """Seconds for which a server that handed the leadership over does not claim it again."""
+FROZEN_ROWS_MIN: Final = 10_000
+"""So many rows that are loaded at once are kept out of garbage collection's rounds."""
 _BATCH_ID_SIZE: Final = 16
 
 
@@ -640,7 +642,7 @@ class Replica:
 
 
 async def load_tables(store: Store, engine: Engine, head: Head) -> list[bytes]:
-    """Fill empty tables with what an open engine has.
+    """Fill empty tables, which another store is to adopt, with what an open engine has.
 
     Returns:
         Keys of the tables' indexes, of all generations.
@@ -648,18 +650,21 @@ async def load_tables(store: Store, engine: Engine, head: Head) -> list[bytes]:
     Raises:
         EngineError: It cannot be read.
     """
-    collecting = gc.isenabled()
+    collecting, rows = gc.isenabled(), 0
     gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
     try:
         async for page in engine.scan(rows_prefix(head.generation)):
             store.load(page)
+            rows += len(page)
         indexes = [pair async for page in engine.scan(b"i/") for pair in page]
     finally:
         if collecting:
+            if rows >= FROZEN_ROWS_MIN:
+                gc.freeze()  # Nor need it walk them later.
             gc.enable()
     prefix = table_index_key(head.generation)
     own = [(key, data) for key, data in indexes if key.startswith(prefix)]
-    store.loaded(index=head.index, generation=head.generation, table_indexes=own)
+    store.loaded(index=head.index, generation=head.generation, table_indexes=own, served=False)
     return [key for key, _ in indexes]
 
 

@@ -65,6 +65,21 @@ def decode_row(kind: type[R], data: bytes) -> R:
     raise Corrupt(f"{kind.__name__}: unknown row version {version.hex()}", operation="load")
 
 
+def row_decoder(kind: type[R]) -> Callable[[bytes], R]:
+    """As `decode_row`, for many rows of one kind."""
+    decode_map = cast(Callable[[bytes], R], _map_decoder(kind))
+
+    def decode(data: bytes) -> R:
+        try:
+            if data[0] == ROW_VERSION:
+                return decode_map(data[1:])
+        except (ValueError, IndexError, RecursionError):
+            pass  # Told by who takes its time.
+        return decode_row(kind, data)
+
+    return decode
+
+
 def _plain(value: object) -> int:
     """What the encoder does not know: durations."""
     if isinstance(value, Duration):
@@ -85,7 +100,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 
 @functools.cache
-def _map_decoder(kind: type[Record]) -> Callable[[memoryview], Record]:
+def _map_decoder(kind: type[Record]) -> Callable[[bytes | memoryview], Record]:
     return msgspec.msgpack.Decoder(kind, dec_hook=_of_plain).decode
 
 

@@ -5,6 +5,7 @@ Rows are immutable, so sharing is never seen, except in memory. Source: design o
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, TypeVar, get_args, get_origin
 
@@ -55,24 +56,17 @@ class Sharing:
 
     def _take(self, row: Record) -> None:
         """Replace field values by known ones; what is a field's default is shared anyway."""
-        known, values = _taken_fields(type(row))
-        pool = self._pool
-        for (name, default, inside), value in zip(known, values(row), strict=True):
+        known = _taken_fields(type(row))
+        pooled = self._pool.setdefault
+        for name, text in zip(known.texts, known.texts_of(row), strict=True):
+            if text and len(text) <= _TEXT_SIZE_MAX and (shared := pooled(text, text)) is not text:
+                force_setattr(row, name, shared)
+        for (name, default, inside), value in zip(known.others, known.others_of(row), strict=True):
             if value is default or value is None:
                 continue
             if inside:
                 self._take(value)
-                continue
-            kind = type(value)
-            if kind is str:
-                if len(value) > _TEXT_SIZE_MAX:
-                    continue
-                shared = pool.setdefault(value, value)
-            elif kind is dict:
-                shared = self._share_dict(value)
-            else:
-                shared = self._share(value)
-            if shared is not value:
+            elif (shared := self._share(value)) is not value:
                 force_setattr(row, name, shared)
 
     def _share(self, value: Any) -> Any:
@@ -119,24 +113,43 @@ def _shared_fields(record: type[Record]) -> tuple[tuple[str, object], ...]:
     )
 
 
-@functools.cache
-def _taken_fields(
-    record: type[Record],
-) -> tuple[tuple[tuple[str, object, bool], ...], Callable[[Record], tuple[Any, ...]]]:
-    """Name and default of each field worth sharing, and whether it is a record to look into.
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The fields of a record that are worth sharing.
 
-    Returns:
-        Those, and what gets their values out of a record.
+    Attributes:
+        texts: Names of those that hold text.
+        texts_of: Their values in a record.
+        others: Name and default of each other, and whether it is a record to look into.
+        others_of: Their values in a record.
     """
+
+    texts: tuple[str, ...]
+    texts_of: Callable[[Record], tuple[Any, ...]]
+    others: tuple[tuple[str, object, bool], ...]
+    others_of: Callable[[Record], tuple[Any, ...]]
+
+
+@functools.cache
+def _taken_fields(record: type[Record]) -> _Taken:
     kinds = {field.name: split_optional(field.kind)[0] for field in fields_of(record)}
-    fields = tuple(
+    texts = tuple(name for name, _ in _shared_fields(record) if kinds[name] is str)
+    others = tuple(
         (name, default, _is_record(kinds[name]) and not _is_hashable(kinds[name]))
         for name, default in _shared_fields(record)
+        if kinds[name] is not str
     )
-    names = [name for name, _ in _shared_fields(record)]
+    return _Taken(texts, _getter(texts), others, _getter(tuple(name for name, _, _ in others)))
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Record], tuple[Any, ...]]:
+    """What gets the values of some fields out of a record."""
     if len(names) > 1:
-        return fields, attrgetter(*names)
-    return fields, lambda row: tuple([getattr(row, name) for name in names])
+        return attrgetter(*names)
+    if not names:
+        return lambda row: ()
+    only = attrgetter(names[0])
+    return lambda row: (only(row),)
 
 
 def _is_record(kind: Any) -> bool:

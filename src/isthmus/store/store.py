@@ -1,7 +1,7 @@
 """The store: all tables, what is read from them, and how committed batches reach them."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import Any, Final
 
 from isthmus.model.operator import AutopilotConfig
@@ -15,6 +15,7 @@ from isthmus.store.federation import FEDERATION_STATES, FederationStates
 from isthmus.store.keys import (
     decode_index,
     encode_index,
+    prefix_end,
     row_key,
     split_row_key,
     table_index_key,
@@ -22,7 +23,7 @@ from isthmus.store.keys import (
 )
 from isthmus.store.kv import KV, KeyValues
 from isthmus.store.prepared_query import PREPARED_QUERIES, PreparedQueries
-from isthmus.store.rows import decode_row, encode_row
+from isthmus.store.rows import decode_row, encode_row, row_decoder
 from isthmus.store.session import SESSIONS, Sessions
 from isthmus.store.sharing import Sharing
 from isthmus.store.table import Overlay, Schema, Table
@@ -109,10 +110,14 @@ class Store:
         Raises:
             Corrupt: A row cannot be read.
         """
-        for prefix, group in groupby(pairs, key=lambda pair: table_part(pair[0])):
+        rows, start = sorted(pairs), 0  # Engines yield them in order.
+        while start < len(rows):
+            prefix = table_part(rows[start][0])
+            end = bisect_left(rows, (prefix_end(prefix),), start)
             table = self._tables.get(split_row_key(prefix)[0])
             if table is not None:  # Else of a release that knows more tables: not ours to read.
-                table.fill(self._decoded(table.schema, len(prefix), group))
+                table.fill(self._decoded(table.schema, len(prefix), rows[start:end]))
+            start = end
 
     def fill(self, name: str, rows: Iterable[Record]) -> None:
         """Put rows into a table that is empty yet; call `loaded` after the last table.
@@ -135,13 +140,13 @@ class Store:
         self, schema: Schema[Any], cut: int, pairs: Iterable[tuple[bytes, bytes]]
     ) -> Iterator[tuple[bytes, Any]]:
         """Rows with their primary keys, which follow `cut` bytes of the stored ones."""
-        record, share = schema.record, self._sharing.take
+        decode, share = row_decoder(schema.record), self._sharing.take
         if schema.name not in _CATALOG:
             for key, data in pairs:
-                yield key[cut:], decode_row(record, data)
+                yield key[cut:], decode(data)
             return
         for key, data in pairs:
-            yield key[cut:], share(decode_row(record, data))
+            yield key[cut:], share(decode(data))
 
     def loaded(
         self,

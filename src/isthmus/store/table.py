@@ -110,7 +110,10 @@ class Table(Generic[Row]):
             keys.append(pk)
             for buckets, keys_of in indexes:
                 for key in keys_of(row):
-                    _add(buckets, key, pk)
+                    if key in buckets:
+                        _add(buckets, key, pk)
+                    else:
+                        buckets[key] = pk
         self._keys.update(keys)
 
     def adopt(self, other: "Table[Row]") -> None:
