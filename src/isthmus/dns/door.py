@@ -59,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 ENTRIES_MAX: Final = 4096
 """Questions whose answers are kept encoded."""
+DENIALS_MAX: Final = 1024
+"""Unknown names that are remembered: apart from the others, as there is no end to them."""
 INSTANCES_KEPT_MAX: Final = 65_536
 """Instances in them all together."""
 NAME_SERVERS_MAX: Final = 3
@@ -135,6 +137,7 @@ class Door:
         self._config, self._recursor = config, recursor
         self._lookups.config = config
         self._entries: dict[object, _Entry] = {}
+        self._denials: dict[object, _Entry] = {}
         self._kept = 0
         self._reverse: tuple[object, dict[bytes | None, str]] = ((), {})
         self._limits = Limits(
@@ -159,7 +162,7 @@ class Door:
             The answer; or a coroutine that makes it; or None: there is none.
         """
         key = cache_key(data)
-        entry = self._entries.get(key) if key is not None else None
+        entry = self._entries.get(key) or self._denials.get(key)
         if entry is not None:
             reply = self._lookups.at_once(entry.method, entry.call)
             if reply is None:
@@ -286,7 +289,7 @@ class Door:
         answer = self._make(lookup, ask, source)
         if any(group.host for group in answer.groups):
             return replace(answer, groups=await self._complete(request, answer.groups))
-        if key is not None and not answer.rcode and answer.groups:
+        if _is_kept(answer):
             self._keep(key, _Entry(request, lookup, ask, method, call, source, answer))
         return answer
 
@@ -527,9 +530,11 @@ class Door:
         """Bring an entry up to date; whether it can be kept."""
         source = _source(entry.lookup, reply)
         if source is entry.source or source == entry.source:
+            if entry.answer.rcode:
+                entry.answer = self._no_name(entry.ask.domain)  # Its serial is the time.
             return True
         answer = self._make(entry.lookup, entry.ask, source)
-        if answer.rcode or not answer.groups or any(group.host for group in answer.groups):
+        if answer.rcode != entry.answer.rcode or not _is_kept(answer):
             return False
         self._kept += len(answer.groups) - len(entry.answer.groups)
         entry.source, entry.answer = source, answer
@@ -537,7 +542,14 @@ class Door:
         return True
 
     def _keep(self, key: object, entry: _Entry) -> None:
+        if key is None:
+            return
         self._forget(key)
+        if entry.answer.rcode:
+            self._denials[key] = entry
+            if len(self._denials) > DENIALS_MAX:
+                self._forget(next(iter(self._denials)))
+            return
         self._entries[key] = entry
         self._kept += len(entry.answer.groups)
         self._make_room()
@@ -548,6 +560,7 @@ class Door:
             self._forget(next(iter(self._entries)))
 
     def _forget(self, key: object) -> None:
+        self._denials.pop(key, None)
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._kept -= len(entry.answer.groups)
@@ -556,6 +569,13 @@ class Door:
         """What is answered to a request when too many wait."""
         self.failure_count += 1
         return failure(data)
+
+
+def _is_kept(answer: Answer) -> bool:
+    """Whether an answer depends on nothing but what was looked up, and comes often enough."""
+    if not answer.groups:
+        return bool(answer.rcode)
+    return not any(group.host for group in answer.groups)
 
 
 def _source(lookup: Lookup, reply: Any) -> Any:

@@ -289,6 +289,30 @@ async def test_not_more_is_kept_than_there_is_room_for(monkeypatch: pytest.Monke
     assert len(rows((await asking.ask("larger.service.consul", tcp=True)).answer)) == 41
 
 
+async def test_unknown_names_do_not_push_out_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "DENIALS_MAX", 8)
+    asking = Asking(catalog(instance()))
+    await asking.ask("web.service.consul")
+    asking.rpc.answers["Health.ServiceNodes"] = found()
+    for number in range(20):
+        answer = await asking.ask(f"s{number}.service.consul")
+        assert (code(answer), rows(answer.authority)) == ("NXDOMAIN", SOA)
+    assert (len(asking.door._entries), len(asking.door._denials)) == (1, 8)
+
+
+@pytest.mark.parametrize("here", [True, False])
+async def test_unknown_name_is_denied_anew_each_time(here: bool) -> None:
+    asking = Asking(catalog(), here=here)
+    moments = iter([5, 6])
+    asking.door._wall = lambda: next(moments)
+    for moment in (5, 6):
+        answer = await asking.ask("web.service.consul")
+        assert rows(answer.authority)[0].split()[5] == str(moment)
+    asking.rpc.answers["Health.ServiceNodes"] = found(instance())
+    assert code(await asking.ask("web.service.consul")) == "NOERROR"
+    assert (len(asking.door._entries), len(asking.door._denials)) == (1, 0)
+
+
 async def test_new_configuration_holds_at_once() -> None:
     asking = Asking(catalog(instance(), instance("n2", "10.0.0.2", states=(WARNING,))))
     assert len(rows((await asking.ask("web.service.consul", edns=1232)).answer)) == 2

@@ -160,7 +160,7 @@ async def test_host_name_has_the_addresses_that_it_leads_to() -> None:
             (b"\4host\7example\0", 1),
         ]
         assert found[0].target == b"\4host\7example\0"
-        assert found[1].body[-4:] == bytes([192, 0, 2, 1])
+        assert {record.body[-1] for record in found[1:]} == {1, 2}
     assert await make().addresses_of("db.example") == []
     assert await make().addresses_of("a..b") == []
 
