@@ -12,6 +12,7 @@ from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
 from isthmus.http import (
+    acl,
     agent,
     catalog,
     coordinate,
@@ -71,6 +72,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *gateway.ROUTES,
     *isthmus.ROUTES,
     *events.ROUTES,
+    *acl.ROUTES,
     *keyring.ROUTES,
     *snapshot.ROUTES,
     *operator.ROUTES,

@@ -1,0 +1,99 @@
+"""py-consul's own tests, as its source distribution has them, against isthmus on Consul's ports.
+
+What fails is listed in ``py_consul_failures.toml``, each with its reason: nothing else may fail,
+and what is listed must still do so, or the list is out of date.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from support import netns, py_consul_conftest
+from support.netns import run
+
+RELEASE = version("py-consul")
+PASSED_MIN = 110
+SHARDS = 2
+"""Namespaces, each with its part of the tests."""
+
+_FAILURES = Path(__file__).with_name("py_consul_failures.toml")
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.namespaces,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(netns.missing()), reason=netns.missing() or "all there"),
+]
+
+
+def unpack(folder: Path) -> Path:
+    """Fetch the source distribution of the installed release; its tests, below our fixtures."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"),
+            *(f"--dest={folder}", f"py-consul=={RELEASE}"),
+        ],
+        check=True,
+        timeout=120,
+    )
+    (archive,) = folder.glob("py_consul-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    root = folder / "run"
+    shutil.copytree(folder / f"py_consul-{RELEASE}" / "tests", root / "tests")
+    shutil.copy(py_consul_conftest.__file__, root / "conftest.py")
+    (root / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    return root
+
+
+def start(root: Path, shard: int, files: list[str]) -> tuple[subprocess.Popen[bytes], Path, str]:
+    """Run some of the test files in a namespace of their own."""
+    namespace = f"pyconsul{os.getpid() % 100000}n{shard}"
+    run("ip", "netns", "add", namespace)
+    run("ip", "-n", namespace, "link", "set", "lo", "up")
+    outcomes = root / f"outcomes-{shard}"
+    command = [
+        *("ip", "netns", "exec", namespace, sys.executable, "-m", "pytest", "-q"),
+        *("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"),
+        *("--import-mode=importlib", f"--basetemp={root / f'tmp-{shard}'}", *files),
+    ]
+    environment = os.environ | {py_consul_conftest.OUTCOMES: str(outcomes)}
+    with (root / f"log-{shard}").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    return process, outcomes, namespace
+
+
+def test_the_client_s_own_tests_pass(tmp_path: Path) -> None:
+    root = unpack(tmp_path)
+    files = sorted(str(each.relative_to(root)) for each in root.rglob("test_*.py"))
+    shards = [start(root, number, files[number::SHARDS]) for number in range(SHARDS)]
+    try:
+        for process, _, _ in shards:
+            process.wait(timeout=500)
+    finally:
+        for process, _, namespace in shards:
+            process.kill()
+            process.wait()
+            run("ip", "netns", "del", namespace)
+    lines = [json.loads(line) for _, file, _ in shards for line in file.read_text().splitlines()]
+    outcomes = {line["test"]: line for line in lines}
+    listed = tomllib.loads(_FAILURES.read_text())
+    expected = {test for group in listed.values() for test in group["tests"]}
+    failed = {test for test, line in outcomes.items() if line["outcome"] == "failed"}
+    passed = sum(line["outcome"] == "passed" for line in outcomes.values())
+    for test in sorted(failed - expected):
+        print(f"{test}: {outcomes[test]['reason']}")
+    for number in range(SHARDS):
+        print((root / f"log-{number}").read_text()[-3000:])
+    assert failed - expected == set(), "tests of the client fail"
+    assert expected - failed == set(), f"these pass now: take them out of {_FAILURES.name}"
+    assert passed >= PASSED_MIN
