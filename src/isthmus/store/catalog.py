@@ -1,9 +1,9 @@
 """Reads of nodes, services and checks, each with the index of exactly what it shows.
 
 Every service, node, kind and mesh destination has an index of its own, raised by the rows that
-it shows: so a query for one service wakes for that service only. A service that is not there
-answers the index of the services table, as its removal raised that too; hence an index never
-goes back, and such a query wakes at any change of services.
+it shows: so a query for one service wakes for that service only, and one that shows no checks
+sleeps through theirs. What is not there answers the index at which the last of its family went;
+hence an index never goes back, and such a query wakes when that very thing comes.
 
 Answers about one service or kind are built once and kept until a row in them changes, so a
 caller may cache by the identity of their values. After a start the loaded index is the floor
@@ -94,6 +94,10 @@ CHECKS: Final = Schema(
 _NODES_TOPIC: Final = table_topic(NODES.name)
 _SERVICES_TOPIC: Final = table_topic(SERVICES.name)
 _CHECKS_TOPIC: Final = table_topic(CHECKS.name)
+_ROWS: Final = "instances"
+"""Topics of a service's instances without their checks."""
+_SERVICE_CHECKS: Final = "service_checks"
+"""Topics of the checks of a service's instances."""
 _ID_START: Final = re.compile(r"[0-9a-fA-F-]{2,35}")
 _NO_WEIGHTS: Final = Weights(passing=1, warning=1)
 
@@ -120,6 +124,8 @@ class Catalog:
     ) -> None:
         self._nodes, self._services, self._checks = nodes, services, checks
         self._indexes: dict[Topic, int] = {}
+        self._gone_at: dict[str, int] = {}
+        """By family: index at which something of it was there for the last time."""
         self._health: dict[Topic, Answer[tuple[CheckServiceNode, ...]]] = {}
         self._flat: dict[bytes, Answer[tuple[ServiceNode, ...]]] = {}
         self._states: dict[str, Answer[tuple[HealthCheck, ...]]] = {}
@@ -147,9 +153,11 @@ class Catalog:
         key = folded(name)
         answer = self._flat.get(key)
         if answer is None:
-            found = self._instances("service", key)
-            answer = found.of(tuple([_flatten(item) for item in found.value]))
-            if answer.value:
+            found = self._instances("service", key).value
+            answer = self._about(
+                _ROWS, key, bool(found), lambda: tuple([_flatten(item) for item in found])
+            )
+            if found:
                 self._flat[key] = answer
         return answer
 
@@ -161,25 +169,28 @@ class Catalog:
     def service_checks(self, name: str) -> Answer[tuple[HealthCheck, ...]]:
         """Checks of the instances of a service (not of their nodes), by node, then check id."""
         key = folded(name)
-        return self._about("service", key, lambda: tuple(self._checks.by("service", key)))
+        found = tuple(self._checks.by("service", key))
+        return self._about(_SERVICE_CHECKS, key, bool(found), lambda: found)
 
     def _instances(self, index: str, key: bytes) -> Answer[tuple[CheckServiceNode, ...]]:
         topic = Topic(index, key)
         answer = self._health.get(topic)
         if answer is None:
-            answer = self._about(index, key, lambda: self._join(self._services.by(index, key)))
-            if answer.value:
+            rows = self._services.by(index, key)
+            answer = self._about(index, key, bool(rows), lambda: self._join(rows))
+            if rows:
                 self._health[topic] = answer
         return answer
 
-    def _about(self, index: str, key: bytes, read: Callable[[], T]) -> Answer[T]:
-        """Answer about a name in a secondary index of the services."""
-        topic = Topic(index, key)
-        if self._services.has(index, key):
-            changed = self._indexes.get(topic, self.floor)
-            return Answer(read(), changed, (topic,), changed)
-        changed = self._services.index
-        return Answer(read(), changed, (topic, _SERVICES_TOPIC), changed)
+    def _about(self, family: str, key: bytes, there: bool, read: Callable[[], T]) -> Answer[T]:
+        """Answer about something that is there or not."""
+        topic = Topic(family, key)
+        changed = self._indexes.get(topic, self.floor) if there else self._missing(family)
+        return Answer(read(), changed, (topic,), changed)
+
+    def _missing(self, family: str) -> int:
+        """Index for something that is not there."""
+        return max(self._gone_at.get(family, 0), self.floor)
 
     def _join(self, rows: Iterable[ServiceRow]) -> tuple[CheckServiceNode, ...]:
         joined = []
@@ -324,12 +335,11 @@ class Catalog:
     def _about_node(
         self, family: str, name: str, node: Node | None, read: Callable[[], T]
     ) -> Answer[T]:
-        if node is None:
-            changed = max(self._nodes.index, self._checks.index)
-            return Answer(read(), changed, (_NODES_TOPIC,), self._nodes.index)
-        topic = Topic(family, folded(node.node))
-        changed = self._indexes.get(topic, self.floor)
-        return Answer(read(), changed, (topic,), changed)
+        if node is not None:
+            return self._about(family, folded(node.node), True, read)
+        changed = self._missing(family)
+        # It may come under this name, or with this id.
+        return Answer(read(), changed, (_NODES_TOPIC,), changed)
 
     def _of_table(self, value: T, table: Table[Any], topic: Topic) -> Answer[T]:
         return Answer(value, table.index, (topic,), table.index)
@@ -360,6 +370,7 @@ class Catalog:
         """Take over tables that were filled without `observe`, up to index `floor`."""
         self.floor = floor
         self._indexes.clear()
+        self._gone_at.clear()
         self._health.clear()
         self._flat.clear()
         self._states.clear()
@@ -376,7 +387,7 @@ class Catalog:
         for row in (change.old, change.new):
             if row is not None:
                 renamed[folded(row.service.service)] = None
-                self._touch_instance(row, change.modify_index, touched)
+                self._touch_instance(row, change.modify_index, touched, rows=True)
                 _touch(touched, Topic("node", folded(row.node)), change.modify_index)
 
     def _observe_check(self, change: RowChange, touched: dict[Topic, int]) -> None:
@@ -390,7 +401,8 @@ class Catalog:
             if not row.service_id:
                 self._touch_services_of(node, change.modify_index, touched)
                 continue
-            _touch(touched, Topic("service", folded(row.service_name)), change.modify_index)
+            for family in ("service", _SERVICE_CHECKS):
+                _touch(touched, Topic(family, folded(row.service_name)), change.modify_index)
             service = self._services.get(owned(node, folded(row.service_id)))
             if service is not None:
                 self._touch_instance(service, change.modify_index, touched)
@@ -401,29 +413,41 @@ class Catalog:
         _touch(touched, Topic("node", change.pk), change.modify_index)
         if change.old is None or change.new is None:
             _touch(touched, Topic("node_checks", change.pk), change.modify_index)
-        self._touch_services_of(change.pk, change.modify_index, touched)
+        self._touch_services_of(change.pk, change.modify_index, touched, rows=True)
 
-    def _touch_services_of(self, node: bytes, index: int, touched: dict[Topic, int]) -> None:
+    def _touch_services_of(
+        self, node: bytes, index: int, touched: dict[Topic, int], *, rows: bool = False
+    ) -> None:
         for row in self._services.prefix(owned(node, b"")):
-            self._touch_instance(row, index, touched)
+            self._touch_instance(row, index, touched, rows=rows)
 
-    def _touch_instance(self, row: ServiceRow, index: int, touched: dict[Topic, int]) -> None:
+    def _touch_instance(
+        self, row: ServiceRow, index: int, touched: dict[Topic, int], *, rows: bool = False
+    ) -> None:
+        """Note that an instance changed; with `rows`, not only its checks."""
+        if rows:
+            _touch(touched, Topic(_ROWS, folded(row.service.service)), index)
         for family, keys_of in SERVICES.indexes.items():
             for key in keys_of(row):
                 _touch(touched, Topic(family, key), index)
 
     def _settle(self, topic: Topic) -> None:
         """Drop what was built of a name, and its index if the name is gone."""
-        if topic.family == "service":
-            self._flat.pop(topic.key, None)
-        if topic.family in {"service", "connect"}:
-            gone = not self._services.has(topic.family, topic.key)
-        elif topic.family in {"node", "node_checks"}:
-            gone = self._nodes.get(topic.key) is None
+        family, key, _ = topic
+        if family == _ROWS:
+            self._flat.pop(key, None)
+        if family in {"service", "connect"}:
+            there = self._services.has(family, key)
+        elif family == _ROWS:
+            there = self._services.has("service", key)
+        elif family == _SERVICE_CHECKS:
+            there = self._checks.has("service", key)
+        elif family in {"node", "node_checks"}:
+            there = self._nodes.get(key) is not None
         else:
-            gone = False  # Tables and kinds are few.
-        if gone:
-            del self._indexes[topic]
+            there = True  # Tables and kinds are few.
+        if not there:
+            self._gone_at[family] = max(self._indexes.pop(topic), self._gone_at.get(family, 0))
 
     def _gather_tags(self, key: bytes) -> None:
         rows = self._services.by("service", key)

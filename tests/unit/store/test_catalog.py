@@ -64,6 +64,10 @@ def make_service(name: str = "web", service_id: str = "", **changes: Any) -> Nod
     )
 
 
+PRECISE = {"health", "connect", "kind", "catalog", "checks"}
+"""Reads that wake for nothing but a change of what they show, also of what is not there."""
+
+
 class CatalogMachine(RuleBasedStateMachine):
     """Registrations and deregistrations against dicts of rows without indexes."""
 
@@ -189,10 +193,11 @@ class CatalogMachine(RuleBasedStateMachine):
             if answer.value != old.value:
                 assert woken, what
                 assert answer.changed == store.index, what
-            elif old.value and what.split()[0] in {"health", "connect", "kind"}:
+            elif what.split()[0] in PRECISE:
                 assert not woken, what
-                assert answer.value is old.value, what
-                assert answer.changed == old.changed, what
+                if old.value:
+                    assert answer.value is old.value or what.startswith("checks"), what
+                    assert answer.changed == old.changed, what
 
     @invariant()
     def reads_agree(self) -> None:
@@ -423,13 +428,69 @@ def test_commands_of_one_batch_see_each_other() -> None:
     assert driven.store.index == 6
 
 
-def test_missing_service_wakes_at_any_change_of_services() -> None:
+def test_missing_service_wakes_only_when_it_comes() -> None:
     driven = Driven()
-    sleeper = Sleeper(driven.store, driven.store.catalog.check_service_nodes("web").topics)
+    missing = driven.store.catalog.check_service_nodes("web")
+    assert (missing.changed, missing.shown_index) == (0, 1)
+    sleeper = Sleeper(driven.store, missing.topics)
     driven.execute(make_register("x"))
-    assert not sleeper.woken
     driven.execute(make_register("x", service=make_service("db")))
+    driven.execute(DeregisterRequest(node="x", service_id="db"))
+    assert not sleeper.woken
+    driven.execute(make_register("x", service=make_service()))
     assert sleeper.stop()
+
+
+def test_index_of_a_missing_service_is_that_of_the_last_removal_of_any() -> None:
+    driven = Driven()
+    catalog = driven.store.catalog
+    driven.execute(make_register("x", service=make_service("db")))
+    driven.execute(DeregisterRequest(node="x", service_id="db"))
+    gone_at = driven.store.index
+    driven.execute(make_register("y"))
+    for read in (catalog.check_service_nodes, catalog.service_nodes):
+        assert (read("web").index, read("web").changed) == (gone_at, gone_at)
+    driven.execute(make_register("x", service=make_service()))
+    assert catalog.check_service_nodes("web").index == driven.store.index > gone_at
+
+
+def test_reader_of_instances_without_checks_sleeps_through_changes_of_checks() -> None:
+    driven = Driven()
+    catalog = driven.store.catalog
+    driven.execute(make_register("x", service=make_service()))
+    before = catalog.service_nodes("web")
+    sleeper = Sleeper(driven.store, before.topics)
+    driven.execute(make_register("x", checks=(HealthCheck(check_id="c", service_id="web"),)))
+    driven.execute(make_register("x", checks=(HealthCheck(check_id="serfHealth"),)))
+    assert not sleeper.woken
+    assert catalog.service_nodes("web") is before
+    driven.execute(make_register("x", address="10.0.0.9"))
+    assert sleeper.stop()
+    assert catalog.service_nodes("web").index == driven.store.index
+
+
+def test_reader_of_a_services_checks_sleeps_through_those_of_its_node() -> None:
+    driven = Driven()
+    driven.execute(make_register("x", service=make_service()))
+    sleeper = Sleeper(driven.store, driven.store.catalog.service_checks("web").topics)
+    driven.execute(make_register("x", checks=(HealthCheck(check_id="serfHealth"),)))
+    driven.execute(make_register("x", address="10.0.0.9"))
+    assert not sleeper.woken
+    driven.execute(make_register("x", checks=(HealthCheck(check_id="c", service_id="web"),)))
+    assert sleeper.stop()
+
+
+def test_index_of_a_node_that_is_not_there_stays_while_others_come() -> None:
+    driven = Driven()
+    catalog = driven.store.catalog
+    driven.execute(make_register("x"))
+    before = catalog.node_services("y")
+    driven.execute(make_register("z"))
+    assert catalog.node_services("y").changed == before.changed == 0
+    driven.execute(make_register("y"))
+    assert catalog.node_services("y").changed == driven.store.index
+    driven.execute(DeregisterRequest(node="y"))
+    assert catalog.node_services("y").changed == driven.store.index
 
 
 def test_removal_of_a_service_moves_its_index_forward() -> None:
