@@ -96,27 +96,32 @@ def _put(args: Parsed) -> int:
     if key.startswith("/"):
         raise CommandFailed(f"Error! Invalid key. Key must not begin with a '/': {key}")
     query: dict[str, Any] = {}
-    if args["cas"]:
-        if "modify-index" not in args.given:
-            raise UsageError("Error! Must specify -modify-index with -cas!")
-        query["cas"] = args["modify-index"]
     if args["flags"]:
         query["flags"] = args["flags"]
     if (args["acquire"] or args["release"]) and not args["session"]:
         raise UsageError("Error! Missing -session (required with -acquire and -release)")
-    for action in ("acquire", "release"):
-        if args[action]:
-            query[action] = args["session"]
+    action = next((name for name in ("cas", "acquire", "release") if args[name]), "")
+    if action:
+        query[action] = args["modify-index"] if action == "cas" else args["session"]
     value = _data(args.rest[1] if len(args.rest) > 1 else "", encoded=args["base64"])
     try:
         answer = AgentClient.of(args).put(_path(key), query, value)
     except RequestFailed as error:
         raise CommandFailed(f"Error! Failed writing data: {error}") from error
     if answer.strip() != b"true":
-        failed = "CAS failed" if args["cas"] else "the lock is not ours to take or to give"
-        raise CommandFailed(f"Error! Did not write to {key}: {failed}")
-    say(f"Success! Data written to: {key}")
+        raise CommandFailed(f"Error! {_not_done(action, key, args['modify-index'])}")
+    done = {"acquire": "Lock acquired on", "release": "Lock released on"}
+    say(f"Success! {done.get(action, 'Data written to')}: {key}")
     return 0
+
+
+def _not_done(action: str, key: str, index: int) -> str:
+    """What is said of a write that did not take place."""
+    if action in {"acquire", "release"}:
+        return f"Did not {action} lock"
+    if index:
+        return f"Did not write to {key}: CAS failed"
+    return f"Did not write to {key}: CAS performed with index=0 and key already exists."
 
 
 def _data(text: str, *, encoded: bool) -> bytes:

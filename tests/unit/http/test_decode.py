@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import InvalidRequest
-from isthmus.http.decode import decode, syntax_fault
+from isthmus.http.decode import decode, decode_list, syntax_fault
 from isthmus.model.agent import CheckDefinition, CheckUpdate, ServiceDefinition
 from isthmus.model.catalog import RegisterRequest
 from isthmus.units import Duration
@@ -96,3 +96,32 @@ def test_json_has_no_fault(value: object) -> None:
 def test_any_bytes_are_a_record_or_a_refusal(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         assert isinstance(decode(ServiceDefinition, body, snake_case=True), ServiceDefinition)
+
+
+def decoded_list(body: bytes) -> tuple[ServiceDefinition, ...]:
+    return decode_list(ServiceDefinition, body, type_name="api.Things", prefix="Bad: ")
+
+
+def test_list_of_records_is_read_and_null_is_empty() -> None:
+    assert [one.name for one in decoded_list(b' [{"Name":"a"},{"name":"b"}]')] == ["a", "b"]
+    assert decoded_list(b"null") == decoded_list(b"[]") == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"", "EOF"),
+        (b"[", "unexpected EOF"),
+        (b" {}", "json: cannot unmarshal object into Go value of type api.Things"),
+        (b"-1", "json: cannot unmarshal number into Go value of type api.Things"),
+        (b'[{"X":1}]', 'json: unknown field "X"'),
+    ],
+)
+def test_what_is_no_list_of_records_is_refused(body: bytes, text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decoded_list(body)
+    assert str(caught.value) == f"Bad: {text}"
+
+
+def test_unknown_names_may_be_skipped() -> None:
+    assert decode(ServiceDefinition, b'{"X":{"Y":1},"Name":"a"}', ignore_unknown=True).name == "a"

@@ -151,3 +151,43 @@ async def test_namespaces_are_refused() -> None:
 )
 def test_entry_is_encoded_as_any_record(entry: DirEntry) -> None:
     assert encode_entry(entry) == gojson.encode(entry)
+
+
+async def test_no_keys_at_all_are_an_empty_list_and_under_a_prefix_404() -> None:
+    client = make_client(FakeRpc(KVS_ListKeys=IndexedKeyList(index=4, known_leader=True)))
+    response = await client.get("/v1/kv/?keys")
+    assert (response.status, response.body) == (200, b"[]")
+    assert (await client.get("/v1/kv/a?keys")).status == 404
+
+
+async def test_separator_may_be_misspelt_as_it_was_at_first() -> None:
+    client = make_client(FakeRpc(KVS_ListKeys=IndexedKeyList(keys=("a/",))))
+    await client.get("/v1/kv/?keys&seperator=/")
+    assert client.rpc.last.seperator == "/"
+    await client.get("/v1/kv/?keys&seperator=/&separator=-")
+    assert client.rpc.last.seperator == "-"
+
+
+async def test_raw_of_many_is_no_raw() -> None:
+    client = make_client(FakeRpc(KVS_List=found(ENTRY)))
+    response = await client.get("/v1/kv/a?raw&recurse")
+    assert as_json(response)[0]["Key"] == "a/b"
+
+
+async def test_flags_that_conflict_are_told_in_order_and_escaped() -> None:
+    response = await make_client().put("/v1/kv/a?release=b/c&cas=1&acquire=", b"v")
+    assert (response.status, response.body) == (
+        400,
+        b"Conflicting flags: acquire=&cas=1&release=b%2Fc",
+    )
+
+
+@pytest.mark.parametrize(("done", "shown"), [(True, b"true"), (False, b"false")])
+@pytest.mark.parametrize(("query", "op"), [("acquire", "lock"), ("release", "unlock")])
+async def test_locks_are_taken_and_given_up(done: bool, shown: bytes, query: str, op: str) -> None:
+    client = make_client(FakeRpc(KVS_Apply=done))
+    response = await client.put(f"/v1/kv/a?{query}=s&flags=3&dc=dc2", b"v")
+    assert (response.status, response.body) == (200, shown)
+    request = client.rpc.last
+    assert (request.op, request.datacenter) == (op, "dc2")
+    assert request.dir_ent == DirEntry(key="a", value=b"v", flags=3, session="s")
