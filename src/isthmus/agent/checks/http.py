@@ -25,13 +25,13 @@ async def probe_http(
     definition: CheckDefinition, *, timeout: float, output_size_max: int, tls: CheckTls
 ) -> Result:
     """Ask once; the last bytes of the answer's body become the output."""
-    aiohttp = await _library()
+    aiohttp = await http_library()
     method = definition.method or "GET"
     body = Tail(output_size_max)
     try:
         async with (
             asyncio.timeout(timeout),
-            _session(aiohttp) as session,
+            one_request_session(aiohttp) as session,
             session.request(method, definition.http, **_options(definition, tls)) as answer,
         ):
             while data := await answer.content.read(_CHUNK_SIZE):
@@ -50,12 +50,12 @@ def _status(code: int) -> str:
     return WARNING if code == _TOO_MANY_REQUESTS else CRITICAL
 
 
-async def _library() -> ModuleType:
+async def http_library() -> ModuleType:
     """The HTTP client; it takes a while to load, and many agents have no such check."""
     return await asyncio.to_thread(importlib.import_module, "aiohttp")
 
 
-def _session(aiohttp: Any) -> Any:
+def one_request_session(aiohttp: Any) -> Any:
     """A client for one request, which leaves neither connection nor cookie behind."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),

@@ -7,9 +7,9 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from isthmus.agent.checks.result import Result, Tail, critical
 from isthmus.model.catalog import CRITICAL, PASSING, WARNING
@@ -41,35 +41,92 @@ class _Run(asyncio.SubprocessProtocol):
             self.over.set_result(None)
 
 
-async def probe_script(args: Sequence[str], *, timeout: float, output_size_max: int) -> Result:
+class ProgramEnd(NamedTuple):
+    """How a run of a program ended.
+
+    Attributes:
+        code: Exit code, negative for the signal that killed it; None: its time was over.
+        output: The last of what it wrote.
+    """
+
+    code: int | None
+    output: Tail
+
+
+async def run_program(
+    args: Sequence[str],
+    *,
+    timeout: float,
+    output_size_max: int,
+    data: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ProgramEnd:
     """Run a program until it has ended and closed its output, at most so long.
 
     It runs in a process group of its own, which is killed when the time is over.
+
+    Args:
+        args: Program and arguments.
+        timeout: Seconds for all of it.
+        output_size_max: Bytes of its output that are kept.
+        data: What it finds on its standard input, whether it reads that or not.
+        environment: Of the program; None for ours.
+
+    Raises:
+        OSError, ValueError: It cannot be started.
     """
-    try:
-        transport, run = await asyncio.get_running_loop().subprocess_exec(
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(
+        loop.subprocess_exec(
             lambda: _Run(output_size_max),
             *args,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=environment,
         )
-    except (OSError, ValueError) as error:
-        return critical(f"{args[0]}: {error}")
+    )
+    try:
+        transport, run = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError, ValueError):  # It runs before we are told that it does.
+            await _end(*await starting)
+        raise
     try:
         async with asyncio.timeout(timeout):
+            if data is not None:
+                _feed(transport, data)
             await asyncio.shield(run.over)
     except TimeoutError:
-        notice = f"Timed out ({format_duration(Duration.of(timeout))}) running check"
-        text = run.output.text_with_notice
-        return Result(CRITICAL, f"{notice}\n\n{text}" if text else notice, certain=True)
+        return ProgramEnd(None, run.output)
     finally:
         await _end(transport, run)
-    return Result(_status(transport.get_returncode()), run.output.text_with_notice)
+    return ProgramEnd(transport.get_returncode() or 0, run.output)
 
 
-def _status(code: int | None) -> str:
+def _feed(transport: asyncio.SubprocessTransport, data: bytes) -> None:
+    """Write to a program's standard input; it need not read it."""
+    pipe = transport.get_pipe_transport(0)
+    assert isinstance(pipe, asyncio.WriteTransport)
+    pipe.write(data)
+    pipe.write_eof()
+
+
+async def probe_script(args: Sequence[str], *, timeout: float, output_size_max: int) -> Result:
+    """Run a program until it has ended and closed its output, at most so long."""
+    try:
+        end = await run_program(args, timeout=timeout, output_size_max=output_size_max)
+    except (OSError, ValueError) as error:
+        return critical(f"{args[0]}: {error}")
+    text = end.output.text_with_notice
+    if end.code is None:
+        notice = f"Timed out ({format_duration(Duration.of(timeout))}) running check"
+        return Result(CRITICAL, f"{notice}\n\n{text}" if text else notice, certain=True)
+    return Result(_status(end.code), text)
+
+
+def _status(code: int) -> str:
     if code == 0:
         return PASSING
     return WARNING if code == _WARNING_CODE else CRITICAL

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.agent.checks.result import Result
-from isthmus.agent.checks.script import probe_script
+from isthmus.agent.checks.script import probe_script, run_program
 
 TIMEOUT = 30.0
 
@@ -84,3 +84,19 @@ async def test_cancelled_check_leaves_no_program_behind(tmp_path: Path) -> None:
     task.cancel()
     await asyncio.wait({task})
     await _gone(pid)
+
+
+async def test_program_gets_data_and_an_environment() -> None:
+    end = await run_program(
+        ["/bin/sh", "-c", 'cat; printf %s "$X"; exit 3'],
+        timeout=60.0,
+        output_size_max=100,
+        data=b"in ",
+        environment={"X": "1"},
+    )
+    assert (end.code, end.output.text) == (3, "in 1")
+
+
+async def test_program_need_not_read_its_data() -> None:
+    end = await run_program(["true"], timeout=60.0, output_size_max=1, data=bytes(1_000_000))
+    assert end.code == 0
