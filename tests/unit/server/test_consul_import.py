@@ -264,3 +264,32 @@ async def test_states_belong_to_the_primary(server: Server) -> None:
 def test_damaged_file_is_found_before_anything_is_written() -> None:
     with pytest.raises(UnreadableSnapshot):
         check_snapshot(io.BytesIO(archive_of(state_of([key("k")]), spoil=True)))
+
+
+async def test_whole_snapshot_of_consul_1_10_is_imported(server: Server) -> None:
+    """Saved by a server of Consul 1.10.11 that had some of everything."""
+    file = io.BytesIO((VECTOR.parent / "consul-1.10.11.snap").read_bytes())
+    assert check_snapshot(file) == 36
+    file.seek(0)
+    importing = ConsulImport(server.store, server.apply, dc="dc1", writes_states=True, keep=False)
+    kinds = {kind.kind: kind for kind in await importing.run(file)}
+    whole = {"Node": 3, "Service": 4, "Check": 2, "Session": 1, "KVS": 3, "PreparedQuery": 2}
+    assert {name: kinds[name].imported for name in whole} == whole
+    assert not any(kind.refused for kind in kinds.values())
+    catalog, kv = server.store.catalog, server.store.kv
+    (instance,) = catalog.check_service_nodes("web").value
+    assert instance.service is not None
+    assert instance.service.tags == ("a", "b")
+    assert instance.service.weights is not None
+    assert (instance.service.weights.passing, instance.service.weights.warning) == (3, 1)
+    (proxy,) = catalog.check_service_nodes("web-proxy").value
+    assert proxy.service is not None
+    assert proxy.service.proxy.config == {"a": 1}
+    lock, entry = kv.get("lock").value, kv.get("a/b").value
+    assert entry is not None
+    assert lock is not None
+    assert (entry.value, entry.flags) == (b"hello", 42)
+    assert lock.lock_index == 1
+    session = server.store.sessions.get(lock.session).value
+    assert session is not None
+    assert (session.behavior, session.ttl, session.lock_delay.seconds) == ("delete", "3600s", 5)
