@@ -297,3 +297,34 @@ def test_flags_say_where_and_what(tmp_path: Path) -> None:
         started = time.monotonic()
         assert process.wait() == 0
         assert time.monotonic() - started < DEADLINE
+
+
+def test_reload_is_answered_by_at_once(tmp_path: Path) -> None:
+    file, log = tmp_path / "dns.json", tmp_path / "log"
+    with OtherNames({"db.example": ["192.0.2.1"]}) as others:
+        file.write_text(json.dumps({"dns_config": {"node_ttl": "5s"}}))
+        command = [*ISTHMUS, "agent", "-dev", "-bind", SINGLE, "-client", SINGLE, "-node", "own"]
+        process = Process([*command, "-config-file", str(file)], log)
+        try:
+            with shown_on_failure(process):
+                eventually(partial(known, SINGLE, "own.node.consul"), timeout=DEADLINE)
+                assert _ttls(SINGLE, "own.node.consul") == {5}
+                assert code(SINGLE, "db.example") == "REFUSED"
+                fresh = {
+                    "dns_config": {"node_ttl": "9s"},
+                    "recursors": [f"{others.host}:{others.port}"],
+                }
+                file.write_text(json.dumps(fresh))
+                process.send(signal.SIGHUP)
+                eventually(lambda: _ttls(SINGLE, "own.node.consul") == {9}, timeout=DEADLINE)
+                assert answers(SINGLE, "db.example") == ["192.0.2.1"]
+                file.write_text(json.dumps({"recursors": ["nobody"]}))
+                process.send(signal.SIGHUP)
+                eventually(lambda: "Invalid recursor address" in log.read_text(), timeout=DEADLINE)
+                assert answers(SINGLE, "db.example") == ["192.0.2.1"]
+        finally:
+            process.stop()
+
+
+def _ttls(host: str, name: str) -> set[int]:
+    return {int(row.split()[1]) for row in rows(ask(host, name).answer)}
