@@ -1,39 +1,49 @@
 """Registrations over HTTP and states of TTL checks, kept on disk over a restart.
 
-One file each, so that a damaged one costs nothing else. What is written is batched: all that waits
-goes to the disk together, and who registered is answered when it is there.
+A service with its checks is one file, and so is a check that was registered by itself, so that
+a damaged file costs nothing else. Writes are batched: all that waits goes to the disk together,
+several files at a time, and who registered is answered when it is there.
 """
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from isthmus.errors import MalformedPacket, RequestError
 from isthmus.model.agent import CheckDefinition, ServiceDefinition
 from isthmus.model.record import Record
-from isthmus.net.files import change_files
+from isthmus.net.files import change_files, sync_folders
 from isthmus.wire import msgpack
 
 logger = logging.getLogger(__name__)
 
 Offload = Callable[..., Awaitable[Any]]
 
+WRITERS_MAX: Final = 4
+"""Threads that write a batch."""
+_SERVICES, _CHECKS, _STATES = "services", "checks", "checks/state"
 _SUFFIX: Final = ".registration"
 _STATE_SUFFIX: Final = ".state"
 
 
 class KeptService(Record, frozen=True, kw_only=True):
-    """A service that was registered over HTTP, without its checks.
+    """A service that was registered over HTTP.
 
     Attributes:
-        is_sidecar: It came with another one, and goes with it.
+        service: Without checks.
+        checks: Those that came with it, with their ids.
+        is_sidecar: It came with another service, and goes with it.
     """
 
     service: ServiceDefinition | None = None
+    checks: tuple[CheckDefinition, ...] = ()
     is_sidecar: bool = False
 
 
@@ -60,6 +70,11 @@ class Kept:
 
     def __init__(self, folder: Path | None, *, offload: Offload = asyncio.to_thread) -> None:
         self._folder, self._offload = folder, offload
+        self._services: dict[str, KeptService] = {}
+        self._owners: dict[str, str] = {}  # Services by the checks that are kept with them.
+        self._files: set[Path] = set()  # That are there, or will be.
+        for name in (_SERVICES, _CHECKS, _STATES) if folder is not None else ():
+            self._files.update((Path(str(folder)) / name).glob("*.*"))
         self._waiting: dict[Path, bytes | None] = {}
         self._done: asyncio.Future[None] | None = None  # Of the batch that waits.
         self._written: asyncio.Future[None] | None = None  # Of the one that is being written.
@@ -69,24 +84,22 @@ class Kept:
 
     def services(self) -> Iterator[KeptService]:
         """Services that earlier runs kept; what can not be read is left out, with a warning."""
-        for path, data in self._files("services"):
-            try:
-                found = msgpack.decode(KeptService, data)
-                if found.service is None:  # Until 0.1 it stood there bare, with its checks.
-                    bare = msgpack.decode(ServiceDefinition, data)
-                    found = KeptService(service=bare)
-            except MalformedPacket as error:
-                _warn(path, error)
-            else:
-                yield found
+        for path in self._found(_SERVICES):
+            kept = _read(KeptService, path)
+            if kept is not None and kept.service is None:
+                # Until 0.1 the service stood there bare, with its checks.
+                bare = _read(ServiceDefinition, path)
+                kept = None if bare is None else KeptService(service=bare)
+            if kept is not None and kept.service is not None:
+                self._remember(kept.service.id or kept.service.name, kept)
+                yield kept
 
     def checks(self) -> Iterator[CheckDefinition]:
-        """Checks that earlier runs kept, the same way."""
-        for path, data in self._files("checks"):
-            try:
-                yield msgpack.decode(CheckDefinition, data)
-            except MalformedPacket as error:
-                _warn(path, error)
+        """Checks that earlier runs kept by themselves, the same way."""
+        for path in self._found(_CHECKS):
+            definition = _read(CheckDefinition, path)
+            if definition is not None:
+                yield definition
 
     def state(self, check_id: str, *, now: float) -> KeptState | None:
         """State of a TTL check, unless it has expired.
@@ -95,50 +108,71 @@ class Kept:
             check_id: The check.
             now: Seconds since 1970.
         """
-        if self._folder is None:
+        path = self._path(_STATES, check_id)
+        state: KeptState | None = _read(KeptState, path) if path in self._files else None
+        if state is None or state.check_id != check_id or now >= state.expires:
             return None
-        path = self._path("checks/state", check_id, _STATE_SUFFIX)
-        try:
-            found = msgpack.decode(KeptState, path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, MalformedPacket) as error:
-            _warn(path, error)
-            return None
-        return found if found.check_id == check_id and now < found.expires else None
+        return state
 
-    def _files(self, name: str) -> Iterator[tuple[Path, bytes]]:
-        folder = None if self._folder is None else self._folder / name
-        if folder is None or not folder.is_dir():
-            return
-        for path in sorted(folder.glob(f"*{_SUFFIX}")):
-            try:
-                yield path, path.read_bytes()
-            except OSError as error:
-                _warn(path, error)
+    def _found(self, name: str) -> list[Path]:
+        folder = self._folder
+        wanted = (path for path in self._files if folder is not None)
+        return sorted(
+            path
+            for path in wanted
+            if path.suffix == _SUFFIX and path.parent == Path(str(folder)) / name
+        )
 
     # Writing -------------------------------------------------------------------------------------
 
-    def keep_service(self, service_id: str, kept: KeptService) -> None:
-        """Keep a service from now on."""
-        self._put("services", service_id, _SUFFIX, kept)
+    def keep_service(
+        self, service: ServiceDefinition, checks: Iterable[CheckDefinition], *, is_sidecar: bool
+    ) -> None:
+        """Keep a service from now on, with checks besides those that are kept with it already.
+
+        Args:
+            service: Its own checks do not count.
+            checks: With their ids.
+            is_sidecar: See `KeptService`.
+        """
+        service_id = service.id or service.name
+        known = self._services.get(service_id, KeptService())
+        together = {check.check_id: check for check in (*known.checks, *checks)}
+        for check_id in together:
+            self._put(_CHECKS, check_id, None)  # If it came by itself before.
+        kept = KeptService(
+            service=msgspec.structs.replace(service, check=None, checks=None),
+            checks=tuple(together.values()),
+            is_sidecar=is_sidecar,
+        )
+        self._remember(service_id, kept)
+        self._put(_SERVICES, service_id, kept)
 
     def forget_service(self, service_id: str) -> None:
-        """Keep a service no longer; it need not be there."""
-        self._put("services", service_id, _SUFFIX, None)
+        """Keep a service and its checks no longer; it need not be there."""
+        kept = self._services.pop(service_id, KeptService())
+        for check in kept.checks:
+            self._owners.pop(check.check_id, None)
+        self._put(_SERVICES, service_id, None)
 
     def keep_check(self, definition: CheckDefinition) -> None:
-        """Keep a check from now on."""
-        self._put("checks", definition.check_id, _SUFFIX, definition)
+        """Keep a check by itself from now on."""
+        self._take_from_service(definition.check_id)
+        self._put(_CHECKS, definition.check_id, definition)
+
+    def forget_definition(self, check_id: str) -> None:
+        """Keep a check no longer, but its state; it need not be there."""
+        self._take_from_service(check_id)
+        self._put(_CHECKS, check_id, None)
 
     def forget_check(self, check_id: str) -> None:
         """Keep a check and its state no longer; it need not be there."""
-        self._put("checks", check_id, _SUFFIX, None)
-        self._put("checks/state", check_id, _STATE_SUFFIX, None)
+        self.forget_definition(check_id)
+        self._put(_STATES, check_id, None)
 
     def keep_state(self, state: KeptState) -> None:
         """Keep the state of a TTL check."""
-        self._put("checks/state", state.check_id, _STATE_SUFFIX, state)
+        self._put(_STATES, state.check_id, state)
 
     async def saved(self) -> None:
         """Return once all that was kept or forgotten before is on the disk.
@@ -155,15 +189,35 @@ class Kept:
         while self._writing is not None:
             await asyncio.wait({self._writing})
 
-    def _path(self, kind: str, name: str, suffix: str) -> Path:
-        assert self._folder is not None
-        return self._folder / kind / (hashlib.sha256(name.encode()).hexdigest() + suffix)
+    def _remember(self, service_id: str, kept: KeptService) -> None:
+        self._services[service_id] = kept
+        self._owners |= {check.check_id: service_id for check in kept.checks}
 
-    def _put(self, kind: str, name: str, suffix: str, record: Record | None) -> None:
+    def _take_from_service(self, check_id: str) -> None:
+        service_id = self._owners.pop(check_id, None)
+        kept = None if service_id is None else self._services.get(service_id)
+        if service_id is not None and kept is not None:
+            checks = tuple(check for check in kept.checks if check.check_id != check_id)
+            kept = msgspec.structs.replace(kept, checks=checks)
+            self._services[service_id] = kept
+            self._put(_SERVICES, service_id, kept)
+
+    def _path(self, kind: str, name: str) -> Path:
+        suffix = _STATE_SUFFIX if kind == _STATES else _SUFFIX
+        file = hashlib.sha256(name.encode()).hexdigest() + suffix
+        return Path(str(self._folder)) / kind / file
+
+    def _put(self, kind: str, name: str, record: Record | None) -> None:
         if self._folder is None:
             return
-        data = None if record is None else msgpack.encode(record)
-        self._waiting[self._path(kind, name, suffix)] = data
+        path = self._path(kind, name)
+        if record is not None:
+            self._files.add(path)
+        elif path in self._files:
+            self._files.discard(path)
+        else:
+            return
+        self._waiting[path] = None if record is None else msgpack.encode(record)
         loop = asyncio.get_running_loop()
         if self._done is None:
             self._done = loop.create_future()
@@ -177,22 +231,45 @@ class Kept:
             self._waiting, self._done = {}, None
             assert self._written is not None
             try:
-                for states in (False, True):
-                    part = {
-                        path: data
-                        for path, data in batch.items()
-                        if (path.suffix == _STATE_SUFFIX) == states
-                    }
-                    await self._offload(partial(change_files, part, durable=not states))
+                await self._write_batch(batch)
             except OSError as error:
                 logger.error("cannot keep registrations: %s", error)
-                self._written.set_exception(
-                    RequestError(f"the registration is not kept over a restart: {error}")
-                )
+                text = f"the registration is not kept over a restart: {error}"
+                self._written.set_exception(RequestError(text))
             else:
                 self._written.set_result(None)
         self._writing = self._written = None
 
+    async def _write_batch(self, batch: Mapping[Path, bytes | None]) -> None:
+        """Write files; registrations are durable then, states need not be.
 
-def _warn(path: Path, error: Exception) -> None:
-    logger.warning("cannot read the kept registration %s: %s", path, error)
+        Raises:
+            OSError: One can not be written; the others are.
+        """
+        states = {path: data for path, data in batch.items() if path.suffix == _STATE_SUFFIX}
+        definitions = [pair for pair in batch.items() if pair[0] not in states]
+        work = [partial(change_files, states, durable=False)] if states else []
+        size = -(-len(definitions) // WRITERS_MAX)
+        parts = iter(definitions)
+        while part := dict(islice(parts, size)):
+            work.append(partial(change_files, part))
+        results = await asyncio.gather(*map(self._offload, work), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        folders = {path.parent for path, _ in definitions}
+        if folders:
+            # One to which nothing was ever written is not there.
+            there = (folder for folder in folders if folder.is_dir())
+            await self._offload(partial(sync_folders, there))
+
+
+def _read(kind: type[Any], path: Path) -> Any:
+    """A record from a file; None when there is none that can be used."""
+    try:
+        return msgpack.decode(kind, path.read_bytes())
+    except FileNotFoundError:
+        return None  # It was to be removed, or is not written yet.
+    except (OSError, MalformedPacket) as error:
+        logger.warning("cannot read what was kept in %s: %s", path, error)
+        return None

@@ -6,7 +6,7 @@ Source: protocol/http-api.md §6.3.
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from isthmus.agent.checks import CheckRunner, CheckWorld, refuse_unknown_kind
-from isthmus.agent.kept import Kept, KeptService, KeptState
+from isthmus.agent.kept import Kept, KeptState
 from isthmus.agent.local import LocalState
 from isthmus.agent.outbox import CHECK, SERVICE
 from isthmus.errors import InvalidRequest, IsthmusError, NotFound, RequestError
@@ -175,7 +175,7 @@ class LocalServices:
 
     def _take_configured_checks(self, planned: list[_Planned], plans: list[CheckPlan]) -> None:
         for plan in plans:
-            self._kept.forget_check(plan.check.check_id)
+            self._kept.forget_definition(plan.check.check_id)
             self._put_check(plan)
         ids = {plan.check.check_id for one in planned for plan in one.registration.checks}
         ids |= {plan.check.check_id for plan in plans}
@@ -185,14 +185,27 @@ class LocalServices:
 
     def _restore_services(self) -> None:
         for kept in list(self._kept.services()):
-            definition = kept.service
-            if definition is None or (definition.id or definition.name) in self._local.services:
+            service = kept.service
+            if service is None or (service.id or service.name) in self._local.services:
                 continue
+            checks = (*(service.checks or ()), *self._still_allowed(kept.checks))
+            definition = msgspec.structs.replace(service, checks=checks or None)
             try:
                 for one in self._plan(definition, Source.HTTP):
                     self._put(replace(one, is_sidecar=kept.is_sidecar))
             except RequestError as error:
                 logger.warning("kept registration of %s refused: %s", definition.name, error)
+
+    def _still_allowed(self, checks: Iterable[CheckDefinition]) -> Iterator[CheckDefinition]:
+        """Kept checks that this agent may still run; the others are forgotten."""
+        for check in checks:
+            try:
+                self._allow(check, Source.HTTP)
+            except RequestError as error:
+                logger.warning("kept check %s refused: %s", check.check_id, error)
+                self._kept.forget_check(check.check_id)
+            else:
+                yield check
 
     def _restore_checks(self) -> None:
         for definition in list(self._kept.checks()):
@@ -242,10 +255,10 @@ class LocalServices:
         """Remove a service with its checks and its sidecar; an unknown one is no error."""
         if service_id not in self._local.services:
             return ()
+        self._kept.forget_service(service_id)
         for check_id in self._local.remove_service(service_id):
             self._unwatch(check_id)
             self._kept.forget_check(check_id)
-        self._kept.forget_service(service_id)
         self._sidecars.discard(service_id)
         self._changed()
         sidecar = sidecar_id(service_id)
@@ -312,12 +325,11 @@ class LocalServices:
         for plan in plans:
             self._watch(plan, token)
         if keep:
-            bare = msgspec.structs.replace(planned.definition, check=None, checks=None)
-            kept = KeptService(service=bare, is_sidecar=planned.is_sidecar)
-            self._kept.keep_service(service.id, kept)
-            for plan in plans:
-                definition = msgspec.structs.replace(plan.definition, token=token)
-                self._kept.keep_check(definition)
+            self._kept.keep_service(
+                planned.definition,
+                [plan.definition for plan in plans],
+                is_sidecar=planned.is_sidecar,
+            )
 
     # Checks --------------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ No call holds the loop up; calls for one file are made one after another by whoe
 import asyncio
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 FILE_MODE: Final = 0o600
 """What we write may hold secrets: it is for our own user alone."""
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class Files(Protocol):
@@ -68,6 +69,7 @@ def _read(path: Path, size_max: int) -> bytes | None:
 
 def _replace(path: Path, data: bytes) -> None:
     change_files({path: data})
+    sync_folders({path.parent})
 
 
 def change_files(changes: Mapping[Path, bytes | None], *, durable: bool = True) -> None:
@@ -75,7 +77,7 @@ def change_files(changes: Mapping[Path, bytes | None], *, durable: bool = True) 
 
     Args:
         changes: Contents by path.
-        durable: Return when all of it is sure to outlast a power failure.
+        durable: Contents are sure to outlast a power failure; `sync_folders` makes the names so.
 
     Raises:
         OSError: One can not be written; each is as it was before or as it shall be.
@@ -85,35 +87,49 @@ def change_files(changes: Mapping[Path, bytes | None], *, durable: bool = True) 
             path.unlink(missing_ok=True)
         else:
             _put(path, data, durable=durable)
-    for folder in {path.parent for path in changes} if durable else ():
-        if folder.is_dir():  # Nothing was ever written to one that is not there.
-            _sync_folder(folder)
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make what was created, renamed and removed in folders outlast a power failure.
+
+    Raises:
+        OSError: One is not there, or the disk does not work.
+    """
+    for path in folders:
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _put(path: Path, data: bytes, *, durable: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)  # Of an earlier process; its mode may be another.
+    number = _create(fresh)
     try:
-        number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(number, view) :]
             if durable:
                 os.fsync(number)
+        finally:
+            os.close(number)
         fresh.replace(path)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
 
 
-def _sync_folder(path: Path) -> None:
-    """Make new names in it durable, too."""
-    folder = os.open(path, os.O_RDONLY)
+def _create(path: Path) -> int:
+    """Make a file of ours alone, in a folder that may not be there yet; its descriptor."""
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        return os.open(path, _CREATE, FILE_MODE)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        path.unlink()  # Of an earlier process; its mode may be another.
+    return os.open(path, _CREATE, FILE_MODE)
 
 
 def _append(path: Path, data: bytes) -> None:
