@@ -98,7 +98,7 @@ _ROWS: Final = "instances"
 """Topics of a service's instances without their checks."""
 _SERVICE_CHECKS: Final = "service_checks"
 """Topics of the checks of a service's instances."""
-_ID_START: Final = re.compile(r"[0-9a-fA-F-]{2,35}")
+_ID_START: Final = re.compile(r"[0-9a-fA-F-]{2,36}")
 _NO_WEIGHTS: Final = Weights(passing=1, warning=1)
 
 
@@ -337,9 +337,11 @@ class Catalog:
     ) -> Answer[T]:
         if node is not None:
             return self._about(family, folded(node.node), True, read)
-        changed = self._missing(family)
-        # It may come under this name, or with this id.
-        return Answer(read(), changed, (_NODES_TOPIC,), changed)
+        missing = self._about(family, folded(name), False, read)
+        if not _ID_START.fullmatch(name):
+            return missing
+        # It may come under another name with this id.
+        return Answer(missing.value, missing.index, (_NODES_TOPIC,), missing.changed)
 
     def _of_table(self, value: T, table: Table[Any], topic: Topic) -> Answer[T]:
         return Answer(value, table.index, (topic,), table.index)

@@ -480,14 +480,26 @@ def test_reader_of_a_services_checks_sleeps_through_those_of_its_node() -> None:
     assert sleeper.stop()
 
 
+def test_reader_of_an_id_wakes_when_its_node_comes_under_any_name() -> None:
+    driven = Driven()
+    sleeper = Sleeper(driven.store, driven.store.catalog.node(IDS["beta"]).topics)
+    driven.execute(make_register("b", node_id=IDS["beta"]))
+    assert sleeper.stop()
+    assert driven.store.catalog.node(IDS["beta"]).changed == driven.store.index
+
+
 def test_index_of_a_node_that_is_not_there_stays_while_others_come() -> None:
     driven = Driven()
     catalog = driven.store.catalog
     driven.execute(make_register("x"))
     before = catalog.node_services("y")
+    sleeper = Sleeper(driven.store, before.topics)
     driven.execute(make_register("z"))
     assert catalog.node_services("y").changed == before.changed == 0
+    driven.execute(DeregisterRequest(node="z"))
+    assert not sleeper.woken
     driven.execute(make_register("y"))
+    assert sleeper.stop()
     assert catalog.node_services("y").changed == driven.store.index
     driven.execute(DeregisterRequest(node="y"))
     assert catalog.node_services("y").changed == driven.store.index
