@@ -204,7 +204,8 @@ def check_datacenter(datacenter: Datacenter, *writers: Writers) -> None:
     tables = datacenter.wait_until_equal()
     check_writes([journal for each in writers for journal in each.journals], tables)
     for server in datacenter.servers:
-        assert "Traceback" not in server.process.output(), server.name
+        before, found, after = server.process.output().partition("Traceback")
+        assert not found, f"{server.name}: {before[-300:]}{found}{after[:6000]}"
     print(
         f"{sum(each.acknowledged_count for each in writers)} acknowledged writes, errors:",
         sorted({error for each in writers for error in each.errors()})[:6],

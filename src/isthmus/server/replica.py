@@ -251,8 +251,7 @@ class Replica:
             window = asyncio.timeout(None)
             try:
                 async with window:
-                    self._watching = window
-                    await self._watch(self._lead)
+                    await self._watch(self._lead, window)
             except TimeoutError:
                 assert window.expired(), "nothing else has a time-out here"
             except EngineUnavailable as error:
@@ -261,16 +260,18 @@ class Replica:
             except (Compacted, Corrupt, _NewGeneration) as error:
                 logger.info("loading all data again: %s", error)
                 await self._reload()
-            finally:
-                self._watching = None
 
-    async def _watch(self, lead: Lead | None) -> None:
-        if lead is None:
-            async for change in self.engine.changes(self._seen):
-                await self._receive(change)
-        else:
-            async for _ in self.engine.leadership(lead):
-                await self._receive_leader()
+    async def _watch(self, lead: Lead | None, window: asyncio.Timeout) -> None:
+        self._watching = window
+        try:
+            if lead is None:
+                async for change in self.engine.changes(self._seen):
+                    await self._receive(change)
+            else:
+                async for _ in self.engine.leadership(lead):
+                    await self._receive_leader()
+        finally:
+            self._watching = None
 
     def _turn(self) -> None:
         """Follow something else from now on."""

@@ -13,7 +13,15 @@ from isthmus.model.kv import KV_CAS, KV_DELETE, KV_SET, DirEntry, KeyRequest, KV
 from isthmus.model.query import DatacenterRequest
 from isthmus.server.replica import Alone
 from isthmus.server.server import Server
-from isthmus.store.engine import Batch, Change, Head, Lead, LeaderInfo, OutcomeUnknown
+from isthmus.store.engine import (
+    Batch,
+    Change,
+    EngineUnavailable,
+    Head,
+    Lead,
+    LeaderInfo,
+    OutcomeUnknown,
+)
 from support.cluster import Cluster
 from support.servers import CLUSTER, make_server
 from support.virtual_loop import now, run_virtual
@@ -375,6 +383,29 @@ def test_leader_is_not_told_of_its_own_commits_and_follows_again_when_it_is_repl
         await cluster["s2"].call("KVS.Apply", put("other"))
         await cluster.until(lambda: same_tables(cluster))
         assert [change.index for change in told if change.index] == [cluster["s2"].store.index]
+
+    play(act, chosen=True)
+
+
+def test_leader_that_hears_nothing_of_its_key_finds_out_by_a_commit_and_follows() -> None:
+    async def act(cluster: Cluster) -> None:
+        old = cluster["s1"]
+
+        async def deaf(lead: Lead) -> AsyncIterator[None]:
+            nothing: tuple[None, ...] = ()
+            for change in nothing:
+                yield change
+            raise EngineUnavailable("not now", operation="watch")
+
+        old.engine.leadership = deaf  # type: ignore[method-assign]
+        for _ in range(3):
+            cluster.elect("s1")
+            await cluster.until(lambda: cluster.leaders == ["s1"])
+            await asyncio.sleep(1)
+            cluster.elect("s2")
+            await cluster.until(lambda: cluster["s2"].is_leader)
+            await old.call("KVS.Apply", put("k", str(now()).encode()))
+            await cluster.until(lambda: same_tables(cluster))
 
     play(act, chosen=True)
 
