@@ -387,7 +387,9 @@ def test_leader_is_not_told_of_its_own_commits_and_follows_again_when_it_is_repl
     play(act, chosen=True)
 
 
-def test_leader_that_hears_nothing_of_its_key_finds_out_by_a_commit_and_follows() -> None:
+def test_leader_that_hears_nothing_of_its_key_finds_out_by_a_commit_and_follows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def act(cluster: Cluster) -> None:
         old = cluster["s1"]
 
@@ -408,6 +410,7 @@ def test_leader_that_hears_nothing_of_its_key_finds_out_by_a_commit_and_follows(
             await cluster.until(lambda: same_tables(cluster))
 
     play(act, chosen=True)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_data_moves_to_an_engine_that_others_share_while_it_is_served() -> None:
