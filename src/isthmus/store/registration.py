@@ -30,6 +30,8 @@ from isthmus.store.table import Overlay, TableView
 R = TypeVar("R", bound=Record)
 
 _WEIGHTS: Final = Weights(passing=1, warning=1)
+_WEIGHT_MAX: Final = 65_535
+"""Largest that DNS can carry."""
 
 
 def register(overlay: Overlay, request: RegisterRequest, index: int) -> None:
@@ -187,7 +189,7 @@ def _claim_name(tables: _Tables, node: Node, context: str, *, take_nameless: boo
 
 
 def _put_service(tables: _Tables, node: str, service: NodeService, index: int) -> None:
-    if service.weights is None:
+    if not _are_valid(service.weights):
         service = msgspec.structs.replace(service, weights=_WEIGHTS)
     row = tables.services.get(owned(folded(node), folded(service.id)))
     old = row.service if row is not None else None
@@ -197,6 +199,13 @@ def _put_service(tables: _Tables, node: str, service: NodeService, index: int) -
         tables.services.put(new, index)
         if old is not None and (old.service, old.tags) != (service.service, service.tags):
             _rename_checks(tables, new, index)
+
+
+def _are_valid(weights: Weights | None) -> bool:
+    """Whether weights say something; Consul takes its default for those that do not."""
+    if weights is None:
+        return False
+    return 0 < weights.passing <= _WEIGHT_MAX and 0 <= weights.warning <= _WEIGHT_MAX
 
 
 def _rename_checks(tables: _Tables, row: ServiceRow, index: int) -> None:

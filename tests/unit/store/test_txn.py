@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from isthmus.model import kv as verbs
 from isthmus.model import txn as model
-from isthmus.model.catalog import HealthCheck, Node, NodeService
+from isthmus.model.catalog import HealthCheck, Node, NodeService, Weights
 from isthmus.model.kv import DirEntry
 from isthmus.model.session import Session
 from isthmus.model.txn import (
@@ -368,3 +368,23 @@ def _play(
         elif verb == verbs.KV_DELETE_TREE:
             state = {name: row for name, row in state.items() if not name.startswith(entry.key)}
     return state, False
+
+
+@pytest.mark.parametrize(
+    ("given_", "kept"),
+    [
+        (None, Weights(passing=1, warning=1)),
+        (Weights(), Weights(passing=1, warning=1)),
+        (Weights(passing=0, warning=3), Weights(passing=1, warning=1)),
+        (Weights(passing=70_000), Weights(passing=1, warning=1)),
+        (Weights(passing=5, warning=-1), Weights(passing=1, warning=1)),
+        (Weights(passing=5), Weights(passing=5)),
+        (Weights(passing=65_535, warning=65_535), Weights(passing=65_535, warning=65_535)),
+    ],
+)
+def test_weights_that_say_nothing_are_the_default(given_: Weights | None, kept: Weights) -> None:
+    """A Consul that passes a transaction on sends zeros for weights that were left out."""
+    answer = run(driven(), service("set", "x", id="w", service="w", weights=given_))
+    (result,) = answer.results or ()
+    assert result.service is not None
+    assert result.service.weights == kept
