@@ -39,6 +39,7 @@ def tls_config(config: AgentConfig) -> TlsConfig:
         allow_client_certificates=tls.allow_client_certificates_rpc,
         server_name=tls.server_name,
         tls_min_version=tls.min_version,
+        cipher_suites=tls.cipher_suites,
         node_name=config.node_name,
         dc=config.datacenter,
         domain=config.domain,

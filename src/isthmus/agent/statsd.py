@@ -30,10 +30,11 @@ class StatsdSink:
     Args:
         address: ``host:port``.
         tagged: Whether it is a DogStatsD.
+        tags: Of all that is sent to one.
     """
 
-    def __init__(self, address: str, *, tagged: bool) -> None:
-        self._address, self._tagged = address, tagged
+    def __init__(self, address: str, *, tagged: bool, tags: Sequence[str] = ()) -> None:
+        self._address, self._tagged, self._tags = address, tagged, tags
         self._failing = False
 
     async def take(self, metrics: Sequence[Metric]) -> None:
@@ -51,7 +52,7 @@ class StatsdSink:
             return
         self._failing = False
         try:
-            for packet in packets(lines(metrics, tagged=self._tagged)):
+            for packet in packets(lines(metrics, tagged=self._tagged, tags=self._tags)):
                 transport.sendto(packet)
         finally:
             transport.close()
@@ -60,11 +61,21 @@ class StatsdSink:
 def sinks(config: TelemetryConfig) -> tuple[StatsdSink, ...]:
     """Those that the operator wants."""
     wanted = ((config.statsd_address, False), (config.dogstatsd_addr, True))
-    return tuple(StatsdSink(address, tagged=tagged) for address, tagged in wanted if address)
+    return tuple(
+        StatsdSink(address, tagged=tagged, tags=config.dogstatsd_tags)
+        for address, tagged in wanted
+        if address
+    )
 
 
-def lines(metrics: Iterable[Metric], *, tagged: bool) -> Iterator[bytes]:
-    """Figures as lines."""
+def lines(metrics: Iterable[Metric], *, tagged: bool, tags: Sequence[str] = ()) -> Iterator[bytes]:
+    """Figures as lines.
+
+    Args:
+        metrics: The figures.
+        tagged: Whether labels are tags, and no words of the name.
+        tags: Tags of all, if so.
+    """
     for metric in metrics:
         words = [metric.name]
         if not tagged:
@@ -74,8 +85,9 @@ def lines(metrics: Iterable[Metric], *, tagged: bool) -> Iterator[bytes]:
             value = metric.value / metric.count
             rate = f"|@{1 / metric.count:.9g}" if metric.count > 1 else ""
         name = ".".join(_UNSAFE.sub("_", word) for word in words)
-        tags = ",".join(f"{key}:{_UNSAFE.sub('_', value)}" for key, value in metric.labels)
-        ending = f"|#{tags}" if tagged and tags else ""
+        labels = (f"{key}:{_UNSAFE.sub('_', value)}" for key, value in metric.labels)
+        shown = ",".join((*tags, *labels))
+        ending = f"|#{shown}" if tagged and shown else ""
         yield f"{name}:{value:.9g}|{_TYPES[metric.kind]}{rate}{ending}".encode()
 
 

@@ -210,7 +210,7 @@ _TLS: Final = (
     _key("allow_client_certificates_rpc", BOOL, "tls.allow_client_certificates_rpc", "Any certificate of the CA may act as a server on the server port, as in Consul; else it must name server.<dc>.<domain>."),
     _key("server_name", TEXT, "tls.server_name", "Name that our own certificate carries instead of the node name."),
     _key("tls_min_version", TEXT, "tls.min_version", "tls10, tls11, tls12 or tls13."),
-    _later("tls_cipher_suites", TEXT, "tls.cipher_suites", "Cipher suites, parted by commas.", tier=1),
+    _key("tls_cipher_suites", TEXT, "tls.cipher_suites", "Cipher suites of TLS 1.2 and older, parted by commas, the best first: TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256. Default: OpenSSL's choice."),
     _rare("tls_prefer_server_cipher_suites", BOOL, "The server's order of suites counts."),
     _key("enable_agent_tls_for_checks", BOOL, "tls.enable_agent_tls_for_checks", "Checks use the agent's certificate."),
 )
@@ -269,6 +269,7 @@ _DOORS: Final = (
     _key("telemetry.metrics_prefix", TEXT, "telemetry.metrics_prefix", "What metric names start with that Consul has, too."),
     _key("telemetry.statsd_address", TEXT, "telemetry.statsd_address", "statsd to send to, host:port (UDP), every 10 s."),
     _key("telemetry.dogstatsd_addr", TEXT, "telemetry.dogstatsd_addr", "DogStatsD to send to, host:port (UDP), every 10 s; labels become tags."),
+    _key("telemetry.dogstatsd_tags", TEXTS, "telemetry.dogstatsd_tags", "Tags of all that is sent to DogStatsD: `region:north`."),
     _key("telemetry.prefix_filter", TEXTS, "telemetry.prefix_filter", "Metrics let through (+consul.rpc) and dropped (-consul.http), by the start of their names; the longest counts."),
     _key("telemetry.filter_default", BOOL, "telemetry.filter_default", "All other metrics are let through."),
     _key("telemetry.disable_hostname", BOOL, "telemetry.disable_hostname", "Gauges that Consul has, too, do not carry the host's name."),
@@ -353,7 +354,6 @@ _LATER_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "rpc.enable_streaming": (BOOL, "Servers push changes to agents."),
     "use_streaming_backend": (BOOL, "Agents take pushed changes."),
     "telemetry.statsite_address": (TEXT, "statsite to send to."),
-    "telemetry.dogstatsd_tags": (TEXTS, "Tags for DogStatsD."),
     "limits.request_limits": (OBJECT, "Rates of requests."),
 }
 # fmt: on

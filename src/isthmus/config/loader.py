@@ -136,7 +136,7 @@ class _Builder:
         if directory := self._values.get("data_dir"):
             fields["data_dir"] = Path(directory)
         if suites := self._values.get("tls_cipher_suites"):
-            fields["tls.cipher_suites"] = tuple(name for name in suites.split(",") if name)
+            fields["tls.cipher_suites"] = tuple(suites.replace(",", " ").split())
         fields["acl.tokens"] = {
             name: value
             for name, value in self._values.get("acl.tokens", {}).items()

@@ -362,6 +362,7 @@ class TelemetryConfig:
     metrics_prefix: str = "consul"
     statsd_address: str = ""
     dogstatsd_addr: str = ""
+    dogstatsd_tags: tuple[str, ...] = ()
     prefix_filter: tuple[str, ...] = ()
     filter_default: bool = True
     disable_hostname: bool = False

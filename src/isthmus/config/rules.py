@@ -6,6 +6,7 @@ gateway without port, an interval of zero), we refuse it.
 Source: protocol/cli-config-dns.md §2.4; protocol/federation.md §2.1.
 """
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from isthmus.dns.config import recursor_address
 from isthmus.errors import Mistake
 from isthmus.model.keyring import decode_key
 from isthmus.model.network import Networks
+from isthmus.net.ciphers import SUITES
 
 NODE_META_PAIRS_MAX: Final = 64
 NODE_META_KEY_SIZE_MAX: Final = 128
@@ -412,6 +414,11 @@ def _tls(config: AgentConfig) -> _Rule:
     if tls.min_version not in _TLS_VERSIONS:
         text = f'tls_min_version must be one of {", ".join(_TLS_VERSIONS)}, not "{tls.min_version}"'
         yield "tls_min_version", text, ""
+    for suite in tls.cipher_suites:
+        if suite not in SUITES:
+            close = difflib.get_close_matches(suite, SUITES, n=1)
+            remedy = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(SUITES)}"
+            yield "tls_cipher_suites", f"unsupported cipher suite: {suite}", remedy
     if config.ports.https > 0 and not (tls.cert_file and tls.key_file):
         text = "ports.https is open, and no certificate is given"
         yield "ports.https", text, "set cert_file and key_file"

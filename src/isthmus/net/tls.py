@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from isthmus.errors import ConfigError, Mistake
 from isthmus.names import Alpn
+from isthmus.net.ciphers import SUITES, openssl_names
 from isthmus.net.network import TlsAccept, TlsDial
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class TlsConfig:
             directly; through gateways it is always checked.
         server_name: Overrides the node name in our own checks of our certificate.
         tls_min_version: ``tls10``, ``tls11``, ``tls12`` or ``tls13``.
+        cipher_suites: Keys of `net.ciphers.SUITES`, in order of preference; empty: OpenSSL's choice.
         node_name: Our node name.
         dc: Our datacenter.
         domain: DNS domain of the federation.
@@ -113,6 +115,7 @@ class TlsConfig:
     verify_server_hostname: bool = False
     server_name: str = ""
     tls_min_version: str = "tls12"
+    cipher_suites: tuple[str, ...] = ()
     node_name: str = ""
     dc: str = ""
     domain: str = "consul"
@@ -305,6 +308,9 @@ def _load(config: TlsConfig) -> _Contexts:
         remedy = f"use one of {', '.join(_VERSIONS)}"
         text = f"unknown version {config.tls_min_version!r}"
         mistakes.append(Mistake("", "tls_min_version", text, remedy))
+    if unknown := [suite for suite in config.cipher_suites if suite not in SUITES]:
+        text = f"unsupported cipher suites: {', '.join(unknown)}"
+        mistakes.append(Mistake("", "tls_cipher_suites", text, f"there are {', '.join(SUITES)}"))
     if bool(config.cert_file) != bool(config.key_file):
         missing = "key_file" if config.cert_file else "cert_file"
         mistakes.append(Mistake("", missing, "a certificate needs its key, and a key it", ""))
@@ -320,6 +326,8 @@ def _load(config: TlsConfig) -> _Contexts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # The operator asked for it.
             context.minimum_version = version
+        if config.cipher_suites:
+            context.set_ciphers(openssl_names(config.cipher_suites))
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED if check_peer else ssl.CERT_NONE
         if server:

@@ -58,6 +58,7 @@ def test_tls_is_told_all_that_the_operator_says() -> None:
             allow_client_certificates_rpc=True,
             server_name="other",
             min_version="tls13",
+            cipher_suites=("TLS_RSA_WITH_AES_128_CBC_SHA",),
         ),
     )
     told = settings.tls_config(config)
@@ -72,6 +73,7 @@ def test_tls_is_told_all_that_the_operator_says() -> None:
         verify_server_hostname=True,
         server_name="other",
         tls_min_version="tls13",
+        cipher_suites=("TLS_RSA_WITH_AES_128_CBC_SHA",),
         node_name="alpha",
         dc="dc2",
         domain="example.net",

@@ -33,6 +33,16 @@ def test_dogstatsd_has_tags() -> None:
     assert next(lines(METRICS, tagged=True)) == (b"consul.rpc.cross-dc:4|c|#datacenter:dc_2,op:a_b")
 
 
+def test_tags_of_the_operator_stand_first() -> None:
+    config = TelemetryConfig(dogstatsd_addr="127.0.0.1:8125", dogstatsd_tags=("region:n", "x"))
+    assert len(sinks(config)) == 1
+    found = list(lines(METRICS[:2], tagged=True, tags=config.dogstatsd_tags))
+    assert found == [
+        b"consul.rpc.cross-dc:4|c|#region:n,x,datacenter:dc_2,op:a_b",
+        b"consul.h.members:2.5|g|#region:n,x",
+    ]
+
+
 def test_packets_are_as_full_as_they_may_be() -> None:
     made = [b"%03d" % number + b"x" * 400 for number in range(10)]
     found = list(packets(made))

@@ -147,6 +147,7 @@ def test_what_consul_accepts_is_accepted_unless_it_cannot_work(
         ({"unix_sockets": {"mode": "rwx"}}, "unix_sockets.mode", 'unix_sockets.mode must be octal, like "0770", not "rwx"'),
         ({"limits": {"http_max_conns_per_client": 0}}, "limits.http_max_conns_per_client", "limits.http_max_conns_per_client must be greater than zero"),
         ({"telemetry": {"prefix_filter": ["+consul.rpc", "consul.http"]}}, "telemetry.prefix_filter", 'telemetry.prefix_filter must hold names behind + or -, not "consul.http"'),
+        ({"tls_cipher_suites": "TLS_RSA_WITH_AES_128_CBC_SHA, TLS_RSA_WITH_RC4_128_SHA"}, "tls_cipher_suites", "unsupported cipher suite: TLS_RSA_WITH_RC4_128_SHA"),
         ({"addresses": {"https": "unix:///run/a.sock"}}, "addresses.https", "HTTPS address cannot be a unix socket"),
         ({"telemetry": {"prefix_filter": ["-"]}}, "telemetry.prefix_filter", 'telemetry.prefix_filter must hold names behind + or -, not "-"'),
         ({"telemetry": {"statsd_address": "localhost"}}, "telemetry.statsd_address", 'telemetry.statsd_address must be host:port, not "localhost"'),

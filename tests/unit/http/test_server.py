@@ -229,6 +229,27 @@ async def test_https_speaks_http_1_whatever_else_is_offered(
         await close(streams)
 
 
+async def test_https_uses_the_cipher_suites_that_the_operator_chose(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("server.dc1.consul", "localhost")
+    tls = TlsConfigurator(
+        TlsConfig(
+            cert_file=str(files.cert_file),
+            key_file=str(files.key_file),
+            cipher_suites=("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",),
+        )
+    )
+    config = HttpConfig(port=OFF, https_port=0)
+    async with serving(config, network=SocketNetwork(tls)) as (_, (address,)):
+        context = authority.issue("operator").context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        streams = await connect(address, context)
+        cipher, _, _ = streams[1].get_extra_info("ssl_object").cipher()
+        assert cipher == "ECDHE-ECDSA-CHACHA20-POLY1305"
+        assert await ask(streams) == b'"L"'
+        await close(streams)
+
+
 @pytest.mark.parametrize("verify", [False, True])
 async def test_https_demands_a_client_certificate_if_configured(
     tmp_path: Path, verify: bool
