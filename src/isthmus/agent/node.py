@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from isthmus.agent import logs, settings, statsd
+from isthmus.agent import logs, settings, statsd, watch_handlers
 from isthmus.agent.api import AgentApi
 from isthmus.agent.cache import CallCache
 from isthmus.agent.checks import CheckWorld
@@ -37,6 +37,7 @@ from isthmus.agent.routes import GatewayRoutes
 from isthmus.agent.services import LocalServices
 from isthmus.agent.sync import CatalogSync
 from isthmus.agent.tables import Tables
+from isthmus.agent.watches import Watches
 from isthmus.config.model import AgentConfig
 from isthmus.dns.server import DnsServer
 from isthmus.errors import InvalidRequest, RequestError
@@ -335,6 +336,10 @@ class NodeAgent:
         self._reload_parts()
         config = self.config
         self._spawn(self._catalog_sync.run())
+        self._watches = Watches(self._http.answer, watch_handlers.tell)
+        self._closers.append(self._watches.close)
+        self._watches.load(config.watches)
+        self.reloading.add(lambda config: self._watches.load(config.watches))
         assert self.lan is not None
         if not config.gossip.disable_coordinates:
             reports = CoordinateReports(

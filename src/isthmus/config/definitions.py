@@ -10,12 +10,15 @@ Source: protocol/cli-config-dns.md §2.3; protocol/http-api.md, agent registrati
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from isthmus.config.kinds import read_duration
 from isthmus.errors import RequestError
 from isthmus.model.record import Record
 from isthmus.units import Duration, format_duration
+
+if TYPE_CHECKING:
+    from isthmus.model.watch_definition import WatchDefinition
 
 T = TypeVar("T", bound=Record)
 
@@ -115,6 +118,21 @@ def check_definition(written: Mapping[str, object]) -> dict[str, Any]:
     with _named("check", check):
         register_check(_decoded(CheckDefinition, check), node="")
     return check
+
+
+def watch_definition(written: Mapping[str, object]) -> "WatchDefinition":
+    """Read one watch.
+
+    Raises:
+        ValueError: A parameter is missing or wrong; the text is Consul's.
+    """
+    from isthmus.model.watch_definition import read_definition
+    from isthmus.model.watch_plan import InvalidWatch
+
+    try:
+        return read_definition(written)
+    except InvalidWatch as error:
+        raise ValueError(str(error)) from None
 
 
 def _decoded(kind: type[T], written: Mapping[str, Any]) -> T:

@@ -280,6 +280,7 @@ _LOCAL: Final = (
     _key("services", OBJECTS, "services", "Local services."),
     _key("check", OBJECTS, "checks", "A local health check."),
     _key("checks", OBJECTS, "checks", "Local health checks."),
+    _key("watches", OBJECTS, "watches", "What is watched (type, key, service …), and the program (args) or URL (http_handler_config) that is told of changes."),
     _key("enable_script_checks", BOOL, "check.enable_remote_script_checks", "Checks may run programs, also those registered over HTTP.", "enable-script-checks"),
     _key("enable_local_script_checks", BOOL, "check.enable_local_script_checks", "Checks from files may run programs.", "enable-local-script-checks"),
     _key("check_update_interval", DURATION, "check.update_interval", "How often unchanged checks' output is written."),
@@ -340,7 +341,6 @@ _RARE_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "raft_protocol": (INT, "Belongs to Consul's storage."),
     "segments": (OBJECTS, "Enterprise edition."),
     "snapshot_agent": (OBJECT, "Enterprise edition."),
-    "watches": (OBJECTS, "Handlers run on changes."),
     "xds": (OBJECT, "Limits of xDS."),
 }
 _LATER_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {

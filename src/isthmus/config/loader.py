@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from isthmus.config.definitions import check_definition, service_definition
+from isthmus.config.definitions import check_definition, service_definition, watch_definition
 from isthmus.config.keys import KEYS
 from isthmus.config.kinds import ADDRESS, ADDRESSES, Merge
 from isthmus.config.model import AddressConfig, AgentConfig, Definition, GossipTimers, LeaveConfig
@@ -106,6 +106,7 @@ class _Builder:
         config = placed(config, self._fields())
         config = self._identity(config)
         services, checks = self._definitions()
+        watches = self._normalised(("watches",), watch_definition)
         return replace(
             config,
             addresses=self._addresses(config.addresses),
@@ -122,12 +123,13 @@ class _Builder:
             ),
             services=services,
             checks=checks,
+            watches=watches,
             origins={name: one.source for name, one in self._settings.values.items()},
         )
 
     def _fields(self) -> dict[str, Any]:
         """Values by field path."""
-        computed = {"services", "checks", "data_dir", "tls.cipher_suites", "acl.tokens"}
+        computed = {"services", "checks", "watches", "data_dir", "tls.cipher_suites", "acl.tokens"}
         fields: dict[str, Any] = {
             KEYS[name].field: tuple(value) if isinstance(value, list) else value
             for name, value in self._values.items()

@@ -9,9 +9,12 @@ Source of the defaults: protocol/cli-config-dns.md §2.3.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from isthmus import names
+
+if TYPE_CHECKING:
+    from isthmus.model.watch_definition import WatchDefinition
 
 Definition = Mapping[str, Any]
 """A service or check definition with the field names of the HTTP API's registration."""
@@ -418,6 +421,7 @@ class AgentConfig:
         session_ttl_min: Shortest time to live of a session.
         services: Definitions of local services, fields named as the HTTP API names them.
         checks: Definitions of local checks, the same.
+        watches: What is watched, and who is told of changes.
         warnings: What an operator should read in the log at start.
         origins: Key as written in files to where it was set; what stands at its default is absent.
     """
@@ -458,6 +462,7 @@ class AgentConfig:
     enable_debug: bool = False
     services: tuple[Definition, ...] = ()
     checks: tuple[Definition, ...] = ()
+    watches: "tuple[WatchDefinition, ...]" = ()
     warnings: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 

@@ -36,6 +36,7 @@ RELOADABLE: Final = frozenset(
         "tls.verify_server_hostname",
         "tls.server_name",
         "tls.min_version",
+        "watches",
         "tls.cipher_suites",
         *(f"dns.{one.name}" for one in fields(DnsConfig)),
     }

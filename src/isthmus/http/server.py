@@ -14,6 +14,8 @@ from isthmus.http.context import Context, ReadCache, Rpc
 from isthmus.http.door import Door
 from isthmus.http.local_agent import LocalAgent
 from isthmus.http.repeats import Tables
+from isthmus.http.request import Request
+from isthmus.http.response import Response
 from isthmus.http.unix_socket import SocketOwner, UnixSocket
 from isthmus.model.timing import Timing
 from isthmus.names import HTTP_PORT, host_port
@@ -160,6 +162,10 @@ class HttpServer:
     def aborted_count(self) -> int:
         """Clients dropped because unread answers held too much memory."""
         return self._connections.unsent.aborted_count
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request of our own agent's, which came over no connection."""
+        return await self._door.handle(request)
 
     def limit_clients(self, connections: int) -> None:
         """Allow an address so many connections from now on; those that are open stay."""

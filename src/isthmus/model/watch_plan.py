@@ -125,7 +125,11 @@ class WatchProgress:
             query.append(("hash" if self.plan.by_hash else "index", self._mark))
             if wait:
                 query.append(("wait", wait))
-        return f"{self.plan.path}?{urlencode(query, errors='surrogateescape')}" if query else self.plan.path
+        return (
+            f"{self.plan.path}?{urlencode(query, errors='surrogateescape')}"
+            if query
+            else self.plan.path
+        )
 
     def receive_answer(self, answer: WatchAnswer) -> WatchNews | None:
         """Take an answer; what is new in it, or None.
