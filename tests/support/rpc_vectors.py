@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from isthmus.model import coordinate, event, kv, prepared_query, txn
+from isthmus.model import coordinate, event, kv, prepared_query, session, txn
 from isthmus.model.catalog import IndexedCheckServiceNodes
 from isthmus.model.config_entry import (
     ConfigEntryListAllRequest,
@@ -51,7 +51,18 @@ BODIES: Final[dict[str, Any]] = {
     "kvs-apply-response": bool,
     "kvs-get-response": kv.IndexedDirEntries,
     "preparedquery-executeremote-request": prepared_query.PreparedQueryExecuteRemoteRequest,
+    "session-apply-checks-request": session.SessionRequest,
+    "session-apply-destroy-request": session.SessionRequest,
+    "session-apply-request": session.SessionRequest,
+    "session-apply-response": str,
+    "session-get-request": session.SessionSpecificRequest,
+    "session-get-response": session.IndexedSessions,
+    "session-renew-request": session.SessionSpecificRequest,
     "txn-apply-request": txn.TxnRequest,
+    "txn-apply-response": txn.TxnResponse,
+    "txn-apply-rolled-back-response": txn.TxnResponse,
+    "txn-read-request": txn.TxnReadRequest,
+    "txn-read-response": txn.TxnReadResponse,
 }
 """Type of the body of each captured message that has a record."""
 

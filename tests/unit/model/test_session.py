@@ -1,8 +1,17 @@
 """Sessions on both wires."""
 
-from isthmus.model.session import Session, SessionSpecificRequest
+from isthmus.model.session import (
+    SESSION_CREATE,
+    SESSION_DESTROY,
+    IndexedSessions,
+    ServiceCheck,
+    Session,
+    SessionRequest,
+    SessionSpecificRequest,
+)
 from isthmus.units import Duration
 from isthmus.wire import gojson, msgpack
+from support.rpc_vectors import load
 
 
 def test_lock_delay_is_a_number_on_both_wires() -> None:
@@ -20,3 +29,35 @@ def test_id_of_a_read_stands_twice() -> None:
     plain = msgpack.to_plain(SessionSpecificRequest(session_id="s", session="s"))
     assert isinstance(plain, dict)
     assert (plain["SessionID"], plain["Session"]) == ("s", "s")
+
+
+def test_captured_requests_name_what_a_session_is_to_be() -> None:
+    created = msgpack.decode(SessionRequest, load("session-apply-request").body)
+    assert (created.op, created.datacenter) == (SESSION_CREATE, "dc2")
+    assert created.session == Session(
+        name="n",
+        node="beta",
+        lock_delay=Duration.of(3),
+        behavior="release",
+        ttl="10s",
+        node_checks=("serfHealth",),
+    )
+    checked = msgpack.decode(SessionRequest, load("session-apply-checks-request").body).session
+    assert (checked.checks, checked.node_checks, checked.service_checks) == (
+        ("serfHealth", "serfHealth"),
+        ("serfHealth",),
+        (ServiceCheck(id="serfHealth"),),
+    )
+    ended = msgpack.decode(SessionRequest, load("session-apply-destroy-request").body)
+    assert (ended.op, ended.session) == (SESSION_DESTROY, Session(id=ended.session.id))
+    for name in ("session-get-request", "session-renew-request"):
+        asked = msgpack.decode(SessionSpecificRequest, load(name).body)
+        assert asked.session_id == asked.session == ended.session.id
+
+
+def test_captured_reply_is_the_session_that_was_asked_for() -> None:
+    session_id = msgpack.decode(str, load("session-apply-response").body)
+    reply = msgpack.decode(IndexedSessions, load("session-get-response").body)
+    assert reply.sessions is not None
+    (session,) = reply.sessions
+    assert (session.id, session.name, session.create_index) == (session_id, "vector", reply.index)
