@@ -35,10 +35,10 @@ class _Shape:
 _CHECK: Final = _Shape(
     (
         "ID", "CheckID", "Name", "Notes", "ServiceID", "Token", "Status", "ScriptArgs", "Args",
-        "HTTP", "Method", "Body", "TCP", "Interval", "DockerContainerID", "Shell", "GRPC",
-        "GRPCUseTLS", "TLSServerName", "TLSSkipVerify", "AliasNode", "AliasService", "Timeout",
-        "TTL", "SuccessBeforePassing", "FailuresBeforeWarning", "FailuresBeforeCritical",
-        "DeregisterCriticalServiceAfter", "OutputMaxSize", "H2PING",
+        "HTTP", "Method", "Body", "DisableRedirects", "TCP", "Interval", "DockerContainerID",
+        "Shell", "GRPC", "GRPCUseTLS", "TLSServerName", "TLSSkipVerify", "AliasNode",
+        "AliasService", "Timeout", "TTL", "SuccessBeforePassing", "FailuresBeforeWarning",
+        "FailuresBeforeCritical", "DeregisterCriticalServiceAfter", "OutputMaxSize", "H2PING",
     ),
     {"Header": None},
 )  # fmt: skip

@@ -78,14 +78,14 @@ class CheckDefinition(Record, frozen=True, kw_only=True):
     @property
     def type(self) -> str:
         """Kind of the check, as the catalog names it; empty when nothing says how to run it."""
-        if self.script_args:
-            return DOCKER if self.docker_container_id else SCRIPT
         kinds = (
-            (self.ttl, TTL),
-            (self.http, HTTP),
-            (self.tcp, TCP),
             (self.grpc, GRPC),
+            (self.http, HTTP),
+            (self.ttl, TTL),
+            (self.tcp, TCP),
             (self.alias_node or self.alias_service, ALIAS),
+            (self.script_args and self.docker_container_id, DOCKER),
+            (self.script_args, SCRIPT),
             (self.h2ping, H2PING),
         )
         return next((kind for given, kind in kinds if given), "")

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from isthmus.errors import InvalidRequest
+from isthmus.errors import InvalidRequest, RequestError
 from isthmus.model import agent
 from isthmus.model.agent import CheckDefinition, ServiceDefinition
 from isthmus.model.catalog import (
@@ -26,6 +26,7 @@ from isthmus.model.catalog import (
     ServiceConnect,
     Weights,
 )
+from isthmus.model.proxy_rules import SERVICE_UPSTREAM, expose_faults, upstream_faults
 from isthmus.names import MESH_GATEWAY_KIND, WAN_FEDERATION_META
 from isthmus.units import format_duration
 
@@ -106,6 +107,8 @@ def register_check(definition: CheckDefinition, *, node: str) -> CheckPlan:
     """
     if not definition.name:
         raise InvalidRequest("Missing check name")
+    if definition.status not in _STATUSES:
+        raise InvalidRequest("Bad check status")
     validate_check(definition)
     check_id = definition.check_id or definition.name
     definition = msgspec.structs.replace(definition, check_id=check_id)
@@ -138,13 +141,24 @@ def validate_check(definition: CheckDefinition) -> None:
                 "Invalid check: Interval set but no check type (such as HTTP or TCP) is given"
             )
         raise InvalidRequest("Invalid check: TTL must be > 0 for TTL checks")
-    if kind == agent.TTL and definition.ttl < 0:
-        raise InvalidRequest("Invalid check: TTL must be > 0 for TTL checks")
-    if kind == agent.TTL and definition.interval > 0:
+    if definition.ttl > 0 and definition.interval > 0:
         raise InvalidRequest("Invalid check: Interval and TTL cannot both be specified")
     if kind in _INTERVAL_KINDS and definition.interval <= 0:
         raise InvalidRequest(
             "Invalid check: Interval must be > 0 for Script, HTTP, H2PING, or TCP checks"
+        )
+    if definition.alias_node or definition.alias_service:
+        if kind in _INTERVAL_KINDS:
+            raise InvalidRequest("Invalid check: Interval cannot be set for Alias checks")
+        if definition.ttl > 0:
+            raise InvalidRequest("Invalid check: TTL must be not be set for Alias checks")
+    if kind == agent.TTL and definition.ttl < 0:
+        raise InvalidRequest("Invalid check: TTL must be > 0 for TTL checks")
+    if definition.output_max_size < 0:
+        raise InvalidRequest("Invalid check: MaxOutputMaxSize must be positive")
+    if definition.failures_before_warning > max(definition.failures_before_critical, 1):
+        raise InvalidRequest(
+            "Invalid check: FailuresBeforeWarning can't be higher than FailuresBeforeCritical"
         )
 
 
@@ -211,14 +225,33 @@ def _service(definition: ServiceDefinition, weights: Weights) -> NodeService:
         socket_path=definition.socket_path,
         weights=weights,
         enable_tag_override=definition.enable_tag_override,
-        proxy=definition.proxy or ConnectProxyConfig(),
+        proxy=_proxy(definition.proxy or ConnectProxyConfig()),
         connect=ServiceConnect(native=definition.connect is not None and definition.connect.native),
     )
 
 
+def _proxy(proxy: ConnectProxyConfig) -> ConnectProxyConfig:
+    """A proxy whose upstreams all say what they lead to."""
+    upstreams = tuple(
+        upstream
+        if upstream.destination_type
+        else msgspec.structs.replace(upstream, destination_type=SERVICE_UPSTREAM)
+        for upstream in proxy.upstreams or ()
+    )
+    return msgspec.structs.replace(proxy, upstreams=upstreams or proxy.upstreams)
+
+
 def _tagged_addresses(definition: ServiceDefinition) -> dict[str, ServiceAddress] | None:
-    """Tagged addresses, with those by family that follow from the service's own address."""
+    """Tagged addresses, with those by family that follow from the service's own address.
+
+    Raises:
+        RequestError: One for a family has no address of it.
+    """
     tagged = dict(definition.tagged_addresses or {})
+    for tag in ("lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"):
+        if tag in tagged and not _is_of_family(tagged[tag].address, tag[-4:]):
+            text = f'Service tagged address "{tag}" must be a valid {tag[-4:]} address'
+            raise RequestError(text)
     try:
         version = ipaddress.ip_address(definition.address).version
     except ValueError:
@@ -227,6 +260,13 @@ def _tagged_addresses(definition: ServiceDefinition) -> dict[str, ServiceAddress
         own = ServiceAddress(address=definition.address, port=definition.port)
         tagged.setdefault(tag, own)
     return tagged
+
+
+def _is_of_family(address: str, family: str) -> bool:
+    try:
+        return f"ipv{ipaddress.ip_address(address).version}" == family
+    except ValueError:
+        return False
 
 
 def validate_kind(service: NodeService) -> None:
@@ -250,13 +290,15 @@ def _proxy_faults(service: NodeService) -> Iterator[str]:
             yield "Port or SocketPath must be set for a Connect proxy"
         if service.connect.native:
             yield "A Proxy cannot also be Connect Native, only typical services"
+        yield from upstream_faults(service.proxy)
+        yield from expose_faults(service.proxy)
 
 
 def _gateway_faults(service: NodeService) -> Iterator[str]:
     name = _GATEWAYS.get(service.kind)
     if name is None:
         return
-    if service.port == 0:
+    if service.port == 0 and service.kind != INGRESS_GATEWAY_KIND:
         yield f"Port must be non-zero for a {name}"
     if service.proxy.destination_service_name:
         yield f"The Proxy.DestinationServiceName configuration is invalid for a {name}"

@@ -56,6 +56,12 @@ async def test_segments_are_refused() -> None:
         ("check/pass/c?note=fine", ("update_check", "c", "passing", "fine")),
         ("check/warn/c", ("update_check", "c", "warning", "")),
         ("check/fail/c", ("update_check", "c", "critical", "")),
+        ("maintenance?enable=true", ("set_maintenance", "", True, "", "")),
+        ("maintenance?enable=F&token=t", ("set_maintenance", "", False, "", "t")),
+        (
+            "service/maintenance/web-1?enable=1&reason=moving+on",
+            ("set_maintenance", "web-1", True, "moving on", ""),
+        ),
     ],
 )
 async def test_deed_is_passed_on_and_answered_with_nothing(
@@ -126,7 +132,7 @@ async def test_unknown_service_is_404() -> None:
 async def test_service_is_registered_with_the_requests_token() -> None:
     client = make_client()
     body = {"Name": "web", "Check": {"TTL": "10s"}, "Token": "body"}
-    await client.put("/v1/agent/service/register?replace-existing-checks=1&token=query", body)
+    await client.put("/v1/agent/service/register?replace-existing-checks=true&token=query", body)
     definition = ServiceDefinition(
         name="web", check=CheckDefinition(ttl=Duration.of(10)), token="query"
     )
@@ -219,3 +225,49 @@ def test_maintenance_is_worse_than_critical() -> None:
     assert aggregate(checks) == "maintenance"
     assert aggregate([]) == "passing"
     assert aggregate([HealthCheck(status="odd")]) == "critical"
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "text"),
+    [
+        ("maintenance", 400, "Missing value for enable"),
+        ("maintenance?enable=zzz", 400, 'Invalid value for enable: "zzz"'),
+        ("maintenance?enable=", 400, 'Invalid value for enable: ""'),
+        ("service/maintenance/web-1", 400, "Missing value for enable"),
+        ("service/maintenance/?enable=true", 400, "Missing service ID"),
+        ("service/maintenance/none?enable=1", 404, 'No service registered with ID "none"'),
+        ("service/deregister/", 500, "ServiceID missing"),
+        ("check/deregister/", 500, "CheckID missing"),
+    ],
+)
+async def test_deed_without_what_it_needs_is_refused(target: str, status: int, text: str) -> None:
+    response = await make_client(local=make_local()).put(f"/v1/agent/{target}")
+    assert (response.status, response.body.decode()) == (status, text)
+
+
+@pytest.mark.parametrize(
+    ("query", "replaces"),
+    [
+        ("", False),
+        ("?replace-existing-checks", True),
+        ("?replace-existing-checks=true", True),
+        ("?replace-existing-checks=false", False),
+    ],
+)
+async def test_checks_are_replaced_when_that_is_asked_for(query: str, replaces: bool) -> None:
+    client = make_client()
+    await client.put(f"/v1/agent/service/register{query}", b'{"Name": "web"}')
+    assert client.local.told[0][-1] is replaces
+
+
+@pytest.mark.parametrize("target", ["id/", "name/"])
+async def test_health_of_nothing_is_refused(target: str) -> None:
+    response = await make_client().get(f"/v1/agent/health/service/{target}")
+    assert response.status == 400
+    assert response.body.startswith(b"Bad request: Missing service")
+
+
+async def test_health_as_text_can_be_asked_for_in_a_header() -> None:
+    client = make_client(local=make_local())
+    response = await client.get("/v1/agent/health/service/id/web-1", accept="text/plain")
+    assert (response.status, response.body) == (429, b"warning")

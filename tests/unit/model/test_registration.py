@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from isthmus.errors import InvalidRequest
+from isthmus.errors import InvalidRequest, RequestError
 from isthmus.model.agent import AgentService, CheckDefinition, ServiceDefinition
 from isthmus.model.catalog import (
     ConnectProxyConfig,
@@ -217,3 +219,63 @@ def test_view_of_a_gateway_has_its_proxy() -> None:
     assert view.proxy is not None
     assert view.proxy.config == {"a": 1.0}
     assert view.proxy.transparent_proxy is None
+
+
+# Rules that need a whole check or proxy --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"ttl": 1, "interval": 1}, "Interval and TTL cannot both be specified"),
+        ({"tcp": "h:1"}, "Interval must be > 0 for Script, HTTP, H2PING, or TCP checks"),
+        ({"tcp": "h:1", "interval": 1, "alias_node": "n"}, "Interval cannot be set for Alias"),
+        ({"ttl": 1, "alias_node": "n"}, "TTL must be not be set for Alias checks"),
+        ({"ttl": -1}, "TTL must be > 0 for TTL checks"),
+        ({"ttl": 1, "output_max_size": -1}, "MaxOutputMaxSize must be positive"),
+        (
+            {"ttl": 1, "failures_before_warning": 3, "failures_before_critical": 2},
+            "FailuresBeforeWarning can't be higher than FailuresBeforeCritical",
+        ),
+    ],
+)
+def test_check_that_contradicts_itself_is_refused(fields: dict[str, Any], text: str) -> None:
+    assert refusal(check=CheckDefinition(**fields)).startswith(f"Invalid check: {text}")
+
+
+def test_check_by_itself_is_called_by_its_name_and_says_how_often_it_runs() -> None:
+    definition = CheckDefinition(name="disk", tcp="h:1", interval=Duration.of(90))
+    plan = register_check(definition, node="alpha")
+    assert (plan.check.check_id, plan.definition.check_id) == ("disk", "disk")
+    assert (plan.check.interval, plan.check.timeout) == ("1m30s", "0s")
+
+
+def test_check_by_itself_needs_a_status_that_there_is() -> None:
+    with pytest.raises(InvalidRequest, match="Bad check status"):
+        register_check(CheckDefinition(name="c", ttl=Duration.of(1), status="odd"), node="alpha")
+
+
+@pytest.mark.parametrize("tag", ["lan_ipv4", "wan_ipv4", "lan_ipv6", "wan_ipv6"])
+@pytest.mark.parametrize("address", ["", "host", "10.0.0.1", "fd00::1"])
+def test_tagged_address_of_a_family_is_of_that_family(tag: str, address: str) -> None:
+    right = address == {"ipv4": "10.0.0.1", "ipv6": "fd00::1"}[tag[-4:]]
+    tagged = {tag: ServiceAddress(address=address, port=80)}
+    if right:
+        assert make(tagged_addresses=tagged).service.tagged_addresses == tagged
+    else:
+        with pytest.raises(RequestError, match=f'"{tag}" must be a valid {tag[-4:]} address'):
+            make(tagged_addresses=tagged)
+
+
+def test_upstream_leads_to_a_service_unless_it_says_otherwise() -> None:
+    upstreams = (
+        Upstream(destination_name="db", local_bind_port=1),
+        Upstream(destination_type="prepared_query", destination_name="q", local_bind_port=2),
+    )
+    proxy = ConnectProxyConfig(destination_service_name="web", upstreams=upstreams)
+    made = make(kind="connect-proxy", port=1, proxy=proxy).service.proxy.upstreams or ()
+    assert [upstream.destination_type for upstream in made] == ["service", "prepared_query"]
+
+
+def test_ingress_gateway_needs_no_port() -> None:
+    assert make(kind="ingress-gateway").service.port == 0
