@@ -7,7 +7,7 @@ import json
 from typing import Any, Final
 
 from isthmus.cli.agent import AGENT_FLAGS, agent_config
-from isthmus.cli.client import CLIENT_FLAGS, AgentClient, failing_as
+from isthmus.cli.client import CLIENT_FLAGS, QUERY_FLAGS, AgentClient, failing_as
 from isthmus.cli.command import Command, CommandFailed, complain, format_mistakes, say
 from isthmus.cli.flags import Flag, Parsed, UsageError, parse_bool, switch, whole_number
 from isthmus.cli.tables import format_table
@@ -245,13 +245,11 @@ MIGRATE: Final = Command(
     ),
 )
 
-_STALE: Final = switch("stale", "Let any server answer, also without a leader.")
-
 LIST_PEERS: Final = Command(
     "operator raft list-peers",
     "List the servers that keep the datacenter's data.",
     _list_peers,
-    (_STALE, *CLIENT_FLAGS),
+    (*CLIENT_FLAGS, *QUERY_FLAGS),
 )
 REMOVE_PEER: Final = Command(
     "operator raft remove-peer",
@@ -261,6 +259,7 @@ REMOVE_PEER: Final = Command(
         Flag("address", "host:port of its server port.", placeholder="ADDRESS"),
         Flag("id", "Its node id.", placeholder="ID"),
         *CLIENT_FLAGS,
+        *QUERY_FLAGS,
     ),
     examples=("isthmus operator raft remove-peer -address=10.0.1.8:8300",),
 )
@@ -271,13 +270,14 @@ TRANSFER_LEADER: Final = Command(
     (
         Flag("id", "Node id of the server that is to lead; any by default.", placeholder="ID"),
         *CLIENT_FLAGS,
+        *QUERY_FLAGS,
     ),
 )
 GET_CONFIG: Final = Command(
     "operator autopilot get-config",
     "Show what holds for servers that come and go.",
     _get_config,
-    CLIENT_FLAGS,
+    (*CLIENT_FLAGS, *QUERY_FLAGS),
 )
 SET_CONFIG: Final = Command(
     "operator autopilot set-config",
@@ -315,6 +315,7 @@ SET_CONFIG: Final = Command(
             placeholder="TIME",
         ),
         *CLIENT_FLAGS,
+        *QUERY_FLAGS,
     ),
     examples=("isthmus operator autopilot set-config -cleanup-dead-servers=false",),
 )
@@ -322,5 +323,9 @@ STATE: Final = Command(
     "operator autopilot state",
     "Show how the datacenter's servers are.",
     _state,
-    (Flag("format", "pretty or json.", default="pretty", placeholder="FORMAT"), *CLIENT_FLAGS),
+    (
+        Flag("format", "pretty or json.", default="pretty", placeholder="FORMAT"),
+        *CLIENT_FLAGS,
+        *QUERY_FLAGS,
+    ),
 )

@@ -42,6 +42,26 @@ def test_peers_are_listed(cli: Cli, agent: FakeAgent) -> None:
     assert "stale" in agent.last[2]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("raft", "list-peers"),
+        ("raft", "remove-peer", "-id=a"),
+        ("raft", "transfer-leader"),
+        ("autopilot", "get-config"),
+        ("autopilot", "set-config", "-min-quorum=3"),
+        ("autopilot", "state"),
+    ],
+)
+def test_every_command_is_about_the_datacenter_asked_for(
+    cli: Cli, agent: FakeAgent, command: tuple[str, ...]
+) -> None:
+    name, *flags = command[1:]
+    cli("operator", command[0], name, "-datacenter=dc2", *flags)
+    assert agent.requests
+    assert all(query["dc"] == ["dc2"] for _, _, query, _ in agent.requests)
+
+
 def test_peer_is_removed(cli: Cli, agent: FakeAgent) -> None:
     agent.answer(f"{RAFT}/peer", b"", method="DELETE")
     result = cli("operator", "raft", "remove-peer", "-id=id2")
