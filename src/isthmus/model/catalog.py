@@ -211,6 +211,9 @@ class ServiceNode(Record, frozen=True, kw_only=True):
 class HealthCheckDefinition(Record, frozen=True, kw_only=True):
     """How a check is run."""
 
+    json_first = frozenset(
+        {"interval", "output_max_size", "timeout", "deregister_critical_service_after"}
+    )
     json_omit_empty = frozenset(
         {
             "http",

@@ -55,6 +55,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename=wire_name, omit_d
     None, a scalar or record only then (Go's ``omitempty`` on a pointer)."""
     json_numbers: ClassVar[frozenset[str]] = frozenset()
     """Python names of durations that JSON shows as a number of nanoseconds, not as text."""
+    json_first: ClassVar[frozenset[str]] = frozenset()
+    """Python names of fields that JSON shows before all others (Go's embedding of an alias)."""
     json_hidden: ClassVar[frozenset[str]] = frozenset()
     """Python names of fields that JSON never shows (Go's ``json:"-"``)."""
     wire_hidden: ClassVar[frozenset[str]] = frozenset()

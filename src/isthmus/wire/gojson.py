@@ -125,7 +125,7 @@ def _long_escape(match: re.Match[bytes]) -> bytes:
 def _encoder(record: type[Record]) -> Convert:
     """Function from a record to the dict of what JSON shows of it."""
     source, body = Source(), ["plain = {}"]
-    for field in fields_of(record):
+    for field in sorted(fields_of(record), key=lambda field: field.name not in record.json_first):
         if field.name in record.json_hidden:
             continue
         body.append(f"x = record.{field.name}")

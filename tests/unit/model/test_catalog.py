@@ -49,6 +49,13 @@ def test_catalog_shows_an_upstreams_empty_fields_and_its_agent_does_not() -> Non
     assert b'"Upstreams":[{"DestinationName":"db",' in gojson.encode(of_agent)
 
 
+def test_definition_shows_its_times_first() -> None:
+    definition = HealthCheckDefinition(http="http://x", timeout=EVERY, interval=EVERY, ttl=EVERY)
+    assert gojson.encode(definition) == (
+        b'{"Interval":"10s","Timeout":"10s","HTTP":"http://x","TTL":"10s"}'
+    )
+
+
 def test_catalog_leaves_out_a_port_of_zero() -> None:
     assert b'"Port"' not in gojson.encode(NodeService(id="web", service="web"))
     assert b'"Port":80' in gojson.encode(NodeService(id="web", service="web", port=80))

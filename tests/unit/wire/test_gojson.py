@@ -136,7 +136,7 @@ def test_message_from_the_wire_shows_as_the_captured_json_does() -> None:
                 interval=Duration.of(90),
                 timeout=Duration(1),
             ),
-            '{"HTTP":"http://x/","Header":{"A":["1"]},"Interval":"1m30s","Timeout":"1ns"}',
+            '{"Interval":"1m30s","Timeout":"1ns","HTTP":"http://x/","Header":{"A":["1"]}}',
         ),
         (
             ConnectProxyConfig(transparent_proxy=TransparentProxyConfig(dialed_directly=True)),
