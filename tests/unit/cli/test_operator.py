@@ -57,7 +57,14 @@ def test_every_command_is_about_the_datacenter_asked_for(
     cli: Cli, agent: FakeAgent, command: tuple[str, ...]
 ) -> None:
     name, *flags = command[1:]
-    cli("operator", command[0], name, "-datacenter=dc2", *flags)
+    state = {"Healthy": True, "FailureTolerance": 0, "OptimisticFailureTolerance": 0}
+    agent.answer(f"{RAFT}/configuration", {"Servers": [server(1)]})
+    agent.answer(f"{RAFT}/peer", b"", method="DELETE")
+    agent.answer(f"{RAFT}/transfer-leader", {"Success": True}, method="POST")
+    agent.answer(f"{AUTOPILOT}/configuration", CONFIG)
+    agent.answer(f"{AUTOPILOT}/configuration", b"true", method="PUT")
+    agent.answer(f"{AUTOPILOT}/state", {**state, "Leader": "", "Voters": [], "Servers": {}})
+    assert cli("operator", command[0], name, "-datacenter=dc2", *flags).code == 0
     assert agent.requests
     assert all(query["dc"] == ["dc2"] for _, _, query, _ in agent.requests)
 
