@@ -491,6 +491,11 @@ def path_part(text: str, *, safe: str = "") -> str:
     return quote(text, safe=safe)
 
 
+def key_path(key: str) -> str:
+    """Path of a key of the key-value store, or of a prefix."""
+    return f"/v1/kv/{path_part(key, safe='/')}"
+
+
 def _truth(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     text = environ.get(name)
     if not text:

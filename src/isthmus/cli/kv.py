@@ -15,7 +15,7 @@ from isthmus.cli.client import (
     AgentClient,
     RequestFailed,
     failing_as,
-    path_part,
+    key_path,
 )
 from isthmus.cli.command import Command, CommandFailed, say
 from isthmus.cli.flags import Flag, Parsed, UsageError, switch, whole_number
@@ -31,10 +31,6 @@ def _key(args: Parsed, *, count_max: int = 1, required: bool = True) -> str:
     return args.rest[0] if args.rest else ""
 
 
-def _path(key: str) -> str:
-    return f"/v1/kv/{path_part(key, safe='/')}"
-
-
 def _get(args: Parsed) -> int:
     many = args["recurse"] or args["keys"]
     key = _key(args, required=not many).lstrip("/")
@@ -44,10 +40,10 @@ def _get(args: Parsed) -> int:
     with failing_as("Error querying Consul agent"):
         if args["keys"]:
             query = {"keys": "", "separator": args["separator"]}
-            for name in client.get_list(_path(key), query):
+            for name in client.get_list(key_path(key), query):
                 say(name)
             return 0
-        pairs = client.get_list(_path(key), {"recurse": ""} if args["recurse"] else None)
+        pairs = client.get_list(key_path(key), {"recurse": ""} if args["recurse"] else None)
     if not args["recurse"]:
         if not pairs:
             raise CommandFailed(f"Error! No key exists at: {key}")
@@ -105,7 +101,7 @@ def _put(args: Parsed) -> int:
         query[action] = args["modify-index"] if action == "cas" else args["session"]
     value = _data(args.rest[1] if len(args.rest) > 1 else "", encoded=args["base64"])
     try:
-        answer = AgentClient.of(args).put(_path(key), query, value)
+        answer = AgentClient.of(args).put(key_path(key), query, value)
     except RequestFailed as error:
         raise CommandFailed(f"Error! Failed writing data: {error}") from error
     if answer.strip() != b"true":
@@ -159,7 +155,7 @@ def _delete(args: Parsed) -> int:
     elif "modify-index" in args.given:
         raise UsageError("Cannot specify -modify-index without -cas!")
     try:
-        answer = AgentClient.of(args).delete(_path(key), query)
+        answer = AgentClient.of(args).delete(key_path(key), query)
     except RequestFailed as error:
         raise CommandFailed(f"Error! Did not delete key {key}: {error}") from error
     if args["cas"] and answer.strip() != b"true":

@@ -17,14 +17,10 @@ from isthmus.cli.client import (
     AgentClient,
     RequestFailed,
     failing_as,
-    path_part,
+    key_path,
 )
 from isthmus.cli.command import Command, CommandFailed, say
 from isthmus.cli.flags import Flag, Parsed, UsageError
-
-
-def _path(key: str) -> str:
-    return f"/v1/kv/{path_part(key, safe='/')}"
 
 
 def _export(args: Parsed) -> int:
@@ -32,7 +28,7 @@ def _export(args: Parsed) -> int:
         raise UsageError(f"Too many arguments (expected 1, got {len(args.rest)})")
     prefix = (args.rest[0] if args.rest else "").removeprefix("/")
     with failing_as("Error querying Consul agent"):
-        pairs = AgentClient.of(args).get_list(_path(prefix), {"recurse": ""})
+        pairs = AgentClient.of(args).get_list(key_path(prefix), {"recurse": ""})
         shown = [_exported(pair) for pair in pairs]
     say(json.dumps(shown, indent="\t", ensure_ascii=False))
     return 0
@@ -51,7 +47,7 @@ def _import(args: Parsed) -> int:
     for key, flags, value in entries:
         key = posixpath.normpath(f"{args['prefix']}/{key}").lstrip("/") if args["prefix"] else key
         try:
-            client.put(_path(key), {"flags": flags} if flags else None, value)
+            client.put(key_path(key), {"flags": flags} if flags else None, value)
         except RequestFailed as error:
             raise CommandFailed(f"Error! Failed writing data for key {key}: {error}") from error
         say(f"Imported: {key}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from isthmus.cli.client import AgentClient, RequestFailed, path_part
+from isthmus.cli.client import AgentClient, RequestFailed, key_path, path_part
 from isthmus.units import format_duration
 
 _TRUE: Final = b"true"
@@ -122,7 +122,7 @@ class AgentLockCalls:
             query |= {"index": index, "wait": format_duration(wait)}
         if consistent:
             query["consistent"] = ""
-        found, reached = self._client.read_indexed(_path(key), query)
+        found, reached = self._client.read_indexed(key_path(key), query)
         return [_held(entry) for entry in found], reached
 
     def lock(self, key: str, session: str, *, flags: int) -> bool:
@@ -140,14 +140,10 @@ class AgentLockCalls:
     def delete(self, key: str, *, index: int | None = None) -> bool:
         """See `LockCalls.delete`."""
         query = {} if index is None else {"cas": index}
-        return self._client.delete(_path(key), query).strip() == _TRUE
+        return self._client.delete(key_path(key), query).strip() == _TRUE
 
     def _put(self, key: str, value: bytes, query: Mapping[str, Any]) -> bool:
-        return self._client.put(_path(key), query, value).strip() == _TRUE
-
-
-def _path(key: str) -> str:
-    return f"/v1/kv/{path_part(key, safe='/')}"
+        return self._client.put(key_path(key), query, value).strip() == _TRUE
 
 
 def _held(entry: Any) -> Held:

@@ -1,56 +1,29 @@
 """Transactions: each verb, all or none, and what is said when it is none."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.model import kv as verbs
 from isthmus.model import txn as model
-from isthmus.model.catalog import HealthCheck, Node, NodeService, Weights
-from isthmus.model.kv import DirEntry
+from isthmus.model.catalog import Weights
 from isthmus.model.session import Session
 from isthmus.model.txn import (
-    TxnCheckOp,
-    TxnKVOp,
-    TxnNodeOp,
     TxnOp,
     TxnRequest,
     TxnResponse,
-    TxnServiceOp,
     TxnSessionOp,
 )
 from isthmus.store import txn
 from support.sessions import create, destroy, driven, holder, lock, session_id
 from support.stores import Driven, Sleeper
-
-
-def key(verb: str, name: str, **fields: Any) -> TxnOp:
-    return TxnOp(kv=TxnKVOp(verb=verb, dir_ent=DirEntry(key=name, **fields)))
-
-
-def node(verb: str, **fields: Any) -> TxnOp:
-    return TxnOp(node=TxnNodeOp(verb=verb, node=Node(**fields)))
-
-
-def service(verb: str, on: str, **fields: Any) -> TxnOp:
-    return TxnOp(service=TxnServiceOp(verb=verb, node=on, service=NodeService(**fields)))
-
-
-def check(verb: str, **fields: Any) -> TxnOp:
-    return TxnOp(check=TxnCheckOp(verb=verb, check=HealthCheck(**fields)))
+from support.transactions import check, faults, key, node, service
 
 
 def run(store: Driven, *ops: TxnOp) -> TxnResponse:
     answer = store.execute(TxnRequest(ops=ops))
     assert isinstance(answer, TxnResponse)
     return answer
-
-
-def faults(answer: TxnResponse) -> list[tuple[int, str]]:
-    assert answer.results is None
-    return [(error.op_index, error.what) for error in answer.errors or ()]
 
 
 def keys(answer: TxnResponse) -> list[tuple[str, bytes | None]]:

@@ -1,43 +1,22 @@
 """``Txn``: what is wrong before anything is done, what is filled in, what a read answers."""
 
-from typing import Any
-
 import pytest
 
 from isthmus.model import kv as verbs
 from isthmus.model import txn as model
-from isthmus.model.catalog import HealthCheck, Node, NodeService, RegisterRequest
+from isthmus.model.catalog import RegisterRequest
 from isthmus.model.kv import KV_LOCK, KV_SET, DirEntry, KVSRequest
 from isthmus.model.session import SESSION_CREATE, SESSION_DESTROY, Session, SessionRequest
 from isthmus.model.txn import (
-    TxnCheckOp,
-    TxnKVOp,
-    TxnNodeOp,
     TxnOp,
     TxnReadRequest,
     TxnReadResponse,
     TxnRequest,
     TxnResponse,
-    TxnServiceOp,
 )
 from isthmus.server.server import Server
 from isthmus.units import SECOND, Duration
-
-
-def key(verb: str, name: str, **fields: Any) -> TxnOp:
-    return TxnOp(kv=TxnKVOp(verb=verb, dir_ent=DirEntry(key=name, **fields)))
-
-
-def node(verb: str, **fields: Any) -> TxnOp:
-    return TxnOp(node=TxnNodeOp(verb=verb, node=Node(**fields)))
-
-
-def service(verb: str, on: str, **fields: Any) -> TxnOp:
-    return TxnOp(service=TxnServiceOp(verb=verb, node=on, service=NodeService(**fields)))
-
-
-def check(verb: str, **fields: Any) -> TxnOp:
-    return TxnOp(check=TxnCheckOp(verb=verb, check=HealthCheck(**fields)))
+from support.transactions import check, faults, key, node, service
 
 
 async def apply(server: Server, *ops: TxnOp) -> TxnResponse:
@@ -51,11 +30,6 @@ async def read(server: Server, *ops: TxnOp, consistent: bool = False) -> TxnRead
     reply = await server.call("Txn.Read", request)
     assert isinstance(reply, TxnReadResponse)
     return reply
-
-
-def faults(reply: TxnResponse | TxnReadResponse) -> list[tuple[int, str]]:
-    assert reply.results is None
-    return [(error.op_index, error.what) for error in reply.errors or ()]
 
 
 async def test_everything_of_a_registration_is_filled_in(server: Server) -> None:
