@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kv put": ("isthmus.cli.kv:PUT", "Write to the key-value store"),
     "leave": ("isthmus.cli.pool:LEAVE", "Make an agent leave and stop"),
     "lock": ("isthmus.cli.lock:LOCK", "Run a command while a lock is held"),
+    "maint": ("isthmus.cli.maint:MAINT", "Take a node or a service out of service"),
     "members": ("isthmus.cli.pool:MEMBERS", "List the members of a gossip pool"),
     "monitor": ("isthmus.cli.monitor:MONITOR", "Show an agent's log as it is written"),
     "operator autopilot get-config": (
@@ -76,7 +77,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Let a server go on alone when most are lost for good",
     ),
     "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
+    "reload": ("isthmus.cli.pool:RELOAD", "Make an agent read its configuration again"),
     "rtt": ("isthmus.cli.rtt:RTT", "Estimate the round trip between two nodes"),
+    "services deregister": (
+        "isthmus.cli.services:DEREGISTER",
+        "Remove services from an agent",
+    ),
+    "services register": ("isthmus.cli.services:REGISTER", "Register services with an agent"),
     "snapshot agent": ("isthmus.cli.snapshot:AGENT", "Save snapshots by schedule"),
     "snapshot import": ("isthmus.cli.snapshot:IMPORT", "Take over a snapshot of Consul"),
     "snapshot inspect": ("isthmus.cli.snapshot:INSPECT", "Show what a snapshot holds"),

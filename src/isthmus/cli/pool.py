@@ -1,6 +1,6 @@
 """Commands about an agent and the pools it is a member of.
 
-``members``, ``join``, ``leave``, ``force-leave``, ``info``.
+``members``, ``join``, ``leave``, ``force-leave``, ``info``, ``reload``.
 
 Source: protocol/cli-config-dns.md §1.2.
 """
@@ -109,6 +109,13 @@ def _info(args: Parsed) -> int:
     return 0
 
 
+def _reload(args: Parsed) -> int:
+    with failing_as("Error reloading"):
+        AgentClient.of(args).put("/v1/agent/reload")
+    say("Configuration reload triggered")
+    return 0
+
+
 MEMBERS: Final = Command(
     "members",
     "List the members of the datacenter's pool, or with -wan of all datacenters' servers.",
@@ -148,3 +155,6 @@ FORCE_LEAVE: Final = Command(
     ),
 )
 INFO: Final = Command("info", "Show the agent's figures.", _info, CLIENT_FLAGS)
+RELOAD: Final = Command(
+    "reload", "Make the agent read its configuration again.", _reload, CLIENT_FLAGS
+)

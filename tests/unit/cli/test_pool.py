@@ -89,3 +89,13 @@ def test_info_is_grouped_and_sorted(cli: Cli, agent: FakeAgent) -> None:
 
 def test_flags_behind_arguments_are_arguments(cli: Cli) -> None:
     assert cli("leave", "now").err.startswith("Too many arguments (expected 0, got 1)")
+
+
+def test_reload_is_asked_for(cli: Cli, agent: FakeAgent) -> None:
+    agent.answer("/v1/agent/reload", b"", method="PUT")
+    assert cli("reload").out == "Configuration reload triggered\n"
+    assert agent.last[:2] == ("PUT", "/v1/agent/reload")
+    agent.answer("/v1/agent/reload", b"bad key", status=500, method="PUT")
+    refused = cli("reload")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == "Error reloading: Unexpected response code: 500 (bad key)\n"
