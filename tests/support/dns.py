@@ -11,9 +11,8 @@ import dns.rdatatype
 import dns.rrset
 
 from isthmus.dns.config import DnsConfig
-from isthmus.dns.door import Door
+from isthmus.dns.door import Door, OtherNames
 from isthmus.dns.lookups import Lookups
-from isthmus.dns.recursor import Recursor
 from isthmus.model.catalog import (
     PASSING,
     CheckServiceNode,
@@ -87,13 +86,6 @@ def found_node(node: Node | None) -> IndexedNodeServices:
     return IndexedNodeServices(node_services=services, index=7, known_leader=True)
 
 
-class FakeRecursor(Recursor):
-    """Has never heard of anything but what a test tells it."""
-
-    def __init__(self) -> None:
-        super().__init__([], timeout=1.0, rng=Random(0))
-
-
 class Asking:
     """A door and somebody who asks.
 
@@ -113,7 +105,7 @@ class Asking:
         rpc: FakeRpc | None = None,
         *,
         here: bool = True,
-        recursor: Recursor | None = None,
+        recursor: OtherNames | None = None,
         seed: int = 0,
         **settings: Any,
     ) -> None:
@@ -124,7 +116,7 @@ class Asking:
         self.door = Door(
             self.config,
             self.lookups,
-            recursor or FakeRecursor(),
+            recursor,
             rng=Random(seed),
             wall=lambda: NOW,
         )

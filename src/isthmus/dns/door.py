@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from isthmus.dns import records
 from isthmus.dns.addresses import pack
@@ -40,7 +40,6 @@ from isthmus.dns.names import (
     strip_domain,
 )
 from isthmus.dns.records import Record, encode_name
-from isthmus.dns.recursor import Recursor
 from isthmus.dns.request import (
     HEADER_SIZE,
     NAME_ERROR,
@@ -103,6 +102,20 @@ class _Entry:
     answer: Answer
 
 
+class OtherNames(Protocol):
+    """Knows names that are not ours; `dns.recursor.Recursor` does."""
+
+    async def forward(self, request: Request, *, tcp: bool) -> bytes:
+        """What it answers to a request.
+
+        Raises:
+            Unavailable: It does not.
+        """
+
+    async def addresses_of(self, host: str, *, six: bool = False) -> list[Record]:
+        """Addresses of a host name and the names on the way to them; none if it is unknown."""
+
+
 class Door:
     """Answers requests.
 
@@ -114,7 +127,7 @@ class Door:
     Args:
         config: What the operator wants.
         lookups: The way to the data.
-        recursor: The way to other names.
+        recursor: The way to other names, if there is one.
         rng: Source of the order of answers.
         wall: Seconds since 1970.
     """
@@ -123,7 +136,7 @@ class Door:
         self,
         config: DnsConfig,
         lookups: Lookups,
-        recursor: Recursor,
+        recursor: OtherNames | None,
         *,
         rng: Random,
         wall: Callable[[], float],
@@ -132,7 +145,7 @@ class Door:
         self.domain_count = self.reverse_count = self.recursion_count = self.failure_count = 0
         self.reconfigure(config, recursor)
 
-    def reconfigure(self, config: DnsConfig, recursor: Recursor) -> None:
+    def reconfigure(self, config: DnsConfig, recursor: OtherNames | None) -> None:
         """Answer in another way from now on."""
         self._config, self._recursor = config, recursor
         self._lookups.config = config
@@ -145,7 +158,7 @@ class Door:
             udp_answer_limit=config.udp_answer_limit,
             enable_truncate=config.enable_truncate,
             disable_compression=config.disable_compression,
-            recursion_available=bool(config.recursors),
+            recursion_available=recursor is not None,
         )
 
     # Ways through ---------------------------------------------------------------------------------
@@ -242,7 +255,7 @@ class Door:
         could have known is a failure, so that a resolver asks another server.
         """
         self.recursion_count += 1
-        if not self._config.recursors:
+        if self._recursor is None:
             rcode = SERVER_FAILURE if is_reverse(request.labels) else REFUSED
             answer = Answer(rcode, authoritative=False)
             return write_answer(request, answer, self._limits, tcp=tcp, rng=self._rng)
@@ -454,6 +467,8 @@ class Door:
         inside = strip_domain(labels, self._config.domains)
         if inside is None:
             six = request.type == records.AAAA
+            if self._recursor is None:
+                return []
             return await self._recursor.addresses_of(host, six=six)
         if depth < 1:
             logger.debug("names of services lead in a circle or too far: %s", host)
@@ -502,7 +517,7 @@ class Door:
                 names = [row.service_name for row in found.service_nodes or ()]
                 name = f"{names[0]}.service.{config.domain}" if names else ""
         except IsthmusError as error:
-            if not config.recursors:
+            if self._recursor is None:
                 raise
             logger.debug("address %s was not looked up: %s", address, error)
             return None

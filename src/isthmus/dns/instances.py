@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from isthmus.dns import records
 from isthmus.dns.addresses import Family, node_address, pack, service_address, service_port
-from isthmus.dns.records import Record, encode_host, encode_name
+from isthmus.dns.records import Record, encode_name
 from isthmus.model.catalog import (
     CRITICAL,
     PASSING,
@@ -150,7 +150,7 @@ def _external(
     host: str, node: Node, service: NodeService, checks: Sequence[HealthCheck], ask: Ask
 ) -> Group | None:
     """A service somewhere else, known by a host name."""
-    target = encode_host(host) if host else None
+    target = encode_name(host) if host else None
     if target is None:
         return None
     if ask.type == records.SRV:
@@ -205,7 +205,7 @@ def node_group(node: Node, ask: Ask) -> Group:
     if packed is not None and ask.family in {Family.ANY, Family(len(packed))}:
         found = (records.address(QUESTION, packed, ask.ttl),)
     elif packed is None and shown:
-        target = encode_host(shown)
+        target = encode_name(shown)
         if target is not None:
             found, host = (records.cname(QUESTION, target, ask.ttl),), shown
     if ask.type == records.ANY:

@@ -12,8 +12,6 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-import dns.edns
-
 from isthmus.dns.instances import Group
 from isthmus.dns.records import SRV, Record
 from isthmus.dns.request import (
@@ -44,6 +42,7 @@ _POINTER_MARK: Final = 0xC000
 _POINTER_MAX: Final = 0x3FFF
 _QUESTION_TAIL: Final = 4
 _OPTION: Final = struct.Struct(">HH")
+_CLIENT_SUBNET: Final = 8
 _EXTENDED_ERROR: Final = 15
 
 
@@ -319,9 +318,8 @@ def _opt(request: Request, answer: Answer) -> bytes:
     options = b""
     subnet = request.edns.subnet
     if subnet is not None:
-        scope = subnet.srclen if answer.is_local and answer.rcode == NO_ERROR else 0
-        echo = dns.edns.ECSOption(subnet.address, subnet.srclen, scope).to_wire() or b""
-        options += _OPTION.pack(dns.edns.OptionType.ECS, len(echo)) + echo
+        echo = subnet.echoed(subnet.prefix if answer.is_local and answer.rcode == NO_ERROR else 0)
+        options += _OPTION.pack(_CLIENT_SUBNET, len(echo)) + echo
     if answer.explanation is not None:
         code, text = answer.explanation
         data = code.to_bytes(2, "big") + text.encode()

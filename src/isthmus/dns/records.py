@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from dns.exception import DNSException
-from dns.name import Name, from_text
-
 A: Final = 1
 NS: Final = 2
 CNAME: Final = 5
@@ -29,6 +26,8 @@ AXFR: Final = 252
 ANY: Final = 255
 IN: Final = 1
 
+LABEL_SIZE_MAX: Final = 63
+NAME_SIZE_MAX: Final = 255
 SRV_PRIORITY: Final = 1
 TXT_STRING_SIZE_MAX: Final = 255
 TXT_SIZE_MAX: Final = 4096
@@ -63,20 +62,14 @@ def encode_name(text: str) -> bytes | None:
 
     Bytes of labels are UTF-8: nodes may be named so.
     """
-    try:
-        labels = [label.encode() for label in text.rstrip(".").split(".")]
-        return Name([*labels, b""]).to_wire() or None
-    except (DNSException, ValueError):
-        return None
-
-
-def encode_host(text: str) -> bytes | None:
-    """Bytes of a host name that an operator registered; None when it is none."""
-    try:
-        name = from_text(text)
-        return name.to_wire() if name.is_absolute() and len(name) > 1 else None
-    except (DNSException, ValueError):
-        return None
+    parts: list[bytes] = []
+    for label in text.rstrip(".").split("."):
+        encoded = label.encode(errors="replace")
+        if not 0 < len(encoded) <= LABEL_SIZE_MAX:
+            return None
+        parts += (bytes([len(encoded)]), encoded)
+    name = b"".join(parts) + b"\0"
+    return name if len(name) <= NAME_SIZE_MAX else None
 
 
 def _record(owner: bytes, kind: int, ttl: int, data: bytes, target: bytes = b"") -> Record:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
+import dns.asyncquery
 import dns.message
 import dns.name
 import dns.rcode
@@ -53,7 +54,7 @@ class Recursor:
         Raises:
             Unavailable: None answered, or too many questions are under way.
         """
-        message = dns.message.from_wire(request.message.to_wire(), ignore_trailing=True)
+        message = dns.message.from_wire(request.data, ignore_trailing=True)
         reply = await self._ask(message, tcp=tcp)
         reply.id = int.from_bytes(request.id, "big")
         return reply.to_wire(max_size=65535 if tcp else UDP_SIZE_MAX)
@@ -65,8 +66,6 @@ class Recursor:
             host: Its name.
             six: Whether IPv6 addresses are wanted.
         """
-        if not self._addresses:
-            return []
         kind = dns.rdatatype.AAAA if six else dns.rdatatype.A
         try:
             question = dns.message.make_query(dns.name.from_text(host), kind)
@@ -86,8 +85,6 @@ class Recursor:
             self._running -= 1
 
     async def _ask_each(self, message: dns.message.Message, *, tcp: bool) -> dns.message.Message:
-        import dns.asyncquery  # Six MiB, for those who have recursors.
-
         problem = "no recursors are configured"
         for host, port in self._addresses:
             message.id = self._rng.getrandbits(16)

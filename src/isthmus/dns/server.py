@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from isthmus.dns.config import OFF, DnsConfig
 from isthmus.dns.connection import Connection
-from isthmus.dns.door import Door
+from isthmus.dns.door import Door, OtherNames
 from isthmus.dns.lookups import Lookups, Rpc
-from isthmus.dns.recursor import Recursor
 from isthmus.names import host_port
 from isthmus.net.network import Inbound, Listening, Network
 from isthmus.net.tasks import TaskScope
@@ -214,7 +213,11 @@ class DnsServer:
         if self._connections:
             self._schedule_sweep()
 
-    def _recursor(self, config: DnsConfig) -> Recursor:
+    def _recursor(self, config: DnsConfig) -> OtherNames | None:
+        if not config.recursors:
+            return None
+        from isthmus.dns.recursor import Recursor  # 12 MiB, for those who have recursors.
+
         return Recursor(config.recursor_addresses, timeout=config.recursor_timeout, rng=self._rng)
 
 

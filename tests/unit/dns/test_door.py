@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from isthmus.dns import door
 from isthmus.dns.records import Record, address, encode_name
+from isthmus.dns.request import Request
 from isthmus.errors import CALL_PREFIX, NoPathToDatacenter, RemoteError, Unavailable
 from isthmus.model.catalog import CRITICAL, WARNING, Node, ServiceAddress, ServiceNode
 from isthmus.model.prepared_query import PreparedQueryExecuteResponse, QueryDNSOptions
@@ -19,7 +20,6 @@ from isthmus.units import SECOND, Duration
 from support.dns import (
     NOW,
     Asking,
-    FakeRecursor,
     catalog,
     found,
     found_node,
@@ -32,12 +32,14 @@ from support.http import FakeRpc
 SOA = [f"consul. 0 SOA ns.consul. hostmaster.consul. {NOW} 3600 600 86400 0"]
 
 
-class Knowing(FakeRecursor):
-    """A recursor that knows one host name."""
+class Knowing:
+    """A recursor that knows the addresses of every host name."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.asked: list[tuple[str, bool]] = []
+
+    async def forward(self, request: Request, *, tcp: bool) -> bytes:
+        raise Unavailable("never asked")
 
     async def addresses_of(self, host: str, *, six: bool = False) -> list[Record]:
         self.asked.append((host, six))
@@ -317,7 +319,7 @@ async def test_new_configuration_holds_at_once() -> None:
     asking = Asking(catalog(instance(), instance("n2", "10.0.0.2", states=(WARNING,))))
     assert len(rows((await asking.ask("web.service.consul", edns=1232)).answer)) == 2
     fresh = Asking(only_passing=True, service_ttl={"*": 9.0})
-    asking.door.reconfigure(fresh.config, FakeRecursor())
+    asking.door.reconfigure(fresh.config, None)
     answer = await asking.ask("web.service.consul", edns=1232)
     assert [row.split()[1] for row in rows(answer.answer)] == ["9"]
 
@@ -498,7 +500,7 @@ async def test_six_byte_addresses_are_reversed_too() -> None:
 @given(st.data())
 async def test_any_bytes_get_an_answer_or_none(data: st.DataObject) -> None:
     """Also those that differ from a question that was answered in a few bytes."""
-    asking = Asking(catalog(*instances(4)), recursor=FakeRecursor())
+    asking = Asking(catalog(*instances(4)))
     query = dns.message.make_query("web.service.consul", "SRV")
     query.use_edns(0, payload=1232)
     good = query.to_wire()

@@ -4,7 +4,7 @@ import pytest
 
 from isthmus.dns import records
 from isthmus.dns.instances import Ask, Group, healthy, node_group, service_groups, weight
-from isthmus.dns.records import encode_host, encode_name
+from isthmus.dns.records import encode_name
 from isthmus.model.catalog import (
     CRITICAL,
     PASSING,
@@ -60,7 +60,7 @@ def test_srv_names_the_node_or_the_address() -> None:
 
 
 def test_host_name_is_an_alias() -> None:
-    host = encode_host("db.example") or b""
+    host = encode_name("db.example") or b""
     (group,) = service_groups([instance(own="db.example")], ask())
     assert group == Group((records.cname(b"", host, 5),), host="db.example")
     assert group.is_alias
@@ -138,7 +138,7 @@ def test_node_has_its_address_and_its_metadata() -> None:
 
 
 def test_node_with_a_host_name_is_an_alias() -> None:
-    host = encode_host("db.example") or b""
+    host = encode_name("db.example") or b""
     assert node_group(Node(node="n1", address="db.example"), ask()) == Group(
         (records.cname(b"", host, 5),), host="db.example"
     )
