@@ -5,7 +5,7 @@ server of a datacenter keeps the same list, so that a new leader knows of locks 
 Source: protocol/http-api.md §6.4, "lock-delay".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from isthmus.model.kv import DirEntry
@@ -56,13 +56,12 @@ class LockDelays:
         """Open all: other data is there now."""
         self._closed.clear()
 
-    def observe(self, changes: Iterable[RowChange]) -> None:
+    def observe(self, changes: Sequence[RowChange]) -> None:
         """Close the locks that were lost in a commit of another server.
 
         The commit does not say which keys were given up just before their session ended; their
         locks close too, which delays who wants them, and endangers nobody.
         """
-        changes = list(changes)
         delays: dict[str, Duration] = {}
         for change in changes:
             if change.table == SESSIONS.name and change.new is None and change.old is not None:
