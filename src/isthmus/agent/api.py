@@ -1,17 +1,19 @@
 """What the HTTP door asks of its agent (`http.local_agent.LocalAgent`)."""
 
 import asyncio
-import dataclasses
 import hashlib
+import os
+import sys
+import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from isthmus import __version__
 from isthmus.agent import stacks
+from isthmus.agent.debug_config import debug_config
 from isthmus.agent.events import EventFilter, UserEvents
 from isthmus.agent.host import host_info
 from isthmus.agent.intervals import Intervals
@@ -25,7 +27,14 @@ from isthmus.agent.services import LocalServices
 from isthmus.config.model import OFF, AgentConfig
 from isthmus.errors import WAN_JOIN_DISABLED, InvalidRequest, RequestError
 from isthmus.gossip import roster
-from isthmus.model.agent import AgentService, CheckDefinition, Member, ServiceDefinition
+from isthmus.model.agent import (
+    SCRIPT,
+    TTL,
+    AgentService,
+    CheckDefinition,
+    Member,
+    ServiceDefinition,
+)
 from isthmus.model.catalog import HealthCheck
 from isthmus.model.coordinate import ORIGIN, Coord
 from isthmus.model.diagnosis import DoctorReport
@@ -98,8 +107,8 @@ class AgentApi:
         member = _shown(parts.lan.local_member()) if parts.lan is not None else None
         stats: dict[str, Mapping[str, str]] = {
             "agent": {
-                "check_monitors": "0",
-                "check_ttls": "0",
+                "check_monitors": str(parts.services.runner_count(SCRIPT)),
+                "check_ttls": str(parts.services.runner_count(TTL)),
                 "checks": str(len(parts.local.checks)),
                 "services": str(len(parts.local.services)),
             },
@@ -108,6 +117,7 @@ class AgentApi:
                 "revision": f"isthmus-{__version__}",
                 "version": COMPATIBLE_BUILD,
             },
+            "runtime": _runtime(),
             **parts.figures(),
         }
         for name, pool in (("serf_lan", parts.lan), ("serf_wan", parts.wan)):
@@ -123,11 +133,7 @@ class AgentApi:
                 "Server": config.server,
                 "Version": COMPATIBLE_BUILD,
             },
-            "DebugConfig": {
-                **_shown_config(config),
-                "ACLsEnabled": config.acl.enabled,
-                "EnableDebug": config.enable_debug,
-            },
+            "DebugConfig": debug_config(config),
             "Coord": self._coordinate(),
             "Member": member,
             "Stats": stats,
@@ -371,21 +377,14 @@ def _shown(member: roster.Member) -> Member:
     )
 
 
-def _shown_config(config: AgentConfig) -> dict[str, object]:
-    """The configuration without its secrets."""
-    shown = dataclasses.asdict(
-        dataclasses.replace(
-            config,
-            gossip=dataclasses.replace(
-                config.gossip, encrypt="hidden" * bool(config.gossip.encrypt)
-            ),
-            acl=dataclasses.replace(config.acl, tokens=dict.fromkeys(config.acl.tokens, "hidden")),
-            connect=dataclasses.replace(
-                config.connect, ca_config=dict.fromkeys(config.connect.ca_config, "hidden")
-            ),
-            services=(),  # They hold tokens and headers; other calls show them.
-            checks=(),
-            origins={},
-        )
-    )
-    return {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
+def _runtime() -> dict[str, str]:
+    """What this process runs on, under the names of what is much like it in Consul."""
+    system = os.uname()
+    return {
+        "arch": system.machine,
+        "cpu_count": str(os.cpu_count() or 0),
+        "goroutines": str(len(asyncio.all_tasks()) + threading.active_count()),
+        "max_procs": str(len(os.sched_getaffinity(0))),
+        "os": system.sysname.lower(),
+        "version": f"python{'.'.join(map(str, sys.version_info[:3]))}",
+    }
