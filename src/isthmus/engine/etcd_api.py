@@ -353,9 +353,11 @@ class EtcdClient:
         """Yield WatchResponses from a revision on; ends when the endpoint has no leader.
 
         Raises:
-            CallFailed: The stream broke.
+            CallFailed: The stream broke, or was not begun.
         """
         await self._connect()
+        if self._access.username:
+            await self._authenticate()  # With a token that has run out, etcd answers nothing here.
         assert self._channel is not None
         method = self._channel.stream_stream(
             _PATH.format("Watch", "Watch"),
@@ -368,8 +370,16 @@ class EtcdClient:
         call = method(metadata=(*self._metadata(), ("hasleader", "true")))
         try:
             await call.write(MESSAGES["WatchRequest"](create_request=create))
-            async for answer in call:
+            answers = aiter(call)
+            async with asyncio.timeout(CALL_TIMEOUT):
+                answer = await anext(answers)  # That it is begun.
+            yield answer
+            async for answer in answers:
                 yield answer
+        except TimeoutError:
+            raise CallFailed("Watch", "UNAVAILABLE", "it was not begun", sent=True) from None
+        except StopAsyncIteration:
+            return
         except grpc.aio.AioRpcError as error:
             raise CallFailed(
                 "Watch", error.code().name, error.details() or "", sent=True

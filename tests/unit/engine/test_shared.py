@@ -2,7 +2,11 @@
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,7 @@ from isthmus.store.engine import (
     OutcomeUnknown,
 )
 from support.batches import make_batch
-from support.etcd import free_ports, make_etcd
+from support.etcd import etcd_missing, free_ports, make_etcd, running_etcd
 
 ALPHA = LeaderInfo("id-alpha", "alpha", "127.0.0.1:8300")
 BETA = LeaderInfo("id-beta", "beta", "127.0.0.2:8300")
@@ -438,3 +442,37 @@ async def test_leader_that_dies_while_copying_a_large_command_loses_nothing(
     await next_leader.commit(lead, head.index, make_batch(head.index + 1, puts={b"d/~": b""}))
     assert await rows(next_leader) == [*loaded, (b"d/~", b"")]
     await next_leader.close()
+
+
+def test_watch_is_begun_also_when_the_token_has_become_invalid(tmp_path: Path) -> None:
+    if reason := etcd_missing():
+        pytest.skip(reason)
+
+    def ask(path: str, token: str = "", **body: object) -> Any:
+        connection = HTTPConnection(endpoint)
+        headers = {"Authorization": token} if token else {}
+        connection.request("POST", f"/v3/{path}", json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, (path, text)
+        connection.close()
+        return json.loads(text)
+
+    async def watch() -> None:
+        client = EtcdClient(EtcdAccess(endpoints=(endpoint,), username="alpha", password="secret"))
+        await client.call("Range", MESSAGES["RangeRequest"](key=b"k"))
+        token = ask("auth/authenticate", name="root", password="secret")["token"]
+        # The tokens that the user has end with a new password.
+        ask("auth/user/changepw", token, name="alpha", password="secret")
+        async with asyncio.timeout(10):
+            begun = await anext(client.watch(b"k", b"", 1))
+        assert begun.created
+        assert not begun.canceled
+        await client.close()
+
+    with running_etcd(tmp_path) as endpoint:
+        for name in ("root", "alpha"):
+            ask("auth/user/add", name=name, password="secret")
+            ask("auth/user/grant", user=name, role="root")
+        ask("auth/enable")
+        asyncio.run(watch())
