@@ -65,11 +65,11 @@ def run(
         read_only: Whether an operation that writes is an error.
     """
     ops = tuple(ops)
-    if errors := _closed_locks(overlay, ops):
-        return TxnResponse(errors=errors)
+    if closed := _closed_locks(overlay, ops):
+        return TxnResponse(errors=closed)
     start = overlay.mark()
     results: list[TxnResult] = []
-    errors = ()
+    errors: list[TxnError] = []
     for number, op in enumerate(ops):
         mark = overlay.mark()
         try:
@@ -78,10 +78,10 @@ def run(
                 raise RequestError(_READ_ONLY)
         except RequestError as error:
             overlay.rollback(mark)
-            errors = (*errors, TxnError(op_index=number, what=str(error)))
+            errors.append(TxnError(op_index=number, what=str(error)))
     if errors:
         overlay.rollback(start)
-        return TxnResponse(errors=errors)
+        return TxnResponse(errors=tuple(errors))
     return TxnResponse(results=tuple(results))
 
 

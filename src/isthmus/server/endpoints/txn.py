@@ -23,6 +23,8 @@ from isthmus.store import txn
 from isthmus.store.keys import component
 
 _APPLY_PREFIX: Final = "raft apply failed: "  # Consul's, which clients match.
+OPERATIONS_MAX: Final = 1024
+"""Most operations of one call; the HTTP door of any Consul lets far fewer pass."""
 _MUST_PROVIDE_NODE: Final = "Must provide node"
 
 
@@ -54,7 +56,15 @@ async def read(context: Context, request: TxnReadRequest) -> TxnReadResponse:
 def _completed(
     context: Context, ops: tuple[TxnOp, ...]
 ) -> tuple[tuple[TxnOp, ...], tuple[TxnError, ...]]:
-    """Fill in what operations leave out; name those that cannot be right."""
+    """Fill in what operations leave out; name those that cannot be right.
+
+    Raises:
+        RequestError: There are too many.
+    """
+    if len(ops) > OPERATIONS_MAX:
+        raise RequestError(
+            f"Transaction contains too many operations ({len(ops)} > {OPERATIONS_MAX})"
+        )
     done: list[TxnOp] = []
     errors: list[TxnError] = []
     for number, op in enumerate(ops):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from isthmus.errors import RequestError
 from isthmus.model import kv as verbs
 from isthmus.model import txn as model
 from isthmus.model.catalog import RegisterRequest
@@ -14,6 +15,7 @@ from isthmus.model.txn import (
     TxnRequest,
     TxnResponse,
 )
+from isthmus.server.endpoints.txn import OPERATIONS_MAX
 from isthmus.server.server import Server
 from isthmus.units import SECOND, Duration
 from support.transactions import check, faults, key, node, service
@@ -132,3 +134,12 @@ async def test_closed_lock_is_told_with_what_else_cannot_be_right(server: Server
 async def test_empty_transaction_is_done(server: Server, ops: tuple[TxnOp, ...] | None) -> None:
     reply = await server.call("Txn.Apply", TxnRequest(ops=ops))
     assert (reply.results, reply.errors) == ((), None)
+
+
+@pytest.mark.parametrize("method", ["Txn.Apply", "Txn.Read"])
+async def test_call_with_too_many_operations_is_refused(server: Server, method: str) -> None:
+    request = TxnRequest if method == "Txn.Apply" else TxnReadRequest
+    ops = (key(model.KV_GET_TREE, "a"),) * (OPERATIONS_MAX + 1)
+    with pytest.raises(RequestError, match=r"too many operations \(1025 > 1024\)"):
+        await server.call(method, request(ops=ops))
+    assert (await server.call(method, request(ops=ops[1:]))).results == ()
