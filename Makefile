@@ -10,9 +10,9 @@ SEED ?=
 # Tests that wait most of their time run side by side.
 FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py $(wildcard tests/e2e/test_cluster_*.py)
 SERF := $(wildcard tests/interop/test_serf_*.py)
-DEBIAN := serf etcd-server haproxy wrk iproute2 iptables dnsutils dnsmasq-base dnsperf prometheus curl
+DEBIAN := serf etcd-server haproxy wrk iproute2 iptables dnsutils dnsmasq-base dnsperf prometheus curl patroni postgresql-15 python3-consul procps
 
-.PHONY: env debian demo check format test test-unit test-interop test-e2e sim crash fuzz bench clean
+.PHONY: env debian clients demo check format test test-unit test-interop test-e2e sim crash fuzz bench clean
 
 env: $(STAMP)
 
@@ -30,6 +30,15 @@ debian:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	  else echo "not root or not Debian: install$$missing by hand to run every test" >&2; fi; fi
 
+# Clients of Consul that the tests run against us: what is no Debian package, and cannot be in the
+# environment beside py-consul.
+CLIENTS := $(VENV)/clients
+clients: env
+	@command -v npm >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; }
+	@test -d $(CLIENTS)/npm/node_modules/consul || npm install --silent --no-audit --no-fund --prefix $(CLIENTS)/npm consul@2.0.1
+	@test -d $(CLIENTS)/python-consul2 || $(BIN)/pip install --quiet --disable-pip-version-check --target $(CLIENTS)/python-consul2 python-consul2==0.1.5
+	@test -d $(CLIENTS)/py-consul || $(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary=:all: --dest $(CLIENTS)/py-consul py-consul==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("py-consul"))')
+
 demo: env
 	@$(BIN)/isthmus demo
 
@@ -43,7 +52,7 @@ check: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: env debian
+test: env debian clients
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
 	$(MAKE) fuzz SECONDS=30
 	$(BIN)/pytest -n auto tests/sim
@@ -55,7 +64,7 @@ test: env debian
 test-unit: env
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
 
-test-interop: env debian
+test-interop: env debian clients
 	$(BIN)/pytest tests/interop
 
 test-e2e: env debian
