@@ -72,10 +72,12 @@ class Kept:
         self._folder, self._offload = folder, offload
         self._services: dict[str, KeptService] = {}
         self._owners: dict[str, str] = {}  # Services by the checks that are kept with them.
-        self._files: set[Path] = set()  # That are there, or will be.
-        for name in (_SERVICES, _CHECKS, _STATES) if folder is not None else ():
-            self._files.update((Path(str(folder)) / name).glob("*.*"))
-        self._waiting: dict[Path, bytes | None] = {}
+        # Files that are there, or will be, by folder.
+        self._files: dict[str, set[str]] = {
+            name: set() if folder is None else {path.name for path in (folder / name).glob("*.*")}
+            for name in (_SERVICES, _CHECKS, _STATES)
+        }
+        self._waiting: dict[tuple[str, str], bytes | None] = {}
         self._done: asyncio.Future[None] | None = None  # Of the batch that waits.
         self._written: asyncio.Future[None] | None = None  # Of the one that is being written.
         self._writing: asyncio.Task[None] | None = None
@@ -108,20 +110,20 @@ class Kept:
             check_id: The check.
             now: Seconds since 1970.
         """
-        path = self._path(_STATES, check_id)
-        state: KeptState | None = _read(KeptState, path) if path in self._files else None
+        if (
+            not self._files[_STATES]
+            or (file := _file(_STATES, check_id)) not in self._files[_STATES]
+        ):
+            return None
+        state: KeptState | None = _read(KeptState, self._path(_STATES, file))
         if state is None or state.check_id != check_id or now >= state.expires:
             return None
         return state
 
     def _found(self, name: str) -> list[Path]:
-        folder = self._folder
-        wanted = (path for path in self._files if folder is not None)
-        return sorted(
-            path
-            for path in wanted
-            if path.suffix == _SUFFIX and path.parent == Path(str(folder)) / name
-        )
+        return [
+            self._path(name, file) for file in sorted(self._files[name]) if file.endswith(_SUFFIX)
+        ]
 
     # Writing -------------------------------------------------------------------------------------
 
@@ -202,22 +204,22 @@ class Kept:
             self._services[service_id] = kept
             self._put(_SERVICES, service_id, kept)
 
-    def _path(self, kind: str, name: str) -> Path:
-        suffix = _STATE_SUFFIX if kind == _STATES else _SUFFIX
-        file = hashlib.sha256(name.encode()).hexdigest() + suffix
-        return Path(str(self._folder)) / kind / file
+    def _path(self, kind: str, file: str) -> Path:
+        assert self._folder is not None
+        return self._folder / kind / file
 
     def _put(self, kind: str, name: str, record: Record | None) -> None:
-        if self._folder is None:
+        files = self._files[kind]
+        if self._folder is None or (record is None and not files):
             return
-        path = self._path(kind, name)
+        file = _file(kind, name)
         if record is not None:
-            self._files.add(path)
-        elif path in self._files:
-            self._files.discard(path)
+            files.add(file)
+        elif file in files:
+            files.discard(file)
         else:
             return
-        self._waiting[path] = None if record is None else msgpack.encode(record)
+        self._waiting[kind, file] = None if record is None else msgpack.encode(record)
         loop = asyncio.get_running_loop()
         if self._done is None:
             self._done = loop.create_future()
@@ -240,28 +242,41 @@ class Kept:
                 self._written.set_result(None)
         self._writing = self._written = None
 
-    async def _write_batch(self, batch: Mapping[Path, bytes | None]) -> None:
+    async def _write_batch(self, batch: Mapping[tuple[str, str], bytes | None]) -> None:
         """Write files; registrations are durable then, states need not be.
 
         Raises:
             OSError: One can not be written; the others are.
         """
-        states = {path: data for path, data in batch.items() if path.suffix == _STATE_SUFFIX}
+        states = {file: data for file, data in batch.items() if file[0] == _STATES}
         definitions = [pair for pair in batch.items() if pair[0] not in states]
-        work = [partial(change_files, states, durable=False)] if states else []
+        work = [partial(self._change, states, durable=False)] if states else []
         size = -(-len(definitions) // WRITERS_MAX)
         parts = iter(definitions)
         while part := dict(islice(parts, size)):
-            work.append(partial(change_files, part))
+            work.append(partial(self._change, part, durable=True))
         results = await asyncio.gather(*map(self._offload, work), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        folders = {path.parent for path, _ in definitions}
-        if folders:
-            # One to which nothing was ever written is not there.
-            there = (folder for folder in folders if folder.is_dir())
-            await self._offload(partial(sync_folders, there))
+        kinds = {kind for (kind, _), _ in definitions}
+        if kinds:
+            await self._offload(partial(self._sync, kinds))
+
+    def _change(self, changes: Mapping[tuple[str, str], bytes | None], *, durable: bool) -> None:
+        paths = {self._path(*file): data for file, data in changes.items()}
+        change_files(paths, durable=durable)
+
+    def _sync(self, kinds: Iterable[str]) -> None:
+        """Make names in folders durable; one to which nothing was ever written is not there."""
+        assert self._folder is not None
+        folders = [self._folder / kind for kind in kinds]
+        sync_folders(folder for folder in folders if folder.is_dir())
+
+
+def _file(kind: str, name: str) -> str:
+    suffix = _STATE_SUFFIX if kind == _STATES else _SUFFIX
+    return hashlib.sha256(name.encode()).hexdigest() + suffix
 
 
 def _read(kind: type[Any], path: Path) -> Any:
