@@ -89,7 +89,11 @@ def set_up(config: LogConfig) -> None:
         facility = logging.handlers.SysLogHandler.facility_names.get(
             config.syslog_facility.lower(), logging.handlers.SysLogHandler.LOG_LOCAL0
         )
-        handlers.append(logging.handlers.SysLogHandler(_SYSLOG, facility))
+        try:
+            handlers.append(logging.handlers.SysLogHandler(_SYSLOG, facility))
+        except OSError as error:
+            text = f"enable_syslog is set, and nothing takes log lines at {_SYSLOG}"
+            raise OSError(error.errno, text) from error
     root = logging.getLogger()
     for handler in handlers:
         handler.setFormatter(formatter)

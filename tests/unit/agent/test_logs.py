@@ -3,8 +3,12 @@
 import json
 import logging
 import sys
+from pathlib import Path
 
-from isthmus.agent.logs import JsonFormatter, TextFormatter
+import pytest
+
+from isthmus.agent.logs import JsonFormatter, TextFormatter, set_up
+from isthmus.config.model import LogConfig
 
 
 def make_record(**fields: object) -> logging.LogRecord:
@@ -39,3 +43,9 @@ def test_traceback_stands_behind_the_line() -> None:
         record = make_record(exc_info=sys.exc_info())
     assert TextFormatter().format(record).endswith("ValueError: why")
     assert "ValueError: why" in json.loads(JsonFormatter().format(record))["traceback"]
+
+
+@pytest.mark.skipif(Path("/dev/log").exists(), reason="this host has a syslog")
+def test_missing_syslog_is_named() -> None:
+    with pytest.raises(OSError, match="enable_syslog is set, and nothing takes log lines"):
+        set_up(LogConfig(enable_syslog=True))
