@@ -6,7 +6,9 @@ Source: protocol/cli-config-dns.md §3.
 from collections.abc import Callable
 from datetime import datetime
 from random import Random
+from typing import Any
 
+from isthmus.agent.cache import CallCache
 from isthmus.agent.ports import listening
 from isthmus.config.model import AgentConfig
 from isthmus.dns.config import DnsConfig
@@ -32,6 +34,8 @@ def dns_config(config: AgentConfig) -> DnsConfig:
         max_stale=dns.max_stale,
         node_ttl=dns.node_ttl,
         service_ttl=dns.service_ttl,
+        use_cache=dns.use_cache,
+        cache_max_age=dns.cache_max_age,
         only_passing=dns.only_passing,
         enable_truncate=dns.enable_truncate,
         a_record_limit=dns.a_record_limit,
@@ -51,6 +55,7 @@ async def open_dns(
     rpc: Rpc,
     *,
     is_here: Callable[[bool], bool],
+    cache: CallCache,
     network: Network,
     rng: Random,
     wall: Callable[[], datetime],
@@ -60,8 +65,20 @@ async def open_dns(
     Raises:
         ConfigError: A port cannot be opened.
     """
+
+    async def cached(method: str, request: Any) -> Any:
+        if not cache.keeps(method):
+            return await rpc(method, request)
+        return (await cache.get(method, request)).reply
+
     server = DnsServer(
-        dns_config(config), rpc, is_here=is_here, network=network, rng=rng, wall=wall
+        dns_config(config),
+        rpc,
+        is_here=is_here,
+        cached=cached,
+        network=network,
+        rng=rng,
+        wall=wall,
     )
     key = "client_addr" if config.addresses.dns == config.addresses.client else "addresses.dns"
     with listening(config, "DNS", key, *_hosts(config), port="dns"):

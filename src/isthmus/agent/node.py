@@ -306,6 +306,7 @@ class NodeAgent:
             self.config,
             self.rpc,
             is_here=self._answers_here,
+            cache=self.cache,
             network=self._network,
             rng=random.Random(int.from_bytes(self._entropy(16), "big")),
             wall=self._wall,

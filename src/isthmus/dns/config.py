@@ -31,6 +31,8 @@ class DnsConfig:
         max_stale: Seconds; what is older is asked again from the leader.
         node_ttl: Seconds; TTL of what is known of nodes.
         service_ttl: Seconds by service name, ``prefix*`` or ``*``.
+        use_cache: Look-ups are answered from the agent's cache, where it keeps them.
+        cache_max_age: Seconds; oldest answer of a prepared query from it; 0 for any.
         only_passing: Instances with warnings are left out too.
         enable_truncate: A shortened answer says so (TC).
         a_record_limit: Most addresses in an answer; 0 for no limit.
@@ -54,6 +56,8 @@ class DnsConfig:
     max_stale: float = 315_360_000.0
     node_ttl: float = 0.0
     service_ttl: Mapping[str, float] = field(default_factory=dict)
+    use_cache: bool = False
+    cache_max_age: float = 0.0
     only_passing: bool = False
     enable_truncate: bool = False
     a_record_limit: int = 0

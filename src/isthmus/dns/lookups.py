@@ -45,10 +45,19 @@ class Lookups:
         rpc: The way to the data.
         is_here: Whether calls with that ``allow_stale``, about our datacenter, are answered in
             this process without waiting for anything.
+        cached: The same as `rpc`, from a cache where it can; None: there is no cache.
     """
 
-    def __init__(self, config: DnsConfig, rpc: Rpc, *, is_here: Callable[[bool], bool]) -> None:
+    def __init__(
+        self,
+        config: DnsConfig,
+        rpc: Rpc,
+        *,
+        is_here: Callable[[bool], bool],
+        cached: Rpc | None = None,
+    ) -> None:
         self.config, self._rpc, self._is_here = config, rpc, is_here
+        self._cached = cached
         self._tasks = TaskScope()
         self._running: dict[tuple[str, QueryOptions], asyncio.Task[Any]] = {}
         self._calls: Counter[str] = Counter()
@@ -180,7 +189,11 @@ class Lookups:
         """Make the call; a failure is for whoever waits, and may be for nobody."""
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                return None, await self._rpc(method, request)
+                if self._cached is None or not self.config.use_cache or not request.allow_stale:
+                    return None, await self._rpc(method, request)
+                age = Duration.of(self.config.cache_max_age)
+                kept = replace(request, use_cache=True, max_age=age)
+                return None, await self._cached(method, kept)
         except TimeoutError:
             dc = request.datacenter
             return Unavailable(

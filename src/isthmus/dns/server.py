@@ -40,6 +40,7 @@ class DnsServer:
         rpc: The way to the data.
         is_here: Whether calls with that ``allow_stale``, about our datacenter, are answered in
             this process without waiting for anything.
+        cached: The same as `rpc`, from a cache where it can; None: there is no cache.
         network: Where ports are opened.
         rng: Source of orders and ids.
         wall: Reads the calendar clock.
@@ -51,12 +52,13 @@ class DnsServer:
         rpc: Rpc,
         *,
         is_here: Callable[[bool], bool],
+        cached: Rpc | None = None,
         network: Network,
         rng: Random,
         wall: Callable[[], datetime],
     ) -> None:
         self._config, self._network, self._rng = config, network, rng
-        self.lookups = Lookups(config, rpc, is_here=is_here)
+        self.lookups = Lookups(config, rpc, is_here=is_here, cached=cached)
         self.door = Door(
             config,
             self.lookups,

@@ -15,6 +15,7 @@ from isthmus.dns.lookups import (
 )
 from isthmus.dns.names import ServiceLookup
 from isthmus.errors import Unavailable
+from isthmus.units import Duration
 from support.dns import found, instance
 from support.virtual_loop import run_virtual
 
@@ -155,3 +156,34 @@ async def test_end_gives_up_what_is_under_way() -> None:
     await lookups.close()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_cache_is_asked_if_it_is_wanted() -> None:
+    asked: list[Any] = []
+
+    async def cached(method: str, request: Any) -> Any:
+        asked.append((request.use_cache, request.max_age.seconds))
+        return found(instance())
+
+    rpc = SlowRpc()
+    config = DnsConfig(datacenter="dc1", node_name="own", use_cache=True, cache_max_age=3.0)
+    lookups = Lookups(config, rpc, is_here=lambda stale: False, cached=cached)
+    assert (await lookups.call(METHOD, request(lookups))).nodes
+    assert (asked, rpc.calls) == ([(True, 3.0)], [])
+    lookups = Lookups(
+        DnsConfig(datacenter="dc1", node_name="own"),
+        rpc,
+        is_here=lambda stale: False,
+        cached=cached,
+    )
+    assert (await lookups.call(METHOD, request(lookups, dc="dc1"))).nodes
+    assert (len(asked), len(rpc.calls)) == (1, 1)
+
+
+async def test_what_is_too_old_in_the_cache_is_asked_again_past_it() -> None:
+    async def cached(method: str, request: Any) -> Any:
+        return found(last_contact=Duration.of(20))
+
+    config = DnsConfig(datacenter="dc1", node_name="own", use_cache=True, max_stale=10.0)
+    lookups = Lookups(config, SlowRpc(), is_here=lambda stale: False, cached=cached)
+    assert (await lookups.call(METHOD, request(lookups, dc="dc1"))).nodes
