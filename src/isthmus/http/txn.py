@@ -45,7 +45,7 @@ _META: Final = frozenset({"X-Consul-Knownleader", "X-Consul-Lastcontact"})
 _ALPHABET: Final = frozenset(string.ascii_letters + string.digits + "+/=")
 
 
-class _KVOp(Record, frozen=True, kw_only=True):
+class _KVTxnOp(Record, frozen=True, kw_only=True):
     """Operation on a key; `value` is base64."""
 
     verb: str = ""
@@ -80,7 +80,7 @@ class _Service(Record, frozen=True, kw_only=True):
     datacenter: str = ""
 
 
-class _ServiceOp(Record, frozen=True, kw_only=True):
+class _ServiceTxnOp(Record, frozen=True, kw_only=True):
     """Operation on a service of a node."""
 
     verb: str = ""
@@ -88,19 +88,19 @@ class _ServiceOp(Record, frozen=True, kw_only=True):
     service: _Service = _Service()
 
 
-class _Op(Record, frozen=True, kw_only=True):
+class _TxnOp(Record, frozen=True, kw_only=True):
     """One operation as callers write it."""
 
-    kv: _KVOp | None = None
+    kv: _KVTxnOp | None = None
     node: TxnNodeOp | None = None
-    service: _ServiceOp | None = None
+    service: _ServiceTxnOp | None = None
     check: TxnCheckOp | None = None
     session: TxnSessionOp | None = None
 
 
 async def txn(context: Context, request: Request) -> Response:
     """Carry out a transaction; 409 when it is rolled back."""
-    wanted = decode_list(_Op, request.body, type_name=_TYPE, prefix=_PARSE_FAILED)
+    wanted = decode_list(_TxnOp, request.body, type_name=_TYPE, prefix=_PARSE_FAILED)
     if len(wanted) > OPERATION_COUNT_MAX:
         raise RequestError(
             f"Transaction contains too many operations ({len(wanted)} > {OPERATION_COUNT_MAX})",
@@ -146,7 +146,7 @@ def _writes(op: TxnOp) -> bool:
     return any(other is not None and other.verb != GET for other in others) or bool(op.session)
 
 
-def _converted(context: Context, op: _Op) -> tuple[TxnOp, ...]:
+def _converted(context: Context, op: _TxnOp) -> tuple[TxnOp, ...]:
     """An operation as servers have it; none if it says nothing.
 
     Raises:
@@ -166,7 +166,7 @@ def _converted(context: Context, op: _Op) -> tuple[TxnOp, ...]:
     return () if op.session is None else (TxnOp(session=op.session),)
 
 
-def _key(op: _KVOp, size_max: int) -> TxnKVOp:
+def _key(op: _KVTxnOp, size_max: int) -> TxnKVOp:
     value = _decoded(op.value or "")
     if len(value) > size_max:
         name = msgspec.json.encode(op.key).decode()

@@ -120,8 +120,8 @@ class SessionTimers:
         self.endings.add(clock.time() - started)
         for session_id, result in zip(ids, results, strict=True):
             if isinstance(result, RequestError | Unavailable | EngineError):
-                _logger.warning("could not end an expired session: %s", result)
-                if self._leading:
+                if self._leading:  # Else the next leader gives it its whole time again.
+                    _logger.warning("could not end an expired session: %s", result)
                     self._ends.set(session_id, clock.time() + RETRY)
             elif isinstance(result, BaseException):
                 raise result

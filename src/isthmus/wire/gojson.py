@@ -308,8 +308,9 @@ def _dict_reader(read: Reader) -> Reader:
 
 
 def _record_reader(record: type[Record], ignore_unknown: bool) -> Reader:
+    name = record.__name__.lstrip("_")
     fields = {
-        field.wire.lower(): (field.name, f"{record.__name__}.{field.wire}", field.kind)
+        field.wire.lower(): (field.name, f"{name}.{field.wire}", field.kind)
         for field in fields_of(record)
         if field.name not in record.json_hidden
     }
@@ -317,7 +318,7 @@ def _record_reader(record: type[Record], ignore_unknown: bool) -> Reader:
 
     def read_record(value: object, where: str) -> object:
         if not isinstance(value, dict):
-            raise _refused(value, where, record.__name__)
+            raise _refused(value, where, name)
         found: dict[str, object] = {}
         for wire, item in value.items():
             field = fields.get(wire.lower())

@@ -226,3 +226,11 @@ async def test_too_many_operations_and_too_large_values_are_refused() -> None:
 async def test_only_put_is_taken() -> None:
     response = await make_client().get("/v1/txn")
     assert (response.status, as_dict(response)["Allow"]) == (405, "OPTIONS,PUT")
+
+
+async def test_field_of_the_wrong_kind_is_named_without_our_privacy() -> None:
+    response = await make_client().put("/v1/txn", b'[{"KV":{"Flags":"x"}}]')
+    assert response.body == (
+        b"Failed to parse body: json: cannot unmarshal string into Go struct field "
+        b"KVTxnOp.Flags of type uint64"
+    )
