@@ -1,9 +1,11 @@
 """Log lines: text or JSON, to standard error and a file; extra fields stand behind the message."""
 
 import datetime
+import errno
 import json
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 from typing import Final
@@ -89,11 +91,10 @@ def set_up(config: LogConfig) -> None:
         facility = logging.handlers.SysLogHandler.facility_names.get(
             config.syslog_facility.lower(), logging.handlers.SysLogHandler.LOG_LOCAL0
         )
-        try:
-            handlers.append(logging.handlers.SysLogHandler(_SYSLOG, facility))
-        except OSError as error:
+        if not os.path.exists(_SYSLOG):  # The library would tell at each line, and go on.
             text = f"enable_syslog is set, and nothing takes log lines at {_SYSLOG}"
-            raise OSError(error.errno, text) from error
+            raise OSError(errno.ENOENT, text)
+        handlers.append(logging.handlers.SysLogHandler(_SYSLOG, facility))
     root = logging.getLogger()
     for handler in handlers:
         handler.setFormatter(formatter)
