@@ -58,6 +58,8 @@ class SessionTimers:
         self._opens: Deadlines[bytes] = Deadlines()
         self._ending: set[str] = set()
         self._leading = False
+        self._term = 0
+        """Another number after each change of whether we lead."""
         self._moved = asyncio.Event()
         self.endings: Final = Timing()
         sessions.changed = self._changed
@@ -73,6 +75,7 @@ class SessionTimers:
         """Begin or cease to lead; who begins gives every session its whole time."""
         if leading != self._leading:
             self._leading = leading
+            self._term += 1
             self._restart()
 
     def renew(self, session: Session) -> bool:
@@ -108,7 +111,7 @@ class SessionTimers:
 
     async def _end(self, ids: list[str]) -> None:
         clock = asyncio.get_running_loop()
-        started = clock.time()
+        started, term = clock.time(), self._term
         self._ending.update(ids)
         try:
             results = await asyncio.gather(
@@ -120,7 +123,7 @@ class SessionTimers:
         self.endings.add(clock.time() - started)
         for session_id, result in zip(ids, results, strict=True):
             if isinstance(result, RequestError | Unavailable | EngineError):
-                if self._leading:  # Else the next leader gives it its whole time again.
+                if term == self._term:  # Else a new leader gives it its whole time again.
                     _logger.warning("could not end an expired session: %s", result)
                     self._ends.set(session_id, clock.time() + RETRY)
             elif isinstance(result, BaseException):

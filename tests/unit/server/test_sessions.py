@@ -360,3 +360,24 @@ def test_time_to_live_of_a_foreign_session_that_cannot_be_read_is_none() -> None
     assert time_to_live(Session(ttl="10s")) == TTL
     assert time_to_live(Session(ttl="soon")) == 0
     assert time_to_live(Session()) == 0
+
+
+def test_session_that_could_not_be_ended_gets_its_whole_time_from_a_new_leader() -> None:
+    """Even if that is the old one, which led no more for a moment."""
+
+    async def act(timers: SessionTimers, store: Any, commits: Refusing) -> None:
+        timers.lead(True)
+        store.execute(create(1, ttl="10s"))
+        commits.gate, commits.refusals = asyncio.Event(), 1
+        await asyncio.sleep(20.1)
+        timers.lead(False)
+        timers.lead(True)
+        led = now()
+        commits.gate.set()
+        await asyncio.sleep(19.9)
+        assert (len(store.store.sessions), commits.calls) == (1, 1)
+        await asyncio.sleep(0.2)
+        assert (len(store.store.sessions), commits.calls) == (0, 2)
+        assert now() - led == pytest.approx(20.1)
+
+    timing(act)
