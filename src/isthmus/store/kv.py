@@ -80,7 +80,7 @@ class KeyValues:
         if new is not None:
             if pk in self._graves:
                 del self._graves[pk], self._sorted_graves[pk]
-        elif old is not None:
+        else:  # It is gone, be it that it came in the same batch: its prefix has changed.
             self._graves.pop(pk, None)
             self._graves[pk] = self._sorted_graves[pk] = index
             if len(self._graves) > self._graves_max:

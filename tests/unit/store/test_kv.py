@@ -169,6 +169,16 @@ def test_empty_prefix_answers_the_index_of_the_table() -> None:
     assert driven.store.kv.list("nothing/").index == driven.store.kv.list("").index == 2
 
 
+def test_key_that_came_and_went_in_one_batch_moves_its_prefix() -> None:
+    """Consul's index moves, though nobody has seen the key."""
+    driven = Driven()
+    driven.execute(set_key("a/b"))
+    driven.execute(set_key("a/c"), request(ops.KV_DELETE, "a/c"))
+    assert driven.store.kv.list("a/").index == 4
+    assert driven.store.kv.get("a/c").changed == 4
+    assert driven.store.kv.get("a/b").changed == 2
+
+
 def test_forgotten_tombstones_raise_the_floor() -> None:
     driven = Driven()
     driven.store.kv = KeyValues(driven.store._tables["kv"], graves_max=2)
