@@ -53,7 +53,7 @@ check: env
 	$(BIN)/lint-imports
 
 test: env debian clients
-	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/property tests/fuzz
 	$(MAKE) fuzz SECONDS=30
 	$(BIN)/pytest -n auto tests/sim
 	$(MAKE) --no-print-directory sim
@@ -62,7 +62,7 @@ test: env debian clients
 	$(BIN)/pytest -n 3 -rP --show-capture=stdout $(FAULTS)
 
 test-unit: env
-	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/fuzz
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/property tests/fuzz
 
 test-interop: env debian clients
 	$(BIN)/pytest tests/interop
