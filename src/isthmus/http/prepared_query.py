@@ -68,9 +68,9 @@ async def create(context: Context, request: Request) -> Response:
 
 async def get(context: Context, request: Request) -> Response:
     """Read, execute or explain a query."""
-    if request.argument.endswith(_EXECUTE):
+    if _ends(request, _EXECUTE):
         return await _execute(context, request)
-    if request.argument.endswith(_EXPLAIN):
+    if _ends(request, _EXPLAIN):
         return await _explain(context, request)
     options = read_options(request, context.local.datacenter)
     question = PreparedQuerySpecificRequest(
@@ -217,7 +217,12 @@ def _not_found(error: CallFailed) -> Response:
 
 
 def _is_read_only(request: Request) -> bool:
-    return request.argument.endswith((_EXECUTE, _EXPLAIN))
+    return _ends(request, _EXECUTE) or _ends(request, _EXPLAIN)
+
+
+def _ends(request: Request, ending: str) -> bool:
+    """Whether a path ends so; a query may be called ``execute``, and is executed then, as well."""
+    return f"/{request.argument}".endswith(ending)
 
 
 def _only_get(request: Request) -> Response:

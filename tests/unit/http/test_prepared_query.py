@@ -319,6 +319,15 @@ async def test_bad_parameters_ask_nobody(client: Client, parameters: str, text: 
     assert (response.status, response.body.decode(), client.rpc.calls) == (500, text, [])
 
 
+@pytest.mark.parametrize("name", ["execute", "explain"])
+async def test_query_may_be_called_like_what_is_done_with_it(client: Client, name: str) -> None:
+    await client.get(f"/v1/query/{name}")
+    method, request = client.rpc.calls[-1]
+    assert method == f"PreparedQuery.{name.capitalize()}"
+    assert isinstance(request, PreparedQueryExecuteRequest)
+    assert request.query_id_or_name == name
+
+
 @pytest.mark.parametrize(("text", "limit"), [("-1", -1), ("%2B2", 2), ("0", 0), ("007", 7)])
 async def test_limit_is_any_integer(client: Client, text: str, limit: int) -> None:
     await client.get(f"/v1/query/web/execute?limit={text}")
