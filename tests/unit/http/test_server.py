@@ -114,6 +114,20 @@ async def test_connections_of_one_client_are_limited_and_freed() -> None:
         await close(second, fourth)
 
 
+async def test_limit_of_connections_changes_while_they_are_open() -> None:
+    async with serving(HttpConfig(port=0, max_conns_per_client=1)) as (server, (address,)):
+        first = await connect(address)
+        await ask(first)
+        server.limit_clients(2)
+        second = await connect(address)
+        assert await ask(second) == b'"L"'
+        server.limit_clients(1)
+        assert await ask(second) == b'"L"'
+        refused = await connect(address)
+        assert b"too many concurrent connections" in await refused[0].read()
+        await close(first, second, refused)
+
+
 async def test_unix_socket_replaces_that_of_an_earlier_run_and_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "http.sock"
     old = socket.socket(socket.AF_UNIX)
