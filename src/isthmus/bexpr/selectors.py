@@ -5,7 +5,7 @@ record lists in `filter_hidden` cannot be selected, nor can free values (``objec
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeAlias, get_args, get_origin
@@ -154,25 +154,3 @@ def _inside(shape: Shape | None, name: str) -> Shape | None:
     if isinstance(shape, Structure):
         return shape.fields.get(name, ("", None))[1]
     return None
-
-
-def selectors(record: type[Record]) -> Iterator[tuple[tuple[str, ...], Shape]]:
-    """All selectors of a record, depth first; ``*`` stands for the keys of a map."""
-    yield from _selectors((), shape_of(record))
-
-
-def _selectors(
-    path: tuple[str, ...], shape: Shape | None
-) -> Iterator[tuple[tuple[str, ...], Shape]]:
-    while isinstance(shape, Listing):
-        shape = shape.element
-    if isinstance(shape, Mapping):
-        inside: dict[str, Shape | None] = {"*": shape.value}
-    elif isinstance(shape, Structure):
-        inside = {name: one for name, (_, one) in shape.fields.items()}
-    else:
-        return
-    for name, one in inside.items():
-        if one is not None:
-            yield (*path, name), one
-            yield from _selectors((*path, name), one)

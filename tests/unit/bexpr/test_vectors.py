@@ -1,13 +1,14 @@
 """What real go-bexpr says of the same expressions, with Consul's own records."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from isthmus.bexpr import BadExpression, compile_filter
-from isthmus.bexpr.selectors import Listing, Scalar, Shape, selectors
+from isthmus.bexpr.selectors import Listing, Mapping, Scalar, Shape, Structure, shape_of
 from isthmus.model.agent import AgentService
 from isthmus.model.catalog import CheckServiceNode, HealthCheck, Node, NodeService, ServiceNode
 from isthmus.model.record import Record
@@ -54,6 +55,23 @@ def test_refusals_are_answered_with_what_consul_puts_before_them() -> None:
     assert (str(caught.value), caught.value.status) == (text, 500)
 
 
+def selectors(
+    path: tuple[str, ...], shape: Shape | None
+) -> Iterator[tuple[tuple[str, ...], Shape]]:
+    """All selectors of a shape, depth first; ``*`` stands for the keys of a map."""
+    while isinstance(shape, Listing):
+        shape = shape.element
+    inside: dict[str, Shape | None] = {}
+    if isinstance(shape, Mapping):
+        inside = {"*": shape.value}
+    elif isinstance(shape, Structure):
+        inside = {name: one for name, (_, one) in shape.fields.items()}
+    for name, one in inside.items():
+        if one is not None:
+            yield (*path, name), one
+            yield from selectors((*path, name), one)
+
+
 def value_of(shape: Shape) -> str:
     """Go's type of what a field is compared with; empty where nothing is."""
     comparable = shape.operators and not (
@@ -72,7 +90,7 @@ def test_records_have_the_selectors_of_their_go_types(name: str) -> None:
             "value": value_of(shape),
             "operators": sorted(operator.value for operator in shape.operators),
         }
-        for path, shape in selectors(RECORDS[name])
+        for path, shape in selectors((), shape_of(RECORDS[name]))
     ]
     expected = [row for row in SELECTORS if row["record"] == name]
     assert sorted(derived, key=lambda row: str(row["selector"])) == sorted(
