@@ -759,16 +759,18 @@ async def test_a_client_is_known_by_its_certificate_behind_the_type_byte(
 
 
 async def test_limit_changes_while_connections_are_open() -> None:
-    async with open_port(connections_per_client=1, handshake_timeout=DEADLINE) as port:
-        async with connected(port) as first:
-            await first.send(b"\x04")
-            await assert_multi_open(first)
-            port.listener.limit_clients(2)
-            async with connected(port) as second:
-                await second.send(b"\x04")
-                await assert_multi_open(second)
-                async with connected(port) as third:
-                    assert await third.ended() == b""
+    async with (
+        open_port(connections_per_client=1, handshake_timeout=DEADLINE) as port,
+        connected(port) as first,
+    ):
+        await first.send(b"\x04")
+        await assert_multi_open(first)
+        port.listener.limit_clients(2)
+        async with connected(port) as second:
+            await second.send(b"\x04")
+            await assert_multi_open(second)
+            async with connected(port) as third:
+                assert await third.ended() == b""
 
 
 async def test_connections_of_one_address_are_limited_and_given_back() -> None:
