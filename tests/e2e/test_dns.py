@@ -19,7 +19,7 @@ from support.processes import ISTHMUS, Process, eventually, shown_on_failure
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
-SERVER, CLIENT, REMOTE, SINGLE = (f"127.86.1.{number}" for number in (1, 2, 3, 4))
+SERVER, CLIENT, REMOTE, SINGLE, CACHING = (f"127.86.1.{number}" for number in range(1, 6))
 EVERYWHERE = (SERVER, CLIENT, REMOTE)
 DEADLINE = 30.0
 
@@ -51,6 +51,15 @@ class Site:
             retry_join=[SERVER],
             **shared,
         )
+        self.caching = AgentProcess(
+            folder,
+            CACHING,
+            server=False,
+            node_name="c2",
+            data_dir=str(folder / "c2"),
+            retry_join=[SERVER],
+            dns_config={"use_cache": True},
+        )
         self.remote = AgentProcess(
             folder,
             REMOTE,
@@ -67,7 +76,7 @@ class Site:
 
     @property
     def agents(self) -> list[AgentProcess]:
-        return [self.server, self.client, self.remote]
+        return [self.server, self.client, self.caching, self.remote]
 
 
 def register(agent: AgentProcess, **registration: Any) -> None:
@@ -216,6 +225,21 @@ def test_instances_come_and_go(site: Site, host: str) -> None:
         body = json.dumps({"Node": f"n{number}", "ServiceID": name}).encode()
         assert site.server.request("PUT", "/v1/catalog/deregister", body)[0] == 200
     assert code(host, f"{name}.service.consul") == "NXDOMAIN"
+
+
+def test_cache_follows_instances(site: Site) -> None:
+    """And asks nobody as long as nothing changes."""
+    name = "kept.service.consul"
+    fields: dict[str, Any] = {"Service": {"Service": "kept", "Port": 1}, "SkipNodeUpdate": True}
+    register(site.server, Node="n1", **fields)
+    eventually(lambda: known(CACHING, name) == ["10.1.0.1"], timeout=DEADLINE)
+    site.server.process.send(signal.SIGSTOP)
+    try:
+        assert answers(CACHING, name) == ["10.1.0.1"]
+    finally:
+        site.server.process.send(signal.SIGCONT)
+    register(site.server, Node="n2", **fields)
+    eventually(lambda: known(CACHING, name) == ["10.1.0.1", "10.1.0.2"], timeout=DEADLINE)
 
 
 @pytest.mark.parametrize("host", [SERVER, CLIENT])
