@@ -310,16 +310,20 @@ class Agent(NodeAgent):
             dc=config.datacenter,
         )
 
+    def _listener_config(self, config: AgentConfig) -> ListenerConfig:
+        """The server port, with the certificates that are in use now."""
+        return ListenerConfig.of_tls(
+            self._tls,
+            handshake_timeout=config.limits.rpc_handshake_timeout,
+            connections_per_client=config.limits.rpc_max_conns_per_client,
+        )
+
     async def _start_listener(self) -> ServerListener:
         config = self.config
         gateways = config.connect.mesh_gateway_wan_federation
         listener = ServerListener(
             self._network,
-            ListenerConfig.of_tls(
-                self._tls,
-                handshake_timeout=config.limits.rpc_handshake_timeout,
-                connections_per_client=config.limits.rpc_max_conns_per_client,
-            ),
+            self._listener_config(config),
             self.server,
             on_gossip_packets=self._accept_packets if gateways else None,
             on_gossip_stream=self._accept_stream if gateways else None,
@@ -328,7 +332,7 @@ class Agent(NodeAgent):
         )
         with listening(config, "server RPC", "bind_addr", config.addresses.bind, port="server"):
             await listener.start(config.addresses.bind, config.ports.server)
-        self.reloading.add(lambda new: listener.limit_clients(new.limits.rpc_max_conns_per_client))
+        self.reloading.add(lambda new: listener.reconfigure(self._listener_config(new)))
         return listener
 
     def _grpc_protocol(self) -> asyncio.Protocol:

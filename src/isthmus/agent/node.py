@@ -96,6 +96,7 @@ class NodeAgent:
         self._joining: Joining | None = None
         self.log_streams = LogStreams()
         self.reloading = Reloading()
+        self.reloading.add(lambda new: self._tls.reload(settings.tls_config(new)))
         self._lan_events = MemberEvents()
 
     # What servers and clients do each in their way ------------------------------------------------
@@ -402,7 +403,7 @@ class NodeAgent:
         add(lambda config: self.local.reconfigure(settings.local_config(config)))
         add(lambda config: self.local.set_meta(node_facts(config, self.node_id).meta))
         add(lambda config: self.services.reload(config.services, config.checks))
-        add(lambda config: self._http.limit_clients(config.limits.http_max_conns_per_client))
+        add(lambda config: self._http.reconfigure(settings.http_config(config)))
         add(lambda config: self.metrics.reconfigure(config.telemetry))
         add(lambda config: logs.set_level(config.log.level))
 

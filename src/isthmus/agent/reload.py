@@ -59,7 +59,7 @@ class Reloading:
             try:
                 take(wanted)
             except REFUSALS as error:
-                for undo in reversed(taken):
+                for undo in taken:  # In the same order: later ones may look at earlier ones.
                     undo(held)
                 raise _refused(error) from error
             taken.append(take)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -167,9 +167,17 @@ class HttpServer:
         """Answer a request of our own agent's, which came over no connection."""
         return await self._door.handle(request)
 
-    def limit_clients(self, connections: int) -> None:
-        """Allow an address so many connections from now on; those that are open stay."""
-        self._connections.per_client_max = connections
+    def reconfigure(self, config: HttpConfig) -> None:
+        """Go by another `max_conns_per_client` and `https_verify_incoming` from now on.
+
+        Connections that are open stay; all else in `config` needs another server.
+        """
+        self._connections.per_client_max = config.max_conns_per_client
+        self._config = replace(
+            self._config,
+            max_conns_per_client=config.max_conns_per_client,
+            https_verify_incoming=config.https_verify_incoming,
+        )
 
     @property
     def timings(self) -> Mapping[tuple[str, str], Timing]:
@@ -188,14 +196,13 @@ class HttpServer:
         """
         bound: list[str] = []
         config = self._config
-        tls = TlsAccept(require_client=config.https_verify_incoming, alpn=False, http=True)
         try:
             for host in config.addresses:
                 if config.port != OFF or host.startswith(UNIX):
-                    bound.append(await self._listen(host, config.port, tls=None))  # noqa: PERF401
+                    bound.append(await self._listen(host, config.port))  # noqa: PERF401
             if config.https_port != OFF:
                 for host in config.https_addresses:
-                    bound.append(await self._listen(host, config.https_port, tls=tls))  # noqa: PERF401
+                    bound.append(await self._listen(host, config.https_port, is_https=True))  # noqa: PERF401
         except BaseException:
             await self.stop()
             raise
@@ -219,28 +226,31 @@ class HttpServer:
             connection.abort()
         await self._tasks.close()
 
-    async def _listen(self, host: str, port: int, *, tls: TlsAccept | None) -> str:
+    async def _listen(self, host: str, port: int, *, is_https: bool = False) -> str:
         if host.startswith(UNIX):
-            assert tls is None  # The configuration's rules see to it.
+            assert not is_https  # The configuration's rules see to it.
             return await self._listen_unix(host)
         try:
-            listening = await self._network.listen(host, port, partial(self._accept, tls))
+            accept = partial(self._accept, is_https)
+            listening = await self._network.listen(host, port, accept)
         except OSError as error:
             address = host_port(host, port)
-            raise CannotListen(error, address=address, is_https=tls is not None) from error
+            raise CannotListen(error, address=address, is_https=is_https) from error
         self._listening.append(listening)
         return host_port(*listening.address)
 
-    async def _accept(self, tls: TlsAccept | None, inbound: Inbound) -> None:
+    async def _accept(self, is_https: bool, inbound: Inbound) -> None:
         if self._connections.ignores(inbound.peer[0], asyncio.get_running_loop().time()):
             inbound.close()
             return
         connection = Connection(self._door, self._connections, inbound.peer[0])
-        if tls is None:
+        if not is_https:
             await inbound.start(connection, tls=None)
             return
+        config = self._config
+        tls = TlsAccept(require_client=config.https_verify_incoming, alpn=False, http=True)
         try:
-            async with asyncio.timeout(self._config.https_handshake_timeout):
+            async with asyncio.timeout(config.https_handshake_timeout):
                 await inbound.start(connection, tls=tls)
         except OSError:  # Also TLS errors and the timeout: the client's business.
             inbound.close()

@@ -235,9 +235,12 @@ class ServerListener:
         """
         self._listening = await self._network.listen(host, port, self._accept)
 
-    def limit_clients(self, connections: int) -> None:
-        """Allow an address so many connections from now on; those that are open stay."""
-        self._config = replace(self._config, connections_per_client=connections)
+    def reconfigure(self, config: ListenerConfig) -> None:
+        """Go by other limits and switches from now on; connections that are open stay.
+
+        What all connections together may hold in memory does not change.
+        """
+        self._config = config
 
     async def close(self) -> None:
         """Close the port, cancel running calls, close the connections served here."""

@@ -1,6 +1,7 @@
 """The door on real sockets: what only they can show."""
 
 import asyncio
+import dataclasses
 import errno
 import grp
 import os
@@ -118,10 +119,10 @@ async def test_limit_of_connections_changes_while_they_are_open() -> None:
     async with serving(HttpConfig(port=0, max_conns_per_client=1)) as (server, (address,)):
         first = await connect(address)
         await ask(first)
-        server.limit_clients(2)
+        server.reconfigure(HttpConfig(max_conns_per_client=2))
         second = await connect(address)
         assert await ask(second) == b'"L"'
-        server.limit_clients(1)
+        server.reconfigure(HttpConfig(max_conns_per_client=1))
         assert await ask(second) == b'"L"'
         refused = await connect(address)
         assert b"too many concurrent connections" in await refused[0].read()
@@ -262,6 +263,31 @@ async def test_https_uses_the_cipher_suites_that_the_operator_chose(tmp_path: Pa
         assert cipher == "ECDHE-ECDSA-CHACHA20-POLY1305"
         assert await ask(streams) == b'"L"'
         await close(streams)
+
+
+async def test_https_demands_certificates_from_when_it_is_told_to(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("server.dc1.consul", "localhost")
+    tls = TlsConfigurator(
+        TlsConfig(
+            ca_file=str(files.ca_file),
+            cert_file=str(files.cert_file),
+            key_file=str(files.key_file),
+        )
+    )
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bare.check_hostname = False
+    bare.load_verify_locations(files.ca_file)
+    config = HttpConfig(port=OFF, https_port=0)
+    async with serving(config, network=SocketNetwork(tls)) as (server, (address,)):
+        before = await connect(address, bare)
+        assert await ask(before) == b'"L"'
+        server.reconfigure(dataclasses.replace(config, https_verify_incoming=True))
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            await ask(await connect(address, bare))
+        shown = await connect(address, authority.issue("operator").context())
+        assert await ask(shown) == await ask(before) == b'"L"'
+        await close(before, shown)
 
 
 @pytest.mark.parametrize("verify", [False, True])

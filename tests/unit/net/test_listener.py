@@ -765,7 +765,7 @@ async def test_limit_changes_while_connections_are_open() -> None:
     ):
         await first.send(b"\x04")
         await assert_multi_open(first)
-        port.listener.limit_clients(2)
+        port.listener.reconfigure(ListenerConfig(connections_per_client=2))
         async with connected(port) as second:
             await second.send(b"\x04")
             await assert_multi_open(second)
