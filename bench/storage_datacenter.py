@@ -21,6 +21,8 @@ CONNECTIONS_MAX = 12_000
 _DEADLINE = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _OWN = "isthmus"
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+"""Where it is set each start would compile all modules, which an installed package does not."""
 
 
 class Program:
@@ -79,8 +81,11 @@ class Server:
     def start(self) -> None:
         """Start it, without waiting for anything."""
         command = [*self.program.command, "agent", "-config-file", str(self._file)]
+        environment = {name: text for name, text in os.environ.items() if name != _NO_BYTECODE}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
 
     def stop(self) -> None:
         """Stop it gracefully."""

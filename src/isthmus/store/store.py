@@ -230,7 +230,7 @@ class Store:
                     old = table.delete(pk)
                 else:
                     row = self._sharing.row(row) if name in _CATALOG else row
-                    old = table.put(row)
+                    old = table.put(row, pk)
                 table.index = max(table.index, at)
                 changes.append(RowChange(name, pk, old, row, at))
         for pk, delay in overlay.lost_locks.items():
@@ -269,7 +269,7 @@ class Store:
                 row = decode_row(table.schema.record, data)
                 row = self._sharing.take(row) if name in _CATALOG else row
                 at = getattr(getattr(row, "service", row), "modify_index", change.index)
-                changes.append(RowChange(name, pk, table.put(row), row, at))
+                changes.append(RowChange(name, pk, table.put(row, pk), row, at))
         self.lock_delays.observe(changes)
         self.index = max(self.index, change.index)
         self.version += 1

@@ -122,9 +122,15 @@ class Table(Generic[Row]):
         self._rows, self._keys, self._buckets = other._rows, other._keys, other._buckets
         self.index = other.index
 
-    def put(self, row: Row) -> Row | None:
-        """Insert or replace a row; return the one it replaced."""
-        pk = self.schema.key(row)
+    def put(self, row: Row, pk: bytes | None = None) -> Row | None:
+        """Insert or replace a row; return the one it replaced.
+
+        Args:
+            row: What to insert.
+            pk: Its primary key, if the caller knows it.
+        """
+        if pk is None:
+            pk = self.schema.key(row)
         old = self._rows.get(pk)
         self._rows[pk] = row
         if old is None:
@@ -225,7 +231,7 @@ class TableView(Generic[Row]):
         """Insert or replace a row; `index` is the modify index of the write."""
         pk = self.schema.key(row)
         self._remember(pk)
-        self._pending.put(row)
+        self._pending.put(row, pk)
         self.changes[pk] = TableChange(row, index)
 
     def delete(self, pk: bytes, index: int) -> Row | None:
