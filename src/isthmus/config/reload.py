@@ -38,8 +38,8 @@ RELOADABLE: Final = frozenset(
         "tls.verify_server_hostname",
         "tls.server_name",
         "tls.min_version",
-        "watches",
         "tls.cipher_suites",
+        "watches",
         *(f"dns.{one.name}" for one in fields(DnsConfig)),
     }
 )
