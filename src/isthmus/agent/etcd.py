@@ -229,6 +229,7 @@ class ManagedStorage(ServerStorage):
             dead_after=lambda: DEAD_TIME,
             cleanup=lambda: server.store.autopilot.get().cleanup_dead_servers,
             quorum_min=lambda: server.store.autopilot.get().min_quorum,
+            stable_after=lambda: server.store.autopilot.get().server_stabilization_time.seconds,
         )
         while True:
             await asyncio.sleep(CARE_INTERVAL)

@@ -277,6 +277,7 @@ class ClusterKeeper:
         dead_after: Seconds that a failed server stays a member.
         cleanup: Whether dead servers are removed at all.
         quorum_min: None is removed below so many.
+        stable_after: Seconds that a server which joined must be alive before it votes.
     """
 
     def __init__(
@@ -288,10 +289,14 @@ class ClusterKeeper:
         dead_after: Callable[[], float],
         cleanup: Callable[[], bool],
         quorum_min: Callable[[], int] = lambda: 0,
+        stable_after: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._cluster, self._presence, self._left = cluster, presence, left
         self._dead_after, self._cleanup, self._quorum_min = dead_after, cleanup, quorum_min
+        self._stable_after = stable_after
         self._dead_since: dict[str, float] = {}
+        self._alive_since: dict[int, float] = {}
+        """Learners that run, and since when we have known them alive without a break."""
         self._unstarted_since: dict[int, float] = {}
         self._joined_at = 0.0
         self._count = 0
@@ -305,8 +310,13 @@ class ClusterKeeper:
         members = await self._cluster.members()
         if len(members) != self._count:
             self._count, self._joined_at = len(members), now
-        for member in members:
-            if member.is_learner and member.name:
+        presence = self._presence()
+        learners = [member for member in members if member.is_learner and presence.get(member.name)]
+        self._alive_since = {
+            member.number: self._alive_since.get(member.number, now) for member in learners
+        }
+        for member in learners:
+            if now - self._alive_since[member.number] >= self._stable_after():
                 await self._promote(member)
         await self._remove_unstarted(members, now=now)
         await self._remove_dead(members, now=now)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -86,12 +87,14 @@ class Care:
         self.present: dict[str, bool] = dict.fromkeys(names, True)
         self.left: set[str] = set()
         self.cleanup = True
+        self.stable_after = 0.0
         self.keeper = ClusterKeeper(
             self.cluster,
             presence=lambda: self.present,
             left=lambda: self.left,
             dead_after=lambda: 30.0,
             cleanup=lambda: self.cleanup,
+            stable_after=lambda: self.stable_after,
         )
 
     async def until(self, end: float) -> list[str]:
@@ -174,6 +177,16 @@ async def test_learner_that_runs_is_promoted_and_asked_again_until_it_has_caught
     care.cluster.refuses = set()
     await care.keeper.look(now=1.0)
     assert care.cluster.done == ["promote 9"]
+
+
+async def test_learner_votes_when_it_has_been_alive_for_long_enough_without_a_break() -> None:
+    care = Care("a", "b", "c")
+    care.stable_after = 10.0
+    care.cluster.found[2] = replace(care.cluster.found[2], is_learner=True)
+    for second in range(40):
+        care.present["c"] = not 5 <= second < 8  # From second 8 on it counts.
+        await care.keeper.look(now=float(second))
+        assert ("promote 3" in care.cluster.done) is (second >= 18), second
 
 
 async def test_full_database_is_compacted_then_defragmented_then_disarmed() -> None:
