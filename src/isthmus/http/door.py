@@ -158,7 +158,7 @@ class Door:
         route = self._routes.find(path)
         if route is None:
             return self._finish(self._unknown(request, path))
-        version = self.repeats.version() if route.repeats and request.whole else None
+        version = self.repeats.version() if _may_repeat(route, request) else None
         started = self._clock()
         response = await self._answer(route, request, path)
         if request.method in route.handlers:
@@ -254,6 +254,11 @@ def _is_printable(path: str) -> bool:
         return True
     # Bytes that are not UTF-8 count as replacement characters, which are printable.
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace").isprintable()
+
+
+def _may_repeat(route: Route, request: Request) -> bool:
+    """Whether an answer may be kept; none while each request is logged."""
+    return bool(route.repeats and request.whole) and not _logger.isEnabledFor(logging.DEBUG)
 
 
 def _moved(request: Request, path: str) -> Response:

@@ -1,6 +1,8 @@
 import asyncio
+import logging
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -260,4 +262,19 @@ async def test_client_that_ends_the_connection_is_never_repeated_to() -> None:
     await play.send(get("/v1/kv/a", "Connection: close\r\n"))
     assert play.transport.closed
     assert len(play.door.repeats) == 0
+    await server.stop()
+
+
+async def test_nothing_is_kept_while_each_request_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = make_server()
+    await server.start()
+    play = Play(server.call, server)
+    await play.send(put("/v1/kv/a", "1"))
+    with caplog.at_level(logging.DEBUG, "isthmus.http.door"):
+        await play.send(READS[0])
+    assert len(play.door.repeats) == 0
+    await play.send(READS[0])
+    assert len(play.door.repeats) == 1
     await server.stop()
