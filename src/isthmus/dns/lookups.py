@@ -104,7 +104,7 @@ class Lookups:
             query_id_or_name=lookup.query,
             token=config.token,
             allow_stale=config.allow_stale,
-            source=QuerySource(ip=client),
+            source=QuerySource(ip=client.removeprefix("::ffff:")),
             agent=QuerySource(datacenter=config.datacenter, node=config.node_name),
         )
 

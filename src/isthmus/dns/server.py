@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from isthmus.dns.config import OFF, DnsConfig
 from isthmus.dns.connection import Connection
+from isthmus.dns.datagrams import WILDCARDS, AnyAddressPort
 from isthmus.dns.door import Door, OtherNames
 from isthmus.dns.lookups import Lookups, Rpc
 from isthmus.names import host_port
@@ -26,6 +27,16 @@ IDLE_TIMEOUT: Final = 8.0
 """Seconds without a whole request after which a connection is closed."""
 
 _SWEEP_INTERVAL: Final = 2.0
+
+
+class UdpPort(Protocol):
+    """An open UDP port."""
+
+    def sendto(self, data: bytes, where: Any) -> None:
+        """Send a datagram, now or never."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class DnsServer:
@@ -67,7 +78,7 @@ class DnsServer:
             wall=lambda: wall().timestamp(),
         )
         self._tasks = TaskScope()
-        self._udp: list[asyncio.DatagramTransport] = []
+        self._udp: list[UdpPort] = []
         self._tcp: list[Listening] = []
         self._connections: set[Connection] = set()
         self._clients: Counter[str] = Counter()
@@ -96,8 +107,8 @@ class DnsServer:
         """Close all ports and connections; what is being answered is given up."""
         if self._sweep is not None:
             self._sweep.cancel()
-        for transport in self._udp:
-            transport.close()
+        for port in self._udp:
+            port.close()
         for listening in self._tcp:
             await listening.close()
         self._udp, self._tcp = [], []
@@ -117,20 +128,25 @@ class DnsServer:
 
     # Requests -------------------------------------------------------------------------------------
 
-    def receive_datagram(
-        self, data: bytes, source: Any, transport: asyncio.DatagramTransport
-    ) -> None:
-        """Answer a request that came by UDP."""
-        found = self.door.receive(data, source[0], tcp=False)
+    def receive_datagram(self, data: bytes, client: str, source: Any, port: "UdpPort") -> None:
+        """Answer a request that came by UDP.
+
+        Args:
+            data: The request.
+            client: IP address that it comes from.
+            source: Where the answer goes, as the port understands it.
+            port: That it came to.
+        """
+        found = self.door.receive(data, client, tcp=False)
         if found is None:
             return
         if isinstance(found, bytes):
-            transport.sendto(found, source)
+            port.sendto(found, source)
         elif len(self._tasks) >= PENDING_MAX:
             found.close()
-            transport.sendto(self.door.overloaded(data), source)
+            port.sendto(self.door.overloaded(data), source)
         else:
-            self._tasks.spawn(self._answer_datagram(found, source, transport))
+            self._tasks.spawn(self._answer_datagram(found, source, port))
 
     def submit(self, data: bytes, client: str, connection: Connection) -> bool:
         """See `dns.connection.Answering`."""
@@ -151,9 +167,9 @@ class DnsServer:
         self,
         answering: Coroutine[Any, Any, bytes],
         source: Any,
-        transport: asyncio.DatagramTransport,
+        port: "UdpPort",
     ) -> None:
-        transport.sendto(await answering, source)
+        port.sendto(await answering, source)
 
     async def _answer_connection(
         self, answering: Coroutine[Any, Any, bytes], connection: Connection
@@ -171,7 +187,10 @@ class DnsServer:
         listening = await self._network.listen(host, port, self._accept)
         self._tcp.append(listening)
         taken = listening.address[1]
-        self._udp.append(await self._network.datagram(lambda: _Datagrams(self), host, taken))
+        if host in WILDCARDS:
+            self._udp.append(AnyAddressPort(host, taken, self.receive_datagram))
+        else:
+            self._udp.append(await self._network.datagram(lambda: _Datagrams(self), host, taken))
         return host_port(listening.address[0], taken)
 
     async def _accept(self, inbound: Inbound) -> None:
@@ -234,7 +253,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        self._server.receive_datagram(data, addr, self._transport)
+        self._server.receive_datagram(data, addr[0], addr, self._transport)
 
     def error_received(self, exc: Exception) -> None:
         """A client went away before its answer came."""

@@ -13,7 +13,7 @@ from isthmus.dns.lookups import (
     WAITING_PER_DATACENTER_MAX,
     Lookups,
 )
-from isthmus.dns.names import ServiceLookup
+from isthmus.dns.names import QueryLookup, ServiceLookup
 from isthmus.errors import Unavailable
 from isthmus.units import Duration
 from support.dns import found, instance
@@ -156,6 +156,12 @@ async def test_end_gives_up_what_is_under_way() -> None:
     await lookups.close()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_client_of_either_family_is_named_plainly() -> None:
+    lookups = make(SlowRpc())
+    for client in ("192.0.2.7", "::ffff:192.0.2.7"):
+        assert lookups.query_request(QueryLookup("", "geo"), client).source.ip == "192.0.2.7"
 
 
 async def test_cache_is_asked_if_it_is_wanted() -> None:

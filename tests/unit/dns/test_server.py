@@ -75,6 +75,15 @@ async def test_requests_of_one_connection_are_all_answered() -> None:
         writer.close()
 
 
+async def test_on_all_addresses_the_one_that_was_asked_answers() -> None:
+    async with serving(make(addresses=("0.0.0.0",))) as (_, port):
+        for host in ("127.0.0.1", "127.86.3.5"):
+            message = await dns.asyncquery.udp(QUERY, host, port=port)
+            assert len(rows(message.answer)) == 1
+            message = await dns.asyncquery.tcp(QUERY, host, port=port)
+            assert len(rows(message.answer)) == 1
+
+
 async def test_taken_port_is_told_and_nothing_stays_open() -> None:
     taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     taken.bind(("127.0.0.1", 0))
