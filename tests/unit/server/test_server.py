@@ -203,6 +203,27 @@ async def test_broken_disk_ends_leadership_and_keeps_reads(
     await server.stop()
 
 
+async def test_version_changes_with_the_tables_and_ends_with_the_leadership() -> None:
+    server = make_server()
+    assert server.version() is None
+    await server.start()
+    first = server.version()
+    assert server.version() == first is not None
+    await server.call("KVS.Apply", set_key("a"))
+    second = server.version()
+    assert second not in {None, first}
+    await server.call("KVS.Get", KeyRequest(key="a"))
+    assert server.version() == second
+    await server.stop()
+    assert server.version() is None
+
+
+async def test_repeated_answer_counts_as_a_call(server: Server) -> None:
+    before = server.call_counts["KVS.Get"]
+    server.note_repeat("KVS.Get")
+    assert server.call_counts["KVS.Get"] == before + 1
+
+
 async def test_broken_invariant_is_reported_and_the_server_still_stops() -> None:
     class Wrong(MemoryEngine):
         async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
