@@ -106,6 +106,7 @@ def autopilot_config(config: AgentConfig) -> AutopilotConfig:
         last_contact_threshold=Duration.of(autopilot.last_contact_threshold),
         max_trailing_logs=autopilot.max_trailing_logs,
         min_quorum=autopilot.min_quorum,
+        server_stabilization_time=Duration.of(autopilot.server_stabilization_time),
     )
 
 

@@ -171,6 +171,7 @@ _AUTOPILOT: Final = (
     _key("autopilot.last_contact_threshold", DURATION, "autopilot.last_contact_threshold", "Longest time without word of the leader of a healthy server; at least 1s counts.", positive=True),
     _key("autopilot.max_trailing_logs", INT, "autopilot.max_trailing_logs", "Most writes that a healthy server is behind."),
     _key("autopilot.min_quorum", INT, "autopilot.min_quorum", "No failed server is removed below so many."),
+    _key("autopilot.server_stabilization_time", DURATION, "autopilot.server_stabilization_time", "How long a new server must be healthy before it votes."),
 )
 _GOSSIP: Final = (
     _key("encrypt", SECRET, "gossip.encrypt", "Gossip key for the first start: 16, 24 or 32 bytes in base64 (isthmus keygen). Once there is a keyring file, that counts.", "encrypt"),
@@ -346,7 +347,6 @@ _RARE_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
 _LATER_NAMES: Final[Mapping[str, tuple[Kind, str]]] = {
     "autopilot.disable_upgrade_migration": (BOOL, "Enterprise edition."),
     "autopilot.redundancy_zone_tag": (TEXT, "Enterprise edition."),
-    "autopilot.server_stabilization_time": (DURATION, "How long a new server must be healthy."),
     "autopilot.upgrade_version_tag": (TEXT, "Enterprise edition."),
     "raft_snapshot_interval": (DURATION, "Belongs to Consul's storage."),
     "raft_snapshot_threshold": (INT, "Belongs to Consul's storage."),

@@ -176,12 +176,14 @@ class AutopilotConfig:
         last_contact_threshold: Longest time without word of the leader of a healthy server.
         max_trailing_logs: Most writes that a healthy server is behind.
         min_quorum: No failed server is removed below so many.
+        server_stabilization_time: A new server votes after it has been healthy for so long.
     """
 
     cleanup_dead_servers: bool = True
     last_contact_threshold: float = 0.2
     max_trailing_logs: int = 250
     min_quorum: int = 0
+    server_stabilization_time: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,7 +163,7 @@ def test_a_key_at_the_wrong_place_is_pointed_to_the_right_one(refuse: Refuse) ->
 def test_keys_of_later_releases_are_accepted_with_a_warning(load_values: Load) -> None:
     config = load_values(
         {
-            "autopilot": {"server_stabilization_time": "3s"},
+            "autopilot": {"upgrade_version_tag": "x"},
             "disable_update_check": True,
             "telemetry": {"circonus_api_token": "x", "disable_compat_1.9": True},
             "ui": True,
@@ -171,7 +171,7 @@ def test_keys_of_later_releases_are_accepted_with_a_warning(load_values: Load) -
     )
     assert config.ui.enabled
     assert sorted(text.partition(" (")[0] for text in config.warnings) == [
-        "autopilot.server_stabilization_time: accepted, but this release does not act on it yet",
+        "autopilot.upgrade_version_tag: accepted, but this release does not act on it yet",
         "disable_update_check: accepted and ignored, it has no meaning for isthmus",
         "telemetry.circonus_api_token: ignored, it has no meaning for isthmus",
         "ui_config.enabled: accepted, but this release does not act on it yet",
