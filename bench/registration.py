@@ -11,6 +11,7 @@ two gateways in between.
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -51,7 +52,7 @@ def _register(program: Program, *, count: int, idle: int) -> None:
         pid = stack.enter_context(_agent(program, folder, client, settings))
         _until(lambda: len(_get(server, "/v1/catalog/nodes") or ()) == 2, "both agents are known")
 
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), _processor_time(pid)
         asyncio.run(_put_all(client, count))
         answered = time.perf_counter() - started
         node = f"/v1/catalog/node/node-{client}"
@@ -59,6 +60,8 @@ def _register(program: Program, *, count: int, idle: int) -> None:
         show(f"{program.name}: {count} services answered", [answered], "s")
         took = time.perf_counter() - started
         show(f"{'':20}in the catalog", [took], "s", "<= 10" if program.is_own else "")
+        each = (_processor_time(pid) - spent) / count * 1000
+        show(f"{'':20}the client agent's processor for each", [each], "ms")
         show(f"{'':20}the client agent's memory", [resident(pid)], "MiB")
 
         catalog = {key: one["Port"] for key, one in _get(server, node)["Services"].items()}
@@ -204,6 +207,12 @@ def _put(host: str, path: str, body: Any) -> None:
         assert answer.status == 200, path
     finally:
         connection.close()
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds of processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _index(server: str) -> int:

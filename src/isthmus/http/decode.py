@@ -41,9 +41,12 @@ def decode(
     Raises:
         InvalidRequest: Its text begins with ``Request decode failed:``.
     """
-    try:
-        if snake_case:
+    if snake_case:
+        try:
+            return gojson.decode(kind, body)  # Most clients write names as they are.
+        except MalformedPacket:
             body = _respell(kind, body)
+    try:
         return gojson.decode(kind, body, ignore_unknown=ignore_unknown)
     except MalformedPacket as error:
         raise _refused(error, body, _PREFIX) from None
