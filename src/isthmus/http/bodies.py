@@ -25,9 +25,17 @@ _Key = tuple[int, str]
 
 
 class Bodies:
-    """Encoded bodies by the identity of what was encoded; the oldest go first."""
+    """Encoded bodies by the identity of what was encoded; the oldest go first.
 
-    def __init__(self) -> None:
+    Args:
+        entries_max: Bodies kept.
+        newcomers_max: Objects remembered that have been asked for once.
+    """
+
+    def __init__(
+        self, *, entries_max: int = ENTRIES_MAX, newcomers_max: int = NEWCOMERS_MAX
+    ) -> None:
+        self._entries_max, self._newcomers_max = entries_max, newcomers_max
         self._bodies: dict[_Key, tuple[object, bytes]] = {}
         self._newcomers: dict[_Key, object] = {}
         self._size = 0
@@ -57,14 +65,14 @@ class Bodies:
             self._keep(key, source, body)
         else:
             self._newcomers[key] = source
-            if len(self._newcomers) > NEWCOMERS_MAX:
+            if len(self._newcomers) > self._newcomers_max:
                 del self._newcomers[next(iter(self._newcomers))]
         return body
 
     def _keep(self, key: _Key, source: object, body: bytes) -> None:
         self._bodies[key] = (source, body)
         self._size += len(body)
-        while len(self._bodies) > ENTRIES_MAX or self._size > SIZE_MAX:
+        while len(self._bodies) > self._entries_max or self._size > SIZE_MAX:
             _, dropped = self._bodies.pop(next(iter(self._bodies)))
             self._size -= len(dropped)
 

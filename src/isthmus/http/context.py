@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -31,6 +31,9 @@ from isthmus.model.query import CachedReply, QueryMeta, QueryOptions
 from isthmus.model.record import Record
 from isthmus.units import Duration
 from isthmus.wire import gojson
+
+INSTANCES_MAX: Final = 2048
+"""Service instances whose JSON is kept, for answers that show them in another order each time."""
 
 R = TypeVar("R")
 Q = TypeVar("Q", bound=QueryOptions)
@@ -93,6 +96,7 @@ class Context:
         self._cache, self.translate_wan = cache, translate_wan
         self._discovery_max_stale = Duration.of(discovery_max_stale)
         self._bodies = Bodies()
+        self.instances = Bodies(entries_max=INSTANCES_MAX, newcomers_max=INSTANCES_MAX)
 
     async def call(self, method: str, request: Record, reply: type[R]) -> R:
         """Call a method.

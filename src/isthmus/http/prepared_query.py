@@ -1,6 +1,7 @@
 """``/v1/query``: prepared queries. Source: protocol/http-api.md §6.5."""
 
 import re
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -12,8 +13,9 @@ from isthmus.http.context import CallFailed, Context
 from isthmus.http.decode import decode
 from isthmus.http.options import ReadOptions, read_options, read_source
 from isthmus.http.request import Request
-from isthmus.http.response import JSON, Response, meta_headers
+from isthmus.http.response import JSON, Header, Response, meta_headers
 from isthmus.http.routing import Route
+from isthmus.model.catalog import CheckServiceNode
 from isthmus.model.prepared_query import (
     QUERY_CREATE,
     QUERY_DELETE,
@@ -29,9 +31,12 @@ from isthmus.model.prepared_query import (
 )
 from isthmus.model.query import DatacenterRequest, QueryMeta, QuerySource
 from isthmus.model.record import Record
+from isthmus.wire import gojson
 
 _EXECUTE: Final = "/execute"
 _EXPLAIN: Final = "/explain"
+_NO_NODES: Final = b'"Nodes":[]'
+"""No text in JSON holds this: its quotes would be escaped."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _INTEGER_SIZE_MAX: Final = 19
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -132,14 +137,25 @@ async def _execute(context: Context, request: Request) -> Response:
         )
     except CallFailed as error:
         return _not_found(error)
-    # Where the instances were found counts, not where they were asked for.
+    bare = msgspec.structs.replace(reply, nodes=(), consistency_level=options.level)
+    nodes = b",".join(_instances(context, reply))
+    body = gojson.encode(bare).replace(_NO_NODES, b'"Nodes":[%b]' % nodes, 1)
+    if context.is_pretty(request):
+        body = gojson.indent(body)
+    return Response(200, _headers(reply, options), body)
+
+
+def _instances(context: Context, reply: PreparedQueryExecuteResponse) -> list[bytes]:
+    """JSON of each instance, encoded once as long as it is the same."""
+    # Where they were found counts, not where they were asked for.
     wan = context.translates(reply.datacenter)
-    view = msgspec.structs.replace(
-        reply,
-        nodes=tuple(shapes.instances(translate.instances(reply.nodes) if wan else reply.nodes)),
-        consistency_level=options.level,
-    )
-    return _shown(context, request, view, reply, options)
+
+    def encoded(found: CheckServiceNode) -> bytes:
+        (shown,) = shapes.instances(translate.instances((found,)) if wan else (found,))
+        return gojson.encode(shown)
+
+    variant, kept = "wan" if wan else "own", context.instances
+    return [kept.get(one, variant, partial(encoded, one)) for one in reply.nodes or ()]
 
 
 async def _explain(context: Context, request: Request) -> Response:
@@ -204,9 +220,12 @@ def _fault(function: str, text: str, fault: str) -> str:
 def _shown(
     context: Context, request: Request, view: object, meta: QueryMeta, options: ReadOptions
 ) -> Response:
+    return Response(200, _headers(meta, options), context.encode(request, view))
+
+
+def _headers(meta: QueryMeta, options: ReadOptions) -> list[Header]:
     told = msgspec.structs.replace(meta, consistency_level=meta.consistency_level or options.level)
-    headers = [JSON, *meta_headers(told, consistency=True)]
-    return Response(200, headers, context.encode(request, view))
+    return [JSON, *meta_headers(told, consistency=True)]
 
 
 def _not_found(error: CallFailed) -> Response:

@@ -74,7 +74,12 @@ def encode(value: object, *, pretty: bool = False) -> bytes:
             text = text.replace(character, escape)
     if b"\\b" in text or b"\\f" in text:
         text = _ESCAPED.sub(_long_escape, text)
-    return msgspec.json.format(text, indent=_INDENT) + b"\n" if pretty else text
+    return indent(text) if pretty else text
+
+
+def indent(text: bytes) -> bytes:
+    """JSON that was encoded without spaces, indented as `encode` does if it is asked to."""
+    return msgspec.json.format(text, indent=_INDENT) + b"\n"
 
 
 def decode(kind: type[T], data: bytes, *, ignore_unknown: bool = False) -> T:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from isthmus.errors import NotFound, PermissionDenied, RemoteError, RequestError
@@ -21,6 +22,7 @@ from isthmus.model.prepared_query import (
 )
 from isthmus.model.query import DatacenterRequest, QuerySource
 from isthmus.units import Duration
+from isthmus.wire import gojson
 from support.http import Client, FakeRpc, as_dict, as_json, make_client
 
 ID = "a0000000-0000-0000-0000-000000000001"
@@ -220,6 +222,26 @@ async def test_execution_is_shown_with_what_the_reply_says_of_itself(client: Cli
     headers = as_dict(response)
     assert headers["X-Consul-Effective-Consistency"] == "leader"
     assert headers["X-Consul-Knownleader"] == "true"
+
+
+async def test_what_is_kept_of_an_instance_is_not_shown_of_another() -> None:
+    """Nor of the same one, once it has changed; in whichever order, indented or not."""
+    other = CheckServiceNode(node=Node(node='"Nodes":[]'), service=NodeService(service="web"))
+    rpc = make_rpc()
+    client = make_client(rpc)
+    for nodes in ((INSTANCE, other), (other, INSTANCE), (INSTANCE,), (other, other)) * 3:
+        rpc.answers["PreparedQuery.Execute"] = PreparedQueryExecuteResponse(
+            service='"Nodes":[]', nodes=nodes
+        )
+        plain = await client.get("/v1/query/web/execute")
+        pretty = await client.get("/v1/query/web/execute?pretty")
+        assert as_json(plain) == as_json(pretty)
+        shown = [item["Node"]["Node"] for item in as_json(plain)["Nodes"]]
+        assert shown == [one.node.node for one in nodes if one.node]
+        assert pretty.body == gojson.encode(msgspec.Raw(plain.body), pretty=True)
+    changed = msgspec.structs.replace(INSTANCE, checks=())
+    rpc.answers["PreparedQuery.Execute"] = PreparedQueryExecuteResponse(nodes=(changed,))
+    assert as_json(await client.get("/v1/query/web/execute"))["Nodes"][0]["Checks"] == []
 
 
 async def test_execution_that_finds_nothing_shows_an_empty_list() -> None:
