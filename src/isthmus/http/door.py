@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
@@ -111,6 +111,7 @@ class Door:
         self._context, self._allow_unprintable = context, allow_unprintable
         self.repeats: Final = Repeats(tables or NoTables())
         self.timings: Final[dict[tuple[str, str], Timing]] = defaultdict(Timing)
+        self._clock: Callable[[], float] | None = None  # The loop's, once it runs.
         self._routes = Routes(ROUTES)
         self._configured: list[Header] = list((response_headers or {}).items())
         self._common: list[Header] = [
@@ -119,10 +120,6 @@ class Door:
             *([_TRANSLATED] if context.translate_wan else ()),
             *self._configured,
         ]
-
-    @staticmethod
-    def _clock() -> float:
-        return asyncio.get_running_loop().time()
 
     def streams(self, request: Request) -> bool:
         """Whether a request's body, of which nothing came yet, passes through its handler."""
@@ -159,11 +156,14 @@ class Door:
         if route is None:
             return self._finish(self._unknown(request, path))
         version = self.repeats.version() if _may_repeat(route, request) else None
-        started = self._clock()
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = asyncio.get_running_loop().time
+        started = clock()
         response = await self._answer(route, request, path)
         if request.method in route.handlers:
             timing = self.timings[request.method, route.path]
-            seconds = self._clock() - started
+            seconds = clock() - started
             timing.add(seconds)
             response.timing = timing
             if _logger.isEnabledFor(logging.DEBUG):

@@ -34,8 +34,10 @@ class Timing:
 
     def add(self, seconds: float) -> None:
         """Add one."""
-        self.least = min(self.least, seconds) if self.recent else seconds
-        self.most = max(self.most, seconds)
+        if not self.recent or seconds < self.least:  # Plain, as it is done for each request.
+            self.least = seconds
+        if seconds > self.most:
+            self.most = seconds
         self.count += 1
         self.recent += 1
         self.total += seconds
