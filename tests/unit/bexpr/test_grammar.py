@@ -74,6 +74,7 @@ def test_matches_name_a_field_an_operator_and_a_value(text: str, match: Match) -
         ("é == b", "1:1 (0): no match found, expected: "),
         ("a == é", "1:6 (5): no match found, expected: "),
         ("a\n == b\n x", "3:2 (9): no match found, expected: "),
+        ("a.5 == b", "1:3 (2): no match found, expected: [a-zA-Z]"),
         ("a[b] == c", '1:3 (2): rule "index": Invalid index'),
         ('a["b" == c', '1:7 (6): rule "index": Unclosed index expression'),
         ("(a == b", '1:8 (7): rule "grouping": Unmatched parentheses'),
