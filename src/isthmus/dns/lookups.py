@@ -22,10 +22,12 @@ from isthmus.units import SECOND, Duration
 
 CALLS_PER_DATACENTER_MAX: Final = 64
 """Calls about one datacenter that run at a time."""
-WAITING_PER_DATACENTER_MAX: Final = 512
+WAITING_PER_DATACENTER_MAX: Final = 1024
 """Requests that wait for calls about one datacenter."""
 LOOKUP_TIMEOUT: Final = 4.0
 """Seconds after which a look-up has failed: just before most resolvers give up."""
+SILENCE: Final = 2.0
+"""Seconds in which another datacenter that did not answer in time is not asked again."""
 STALE_COUNTED: Final = 5 * SECOND
 """Answers from data older than this are counted."""
 
@@ -62,6 +64,7 @@ class Lookups:
         self._running: dict[tuple[str, QueryOptions], asyncio.Task[Any]] = {}
         self._calls: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
+        self._silent_until: dict[str, float] = {}
         self.stale_count = 0
         self.refused_count = 0
 
@@ -168,6 +171,7 @@ class Lookups:
             self._refuse(dc, self._waiting[dc])
         task = self._running.get(key)
         if task is None:
+            self._refuse_silent(dc)
             if self._calls[dc] >= CALLS_PER_DATACENTER_MAX:
                 self._refuse(dc, self._calls[dc])
             task = self._tasks.spawn(self._run(method, request))
@@ -189,18 +193,31 @@ class Lookups:
         """Make the call; a failure is for whoever waits, and may be for nobody."""
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                if self._cached is None or not self.config.use_cache or not request.allow_stale:
-                    return None, await self._rpc(method, request)
-                age = Duration.of(self.config.cache_max_age)
-                kept = replace(request, use_cache=True, max_age=age)
-                return None, await self._cached(method, kept)
+                return None, await self._fetch(method, request)
         except TimeoutError:
             dc = request.datacenter
-            return Unavailable(
-                f"datacenter {dc} did not answer {method} in {LOOKUP_TIMEOUT} s"
-            ), None
+            self._note_silence(dc)
+            return Unavailable(f"datacenter {dc} did not answer in {LOOKUP_TIMEOUT:g} s"), None
         except Exception as error:
             return error, None
+
+    async def _fetch(self, method: str, request: Any) -> Any:
+        if self._cached is None or not self.config.use_cache or not request.allow_stale:
+            return await self._rpc(method, request)
+        age = Duration.of(self.config.cache_max_age)
+        return await self._cached(method, replace(request, use_cache=True, max_age=age))
+
+    def _note_silence(self, dc: str) -> None:
+        """Remember that another datacenter did not answer; whoever asks next need not wait."""
+        now = asyncio.get_running_loop().time()
+        self._silent_until = {dc: at for dc, at in self._silent_until.items() if at > now}
+        if dc != self.config.datacenter:
+            self._silent_until[dc] = now + SILENCE
+
+    def _refuse_silent(self, dc: str) -> None:
+        if self._silent_until.get(dc, 0.0) > asyncio.get_running_loop().time():
+            self.refused_count += 1
+            raise Unavailable(f"datacenter {dc} did not answer a moment ago")
 
     def _ended(self, key: tuple[str, QueryOptions], dc: str) -> None:
         self._running.pop(key, None)

@@ -10,6 +10,7 @@ from isthmus.dns.config import DnsConfig
 from isthmus.dns.lookups import (
     CALLS_PER_DATACENTER_MAX,
     LOOKUP_TIMEOUT,
+    SILENCE,
     WAITING_PER_DATACENTER_MAX,
     Lookups,
 )
@@ -114,6 +115,24 @@ def test_look_up_is_given_up_in_time() -> None:
         return elapsed
 
     assert run_virtual(scenario()) == pytest.approx(LOOKUP_TIMEOUT)
+
+
+def test_datacenter_that_did_not_answer_is_left_alone_for_a_while() -> None:
+    async def scenario() -> None:
+        clock, rpc = asyncio.get_running_loop(), SlowRpc()
+        lookups = make(rpc)
+        with pytest.raises(Unavailable, match="did not answer in 4 s"):
+            await lookups.call(METHOD, request(lookups))
+        with pytest.raises(Unavailable, match="did not answer a moment ago"):
+            await lookups.call(METHOD, request(lookups, "another"))
+        assert clock.time() == pytest.approx(LOOKUP_TIMEOUT)
+        assert (await lookups.call(METHOD, request(lookups, dc="dc1"))).nodes
+        await asyncio.sleep(SILENCE)
+        rpc.release.set()
+        assert (await lookups.call(METHOD, request(lookups))).nodes
+        await lookups.close()
+
+    run_virtual(scenario())
 
 
 async def test_failure_is_told_to_all() -> None:
