@@ -118,6 +118,16 @@ class FakeLocal:
     def services(self) -> Mapping[str, AgentService]:
         return self.known
 
+    def services_called(self, name: str) -> list[AgentService]:
+        return [service for service in self.known.values() if service.service == name]
+
+    def service(self, service_id: str) -> AgentService | None:
+        return self.known.get(service_id)
+
+    def checks_of(self, service_id: str) -> list[HealthCheck]:
+        found = self.known_checks.values()
+        return [check for check in found if check.service_id in ("", service_id)]
+
     async def service_changed(
         self, service_id: str, *, content_hash: str, wait: float
     ) -> AgentService | None:

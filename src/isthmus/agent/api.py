@@ -195,6 +195,24 @@ class AgentApi:
             for service_id, service in sorted(self._parts.local.services.items())
         }
 
+    def services_called(self, name: str) -> Sequence[AgentService]:
+        """Instances of a service on this agent."""
+        return [
+            AgentService.of(service, datacenter=self.datacenter)
+            for service in self._parts.local.services.values()
+            if service.service == name
+        ]
+
+    def service(self, service_id: str) -> AgentService | None:
+        """One service; None when there is none."""
+        service = self._parts.local.services.get(service_id)
+        return AgentService.of(service, datacenter=self.datacenter) if service else None
+
+    def checks_of(self, service_id: str) -> Sequence[HealthCheck]:
+        """Checks that concern a service: its own and those of the node."""
+        checks = self._parts.local.checks_of(service_id, with_node=True)
+        return sorted(checks, key=lambda check: check.check_id)
+
     async def service_changed(
         self, service_id: str, *, content_hash: str, wait: float
     ) -> AgentService | None:

@@ -227,7 +227,7 @@ async def health_by_id(context: Context, request: Request) -> Response:
     """Health of one service; its HTTP status tells, too."""
     if not request.argument:
         raise InvalidRequest("Bad request: Missing serviceID")
-    found = context.local.services().get(request.argument)
+    found = context.local.service(request.argument)
     if found is None:
         unknown = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
         return _unknown(context, request, f"ServiceId {request.argument} not found", unknown)
@@ -239,11 +239,7 @@ async def health_by_name(context: Context, request: Request) -> Response:
     """Health of all instances of a service on this agent; the worst one counts."""
     if not request.argument:
         raise InvalidRequest("Bad request: Missing service Name")
-    found = [
-        _health(context, one)
-        for one in context.local.services().values()
-        if one.service == request.argument
-    ]
+    found = [_health(context, one) for one in context.local.services_called(request.argument)]
     if not found:
         return _unknown(context, request, f"ServiceName {request.argument} Not Found", [])
     worst = max((one.aggregated_status for one in found), key=_SEVERITY.index)
@@ -251,9 +247,7 @@ async def health_by_name(context: Context, request: Request) -> Response:
 
 
 def _health(context: Context, service: AgentService) -> _Health:
-    found = [
-        check for check in context.local.checks().values() if check.service_id in ("", service.id)
-    ]
+    found = context.local.checks_of(service.id)
     return _Health(
         aggregated_status=aggregate(found), service=service, checks=tuple(shapes.checks(found))
     )

@@ -47,6 +47,15 @@ class LocalAgent(Protocol):
     def services(self) -> Mapping[str, AgentService]:
         """Services of this agent by id."""
 
+    def services_called(self, name: str) -> Sequence[AgentService]:
+        """Instances of a service on this agent."""
+
+    def service(self, service_id: str) -> AgentService | None:
+        """One service; None when there is none."""
+
+    def checks_of(self, service_id: str) -> Sequence[HealthCheck]:
+        """Checks that concern a service: its own and those of the node."""
+
     async def service_changed(
         self, service_id: str, *, content_hash: str, wait: float
     ) -> AgentService | None:

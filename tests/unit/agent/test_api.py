@@ -22,7 +22,7 @@ from isthmus.config.model import (
 from isthmus.errors import InvalidRequest, RequestError
 from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model import agent
-from isthmus.model.catalog import NodeService
+from isthmus.model.catalog import HealthCheck, NodeService
 from isthmus.model.coordinate import Coord
 from isthmus.model.diagnosis import DoctorReport
 from isthmus.wire import gojson
@@ -484,3 +484,20 @@ def test_unknown_service_is_not_waited_for() -> None:
         return now(), found
 
     assert play(act) == (0.0, None)
+
+
+def test_health_is_made_of_one_service_and_what_concerns_it() -> None:
+    parts = FakeParts()
+    for name in ("web-1", "web-2", "db"):
+        service = NodeService(id=name, service=name.partition("-")[0])
+        check = HealthCheck(check_id=f"{name} alive", name="alive", service_id=name)
+        parts.local.put_service(service, [check])
+    parts.local.put_check(HealthCheck(check_id="disk", name="disk"))
+    api = AgentApi(parts)
+    assert [one.id for one in api.services_called("web")] == ["web-1", "web-2"]
+    assert api.services_called("web-1") == []
+    found = api.service("db")
+    assert found is not None
+    assert (found.service, found.datacenter) == ("db", "dc1")
+    assert api.service("none") is None
+    assert [check.check_id for check in api.checks_of("db")] == ["db alive", "disk"]
