@@ -66,8 +66,9 @@ def _compile(text: str) -> Any:
         raise ValueError(f"error parsing regexp: longer than {PATTERN_SIZE_MAX} characters")
     try:
         text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"error parsing regexp: invalid UTF-8: `{text}`") from None
+    except UnicodeEncodeError as error:
+        rest = text[error.start :]
+        raise ValueError(f"error parsing regexp: invalid UTF-8: `{rest}`") from None
     import re2  # Most agents never need it.
 
     options = re2.Options()

@@ -23,7 +23,7 @@ def test_expression_matches_anywhere_unless_anchored() -> None:
         ("a{2000}", "error parsing regexp: invalid repeat count: `{2000}`"),
         (r"(?<=a)b", "error parsing regexp: "),
         ("a" * (PATTERN_SIZE_MAX + 1), "error parsing regexp: longer than 4096 characters"),
-        ("\udcff", "error parsing regexp: invalid UTF-8: `\udcff`"),
+        ("a\udcffb", "error parsing regexp: invalid UTF-8: `\udcffb`"),
         ("a\\", "error parsing regexp: trailing backslash at end of expression: ``"),
         ("(?z)", "error parsing regexp: invalid or unsupported Perl syntax: `(?z`"),
         ("(?P<>x)", "error parsing regexp: invalid named capture: `(?P<>`"),
