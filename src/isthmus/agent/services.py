@@ -22,8 +22,8 @@ from isthmus.errors import InvalidRequest, IsthmusError, NotFound, RequestError
 from isthmus.http.decode import decode
 from isthmus.model import agent
 from isthmus.model.agent import CheckDefinition, ServiceDefinition
-from isthmus.model.catalog import CRITICAL, MAINTENANCE, HealthCheck, ServiceConnect
-from isthmus.model.registration import CheckPlan, Registration, register, register_check
+from isthmus.model.catalog import CRITICAL, MAINTENANCE, HealthCheck, NodeService, ServiceConnect
+from isthmus.model.registration import CheckPlan, Registration, dns_fault, register, register_check
 from isthmus.model.sidecar import free_port, sidecar_definition, sidecar_id
 from isthmus.net.tasks import TaskScope
 from isthmus.units import SECOND
@@ -317,6 +317,8 @@ class LocalServices:
 
     def _put(self, planned: _Planned, *, keep: bool = False) -> None:
         service, plans = planned.registration.service, planned.registration.checks
+        if service.id not in self._local.services:
+            _warn_of_dns(service)
         token = planned.definition.token
         checks = tuple(self._restored(plan.check) for plan in plans)
         self._local.put_service(service, checks, token=token)
@@ -489,6 +491,15 @@ class LocalServices:
             type=MAINTENANCE,
         )
         self._local.put_check(check, token=definition.token)
+
+
+def _warn_of_dns(service: NodeService) -> None:
+    """Say in the log what of a service is not found over DNS; it is registered all the same."""
+    for what, name in (("name", service.service), *(("tag", tag) for tag in service.tags or ())):
+        if fault := dns_fault(name):
+            level = logging.WARNING if what == "name" else logging.DEBUG
+            text = "service %s: its %s %r is not found over DNS: %s"
+            logger.log(level, text, service.id, what, name, fault)
 
 
 def _is_maintenance(check_id: str) -> bool:

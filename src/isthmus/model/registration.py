@@ -37,7 +37,10 @@ TERMINATING_GATEWAY_KIND: Final = "terminating-gateway"
 META_PAIRS_MAX: Final = 64
 META_KEY_SIZE_MAX: Final = 128
 META_VALUE_SIZE_MAX: Final = 512
+WEIGHT_MAX: Final = 65535
+DNS_LABEL_SIZE_MAX: Final = 63
 
+_DNS_LABEL: Final = re.compile(r"[A-Za-z0-9-]+")
 _META_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _RESERVED_PREFIX: Final = "consul-"
 _INTERVAL_KINDS: Final = frozenset(
@@ -92,9 +95,20 @@ def register(definition: ServiceDefinition, *, node: str) -> Registration:
         raise InvalidRequest("Invalid Weights: Passing must be greater than 0")
     if weights.warning < 0:
         raise InvalidRequest("Invalid Weights: Warning must be greater or equal than 0")
+    if max(weights.passing, weights.warning) > WEIGHT_MAX:
+        raise InvalidRequest(f"Invalid Weights: DNS Weight must be between 0 and {WEIGHT_MAX}")
     service = _service(definition, weights)
     validate_kind(service)
     return Registration(service, _plans(service, definitions, node), definition.token)
+
+
+def dns_fault(name: str) -> str:
+    """Why nobody finds the name of a service or a tag over DNS; empty where it can be found."""
+    if not _DNS_LABEL.fullmatch(name):
+        return "it has other characters than letters, digits and dashes"
+    if len(name) > DNS_LABEL_SIZE_MAX:
+        return f"it is longer than {DNS_LABEL_SIZE_MAX} characters"
+    return ""
 
 
 def register_check(definition: CheckDefinition, *, node: str) -> CheckPlan:

@@ -421,6 +421,17 @@ def test_kept_program_is_not_run_after_scripts_were_disabled(tmp_path: Path) -> 
     play(restart, tmp_path, http_scripts=True)  # It was forgotten.
 
 
+def test_name_that_dns_can_not_find_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    def act(world: World) -> None:
+        for _ in range(3):
+            world.services.register(ServiceDefinition(name="web_1"))
+        assert world.ids()[0] == ["web_1"]
+
+    play(act)
+    (record,) = (one for one in caplog.records if "not found over DNS" in one.getMessage())
+    assert "web_1" in record.getMessage()
+
+
 # Sidecars --------------------------------------------------------------------------------------
 
 

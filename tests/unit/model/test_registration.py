@@ -18,6 +18,7 @@ from isthmus.model.registration import (
     META_PAIRS_MAX,
     META_VALUE_SIZE_MAX,
     Registration,
+    dns_fault,
     register,
     register_check,
 )
@@ -279,3 +280,18 @@ def test_upstream_leads_to_a_service_unless_it_says_otherwise() -> None:
 
 def test_ingress_gateway_needs_no_port() -> None:
     assert make(kind="ingress-gateway").service.port == 0
+
+
+@pytest.mark.parametrize("name", ["web", "Web-1", "a" * 63])
+def test_good_name_is_found_over_dns(name: str) -> None:
+    assert dns_fault(name) == ""
+
+
+@pytest.mark.parametrize("name", ["", "web_1", "web.1", "grüß", "a" * 64])
+def test_other_names_are_not(name: str) -> None:
+    assert dns_fault(name)
+
+
+@pytest.mark.parametrize("weights", [Weights(passing=65536), Weights(passing=1, warning=65536)])
+def test_weight_fits_into_dns(weights: Weights) -> None:
+    assert refusal(weights=weights) == "Invalid Weights: DNS Weight must be between 0 and 65535"
