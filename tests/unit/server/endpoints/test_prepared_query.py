@@ -27,6 +27,7 @@ from isthmus.model.prepared_query import (
     ServiceQuery,
 )
 from isthmus.model.query import DatacenterRequest, QuerySource
+from isthmus.model.session import SESSION_CREATE, SESSION_DESTROY, Session, SessionRequest
 from isthmus.server.server import Server
 from isthmus.units import Duration
 from isthmus.wire import msgpack
@@ -230,6 +231,25 @@ async def test_explanation_fills_in_the_template(server: Server) -> None:
     )
     assert (reply.query.service.service, reply.query.name) == ("db", "geo-")
     assert (reply.index, reply.known_leader) == (1, True)
+
+
+async def test_query_goes_with_its_session(server: Server) -> None:
+    await register(server, "n1")
+    created = SessionRequest(op=SESSION_CREATE, session=Session(node="n1", node_checks=()))
+    session_id = await server.call("Session.Apply", created)
+    bound = PreparedQuery(session=session_id, service=ServiceQuery(service="web"))
+    query_id = await create(server, bound)
+    assert names(await execute(server, query_id)) == ["n1"]
+    request = PreparedQuerySpecificRequest(query_id=query_id, min_query_index=server.store.index)
+    reading = asyncio.ensure_future(server.call("PreparedQuery.Get", request))
+    await asyncio.sleep(0)
+    await server.call(
+        "Session.Apply", SessionRequest(op=SESSION_DESTROY, session=Session(id=session_id))
+    )
+    with pytest.raises(NotFound):
+        await reading
+    with pytest.raises(NotFound):
+        await execute(server, query_id)
 
 
 # What is found ------------------------------------------------------------------------------------
