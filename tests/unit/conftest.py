@@ -7,10 +7,14 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _log_level_is_left_as_it_was() -> Iterator[None]:
-    """An agent, or what tests its log, changes the level of all loggers."""
+def _log_is_left_as_it_was() -> Iterator[None]:
+    """An agent, or what tests its log, changes the levels of the root logger and its handlers.
+
+    Those of pytest itself are among them, and the same for all tests.
+    """
     root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
+    level, handlers = root.level, [(handler, handler.level) for handler in root.handlers]
     yield
     root.setLevel(level)
-    root.handlers[:] = handlers
+    for handler, handler_level in handlers:
+        handler.setLevel(handler_level)
