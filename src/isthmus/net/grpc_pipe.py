@@ -85,8 +85,9 @@ class GrpcServer:
         """End all calls and connections; new ones are closed at once."""
         self._closed = True
         await self._tasks.close()
-        if self._server is not None:
-            await self._server.stop(GRACE)
+        if (server := self._server) is not None:
+            self._server = None  # Its library fails when it is stopped twice.
+            await server.stop(GRACE)
         for pipe in list(self._pipes):
             pipe.close()
         if self._directory is not None:

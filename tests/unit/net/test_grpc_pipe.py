@@ -88,7 +88,8 @@ async def test_close_ends_connections(server: tuple[GrpcServer, int]) -> None:
         await served.close()
         while await reader.read(65536):
             pass
-        late, _ = await asyncio.open_connection("127.0.0.1", port)
+        late, late_writer = await asyncio.open_connection("127.0.0.1", port)
         with suppress(ConnectionError):
             assert await late.read() == b""
     writer.close()
+    late_writer.close()
