@@ -26,6 +26,9 @@ from isthmus.net.tasks import TaskScope, pause
 logger = logging.getLogger(__name__)
 
 _REPEATED_WARNING_INTERVAL: Final = 60.0
+REUNION_INTERVAL: Final = 2.0
+"""Seconds between two attempts to reach a server that failed. Serf tries one failed member every
+30 s; but servers need each other, and are few."""
 
 
 class JoinGaveUp(IsthmusError):
@@ -201,6 +204,47 @@ class Rejoin:
             raise
         self._core.tried(dc, now=self._clock.time())
         self._news.set()
+
+
+class Reunion:
+    """Try the servers of our datacenter that the LAN pool holds for failed, again and again.
+
+    One that was cut off is then a member soon after the network is back.
+
+    Args:
+        failed: Join addresses (``name/host:port``) of those servers, as of now.
+        join: Attempts one; raises when it was not reached.
+    """
+
+    def __init__(
+        self,
+        *,
+        failed: Callable[[], Collection[str]],
+        join: Callable[[Sequence[str]], Awaitable[int]],
+    ) -> None:
+        self._failed, self._join = failed, join
+        self._trying: set[str] = set()
+
+    async def run(self) -> None:
+        """Try until cancelled; each server has one attempt at a time."""
+        scope = TaskScope()
+        try:
+            while True:
+                await asyncio.sleep(REUNION_INTERVAL)
+                for address in sorted(set(self._failed()) - self._trying):
+                    self._trying.add(address)
+                    scope.spawn(self._try(address))
+        finally:
+            await scope.close()
+
+    async def _try(self, address: str) -> None:
+        try:
+            await self._join([address])
+            logger.info("reached a server again that had failed: %s", address)
+        except (IsthmusError, OSError) as error:
+            logger.debug("a failed server is still out of reach: %s", error)
+        finally:
+            self._trying.discard(address)
 
 
 async def discover_primary_gateways(

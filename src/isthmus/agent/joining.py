@@ -8,10 +8,10 @@ from random import Random
 from typing import Any
 
 from isthmus.agent.federation import Federation
-from isthmus.agent.join import Rejoin, RetryJoin, discover_primary_gateways
+from isthmus.agent.join import Rejoin, RetryJoin, Reunion, discover_primary_gateways
 from isthmus.config.model import AgentConfig
 from isthmus.names import ANY_SERVER, WAN_JOIN_PLACEHOLDER, host_port, wan_name
-from isthmus.net.gossip import MemberStatus, Pool
+from isthmus.net.gossip import Member, MemberStatus, Pool
 
 
 class Joining:
@@ -50,6 +50,9 @@ class Joining:
         join = self._config.join
         if addresses := (*join.start_join, *join.retry_join):
             yield self._retry("LAN", self._lan, addresses, join.retry_interval, join.retry_max)
+        if self._config.server:
+            lan, dc = self._lan, self._config.datacenter
+            yield Reunion(failed=lambda: failed_servers(lan.members(), dc=dc), join=lan.join).run()
         if self._wan is None:
             return
         if self._config.connect.mesh_gateway_wan_federation:
@@ -126,6 +129,17 @@ class Joining:
     async def _primary_gateways(self) -> Sequence[str]:
         """Host names stay as they are: each dial resolves them anew."""
         return self._config.connect.primary_gateways
+
+
+def failed_servers(members: Sequence[Member], *, dc: str) -> list[str]:
+    """Join addresses of servers of a datacenter that failed; who left is none of them."""
+    return [
+        f"{member.name}/{host_port(member.address, member.port)}"
+        for member in members
+        if member.status is MemberStatus.FAILED
+        and member.tags.get("role") == "consul"
+        and member.tags.get("dc") == dc
+    ]
 
 
 def _alive_dcs(wan: Pool) -> set[str]:

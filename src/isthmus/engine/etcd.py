@@ -347,7 +347,8 @@ class EtcdEngine:
             info: What the leader key will say.
             preempt: Take the place of a leader that still holds the key: fencing makes it safe.
         """
-        holder = self._leader
+        # Who claims meanwhile is not preempted, even if the watch tells us of it before we ask.
+        holder, seen = self._leader, self._leader_seen
         if holder is not None and holder.server_id != info.server_id and not preempt:
             return None
         await self._stop_keeping()
@@ -359,7 +360,7 @@ class EtcdEngine:
         answer = await self._call(
             "Txn",
             MESSAGES["TxnRequest"](
-                compare=[compare_revision(self._root + LEADER_KEY, self._leader_seen)],
+                compare=[compare_revision(self._root + LEADER_KEY, seen)],
                 success=[
                     put(self._root + LEADER_KEY, value, lease=lease.ID),
                     get(self._root + INDEX_KEY),

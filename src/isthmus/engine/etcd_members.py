@@ -186,7 +186,8 @@ class MemberElection:
             self._free_at = None
             return False
         status = self.status
-        if status is None or status.is_learner:
+        if status is None or status.is_learner or not status.leader:
+            self._free_at = None  # Who leads, if anybody, we would not hear of.
             return False
         if status.leads:
             return True

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from isthmus.agent.join import (
+    REUNION_INTERVAL,
     JoinGaveUp,
     Rejoin,
     RetryJoin,
+    Reunion,
     discover_primary_gateways,
 )
 from isthmus.errors import Unavailable
@@ -396,3 +398,24 @@ def test_fault_of_ours_is_reported_and_the_others_go_on() -> None:
     run_virtual(play())
     assert [str(error) for error in reports] == ["ours"]
     assert wan.joins == [(0.0, "dc2"), (2.0, "dc2"), (2.0, "dc3")]
+
+
+def test_failed_servers_are_tried_one_attempt_each_until_they_are_back() -> None:
+    failed = ["s2/10.0.0.2:8301", "s3/10.0.0.3:8301"]
+    attempts: list[tuple[float, str]] = []
+
+    async def join(addresses: Sequence[str]) -> int:
+        (address,) = addresses
+        attempts.append((now(), address))
+        if address.startswith("s3"):
+            await asyncio.sleep(5 * REUNION_INTERVAL)  # A network that swallows everything.
+        elif len(attempts) > 4:
+            failed.remove(address)
+            return 1
+        raise Unavailable("nobody there")
+
+    run_virtual(stop_after(Reunion(failed=lambda: failed, join=join).run(), 10.5))
+    first = [moment for moment, address in attempts if address.startswith("s2")]
+    other = [moment for moment, address in attempts if address.startswith("s3")]
+    assert first == [REUNION_INTERVAL * number for number in (1, 2, 3, 4)]
+    assert other == [REUNION_INTERVAL]

@@ -228,6 +228,17 @@ def test_server_whose_member_is_away_or_learns_claims_nothing(
     assert not election.may_claim(None, now=100.0)
 
 
+def test_backstop_counts_only_while_a_member_could_tell_who_leads() -> None:
+    """A member that was away, or let in again as a learner, has not heard of the leader yet."""
+    election = make_election(status(leads=False))
+    assert not election.may_claim(None, now=0.0)
+    election.status = status(leads=False, learner=True)
+    assert not election.may_claim(None, now=50.0)
+    election.status = status(leads=False)
+    assert not election.may_claim(None, now=100.0)
+    assert election.may_claim(None, now=100.0 + BACKSTOP_MAX)
+
+
 class CountingCluster(FakeCluster):
     """A member that counts how often it is looked at."""
 

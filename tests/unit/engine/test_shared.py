@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from isthmus.store.engine import (
     EngineUnavailable,
     Fenced,
     FormatTooNew,
+    Lead,
     LeaderInfo,
     OutcomeUnknown,
 )
@@ -100,6 +101,40 @@ async def test_key_of_another_server_is_taken_only_on_purpose(join: Join) -> Non
         await alpha.commit(lead, 2, make_batch(3, puts={b"d/stale": b""}))
     await beta.commit(newer, 2, make_batch(3, puts={b"d/new": b""}))
     assert await rows(beta) == [(b"d/new", b"")]
+    await alpha.close()
+    await beta.close()
+
+
+class Interrupted(EtcdClient):
+    """Lets something else happen before a call."""
+
+    def __init__(self, access: EtcdAccess, before: str, act: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(access)
+        self._before, self._act = before, act
+
+    async def call(self, method: str, request: Any, **options: Any) -> Any:
+        if method == self._before:
+            self._before = ""
+            await self._act()
+        return await super().call(method, request, **options)
+
+
+async def test_leader_that_is_heard_of_while_claiming_is_not_taken_for_a_free_place(
+    etcd: str,
+) -> None:
+    alpha, beta = (make_etcd(etcd, "/claiming/") for _ in range(2))
+    head = await alpha.open()
+    await beta.open()
+    leads: list[Lead | None] = []
+
+    async def claim_and_tell() -> None:
+        leads.append(await alpha.claim(ALPHA))
+        await take(beta, head.revision, 1)  # Now beta's engine knows that alpha leads.
+
+    beta.client = Interrupted(EtcdAccess(endpoints=(etcd,)), "LeaseGrant", claim_and_tell)
+    assert await beta.claim(BETA) is None
+    assert leads[0] is not None
+    await alpha.confirm(leads[0])
     await alpha.close()
     await beta.close()
 
