@@ -42,6 +42,10 @@ STABILIZATION_TIME = 10.0
 HEAL_MAX = 12.0
 """Generous bound of the time in which a server that was cut off is let in again; 2 s are usual."""
 
+PAUSE = 12.0
+PAUSE_GAP_MAX = 4.5
+"""Bound of a gap while an etcd is paused: an election, and a little to notice it; about 2 s."""
+
 
 def wait(seconds: float) -> None:
     """Let a fault last."""
@@ -130,6 +134,32 @@ def test_etcd_of_the_leader_is_killed(datacenter: Datacenter) -> None:
     print(f"gap {writers.gap(after=killed, before=killed + FAILOVER_MAX):.2f} s")
     assert writers.gap(after=killed, before=killed + FAILOVER_MAX) <= FAILOVER_MAX
     check_datacenter(datacenter, writers)
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_etcd_is_paused_beside_a_living_agent(datacenter: Datacenter, role: str) -> None:
+    """The agent notices, and has another server answer; its clients need not go elsewhere."""
+    leader = datacenter.leader()
+    paused = leader if role == "leader" else datacenter.followers()[0]
+    others = [server for server in datacenter.servers if server is not paused]
+    with (
+        Writers(datacenter, through=others) as writers,
+        Writers(datacenter, through=[paused], name="paused") as inside,
+    ):
+        wait(SETTLE)
+        began = time.monotonic()
+        paused.signal(signal.SIGSTOP, agent=False, etcd=True)
+        wait(PAUSE)
+        ended = time.monotonic()
+        gaps = [each.gap(after=began, before=ended) for each in (writers, inside)]
+        refused = sum(len(journal.errors) for journal in inside.journals)
+        paused.signal(signal.SIGCONT, agent=False, etcd=True)
+        wait(3)
+    print(f"gap {gaps[0]:.2f} s, through the server whose etcd is paused {gaps[1]:.2f} s")
+    # A commit on its way takes 5 s to be given up by itself, and calls wait 7 s for a leader.
+    assert max(gaps) <= PAUSE_GAP_MAX
+    assert refused <= 2, inside.errors()
+    check_datacenter(datacenter, writers, inside)
 
 
 def test_majority_is_lost_and_comes_back(datacenter: Datacenter) -> None:

@@ -42,6 +42,8 @@ LEASE_TIME: Final = 5.0
 """Seconds after which a leader is replaced whose etcd goes on leading without it."""
 CARE_INTERVAL: Final = 1.0
 """Seconds between two rounds of the leader's care for the cluster's members."""
+SILENCE_INTERVAL: Final = 0.25
+"""Seconds between two questions who leads, while we do and our own etcd does not answer."""
 LEAVE_TIMEOUT: Final = 10.0
 LEAVE_RETRY: Final = 0.5
 DEAD_TIME: Final = 30.0
@@ -113,7 +115,7 @@ class ManagedStorage(ServerStorage):
         )
         self.cluster = EtcdCluster(process_config.access)
         self.members = MemberElection(self.cluster, rng=rng)
-        engine = ManagedEtcdEngine(
+        engine = self._etcd = ManagedEtcdEngine(
             self.cluster,
             process_config.access,
             datacenter=config.datacenter,
@@ -150,6 +152,7 @@ class ManagedStorage(ServerStorage):
         """Look after the cluster on behalf of a server that runs on it."""
         self._scope.spawn(self.members.watch(server.replica.look, heard=server.replica.heard_at))
         self._scope.spawn(self._care(server))
+        self._scope.spawn(self._make_way(server))
 
     async def leave(self, server: Server) -> None:
         """Take our member out of the cluster while all are there to agree, and hand over first."""
@@ -239,6 +242,22 @@ class ManagedStorage(ServerStorage):
                 await keeper.look(now=clock.time())
             except CallFailed as error:
                 logger.debug("could not look after the storage's members: %s", error)
+
+    async def _make_way(self, server: Server) -> None:
+        """While we lead, and our etcd is silent: see whether another server has taken over.
+
+        Else what is in flight here would wait for an answer that nobody needs any more.
+        """
+        while True:
+            await asyncio.sleep(SILENCE_INTERVAL)
+            if not server.is_leader or self.members.answers:
+                continue
+            leader = await server.search.find()
+            if leader is not None and server.is_leader and not self.members.answers:
+                await self._etcd.give_up()
+                await server.replica.give_up(
+                    f"our etcd does not answer, and server {leader.node} leads"
+                )
 
     def _removed(self) -> None:
         """The cluster has removed our member while we were away: begin anew."""

@@ -149,6 +149,8 @@ class EtcdEngine:
         self._keeping: asyncio.Task[None] | None = None
         self._renewed_at = 0.0
         self._reads_trusted: bool | None = None
+        self._given_up = False
+        """Whether an answer to a commit is not waited for any more."""
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -352,6 +354,7 @@ class EtcdEngine:
         if holder is not None and holder.server_id != info.server_id and not preempt:
             return None
         await self._stop_keeping()
+        self._given_up = False
         lease = await self._call(
             "LeaseGrant", MESSAGES["LeaseGrantRequest"](TTL=max(2, int(self._lease_time))), "claim"
         )
@@ -495,15 +498,25 @@ class EtcdEngine:
                     and not refused
                     and not any(text in error.details for text in _SURELY_NOT_IN)
                 )
-                if refused or clock.time() >= deadline:
+                if refused or self._given_up or clock.time() >= deadline:
                     if doubtful:
                         raise _unknown(
-                            f"no answer to a commit within {COMMIT_TIME_MAX:g} s: {error}"
+                            "another server leads, and etcd does not say whether a commit is in"
+                            if self._given_up
+                            else f"no answer to a commit within {COMMIT_TIME_MAX:g} s: {error}"
                         ) from error
                     raise known from error
             else:
                 return answer, doubtful
             await asyncio.sleep(_RETRY_INTERVAL)
+
+    async def give_up(self) -> None:
+        """Wait for no answer to a commit any more, since another server leads.
+
+        A commit in flight ends with `OutcomeUnknown`; nothing of it can take effect later.
+        """
+        self._given_up = True
+        await self.client.close()
 
     async def confirm(self, lead: Lead) -> None:
         """Return if we led at a moment after the call began."""

@@ -200,6 +200,11 @@ class MemberElection:
         status = self.status
         return status is not None and status.leads and not status.is_learner and not self._is_old
 
+    @property
+    def answers(self) -> bool:
+        """Whether our member answered when we last looked."""
+        return self.status is not None
+
     async def watch(
         self, changed: Callable[[], None], *, heard: Callable[[], float] = lambda: -math.inf
     ) -> None:

@@ -23,7 +23,8 @@ from isthmus.model.methods import METHODS
 from isthmus.names import split_host_port
 from isthmus.net.client import ServerTarget
 from isthmus.server.forward import HOLD_TIME, RemoteCaller, call_timeout
-from isthmus.server.replica import Replica
+from isthmus.server.leader_search import LeaderSearch
+from isthmus.server.replica import CONFIRMED_MAX, Replica
 from isthmus.store.engine import LeaderInfo
 
 RETRY_MIN: Final = 0.02
@@ -44,6 +45,7 @@ class LeaderRelay:
     Args:
         replica: Knows who leads.
         caller: Calls another server; None: there is no other.
+        search: Finds who leads when the replica has not heard of it lately.
         dc: Our datacenter.
         server_id: Us, as the leader's key would say.
         rng: Source of jitter.
@@ -54,11 +56,12 @@ class LeaderRelay:
         replica: Replica,
         *,
         caller: RemoteCaller | None,
+        search: LeaderSearch,
         dc: str,
         server_id: str,
         rng: Random,
     ) -> None:
-        self._replica, self._caller = replica, caller
+        self._replica, self._caller, self._search = replica, caller, search
         self._dc, self._own_id, self._rng = dc, server_id, rng
         self._closed = False
 
@@ -101,13 +104,12 @@ class LeaderRelay:
                 return await answer()
             except NoLeader as error:
                 raise _Again(error) from error
-        leader = self._replica.leader
-        if leader is None or leader.server_id == self._own_id or self._caller is None:
-            # Also while our own storage is not up: then we know of no leader yet.
+        target = await self._find_leader()
+        if target is None or self._caller is None:
             raise _Again(NoLeader())
         try:
             return await self._caller.call(
-                self._target(leader),
+                target,
                 method,
                 request,
                 METHODS[method].reply,
@@ -124,6 +126,15 @@ class LeaderRelay:
             if read:
                 raise _Again(error) from error
             raise
+
+    async def _find_leader(self) -> ServerTarget | None:
+        """Another server that leads: as our storage says, or the others if it says nothing."""
+        leader = self._replica.leader
+        known = leader is not None and leader.server_id != self._own_id
+        target = self._target(leader) if known and leader is not None else None
+        if self._caller is None or (known and self._replica.last_contact <= CONFIRMED_MAX):
+            return target
+        return await self._search.find() or target
 
     def _target(self, leader: LeaderInfo) -> ServerTarget:
         host, port = split_host_port(leader.address)

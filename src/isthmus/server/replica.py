@@ -622,6 +622,10 @@ class Replica:
             raise NoLeader from error
         self._note_confirmed(asked)
 
+    async def give_up(self, reason: str) -> None:
+        """Cease to lead since another server does, of which our storage tells us nothing."""
+        await self._step_down(reason)
+
     async def resign(self, to: str = "") -> None:
         """Hand the leadership over, to a server id if one is named.
 

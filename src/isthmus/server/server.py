@@ -37,6 +37,7 @@ from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.server.endpoints.isthmus import check_server
 from isthmus.server.failover import Failover
 from isthmus.server.forward import RemoteCaller
+from isthmus.server.leader_search import LeaderSearch
 from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
 from isthmus.server.replica import Alone, Election, Replica
@@ -112,6 +113,7 @@ class Server:
 
     Attributes:
         sessions: Ends sessions that outlived their time.
+        search: Finds the leader when our own storage does not tell who it is.
         call_counts: Calls since the start by method, forwarded ones included.
         request_count: Those of them that came over the network.
         timings: Of calls of `_TIMED` methods that were answered here, by method; a read that
@@ -185,14 +187,6 @@ class Server:
             rng=rng,
             changed=self._note_leadership,
         )
-        self._relay = LeaderRelay(
-            self.replica,
-            caller=peers,
-            dc=config.datacenter,
-            server_id=config.node_id,
-            rng=rng,
-        )
-        self._coordinates = CoordinateUpdates(self.apply)
         own = LanServer(
             server_id=config.node_id,
             node=config.node_name,
@@ -200,6 +194,18 @@ class Server:
             alive=True,
         )
         everyone = lan_servers or (lambda: (own,))
+        self.search: Final = LeaderSearch(
+            peers, servers=everyone, own_id=config.node_id, dc=config.datacenter
+        )
+        self._relay = LeaderRelay(
+            self.replica,
+            caller=peers,
+            search=self.search,
+            dc=config.datacenter,
+            server_id=config.node_id,
+            rng=rng,
+        )
+        self._coordinates = CoordinateUpdates(self.apply)
         self.operator: Final = Operator(
             dc=config.datacenter,
             own_id=config.node_id,
@@ -278,6 +284,7 @@ class Server:
     async def stop(self) -> None:
         """Release blocked reads, refuse queued writes, finish the batch in flight, close."""
         self._relay.close()
+        await self.search.close()
         self.blocking.close()
         await self.snapshots.close()
         await self._tasks.close()

@@ -139,6 +139,48 @@ async def test_leader_that_is_heard_of_while_claiming_is_not_taken_for_a_free_pl
     await beta.close()
 
 
+class Silent(EtcdClient):
+    """Sends transactions to an etcd that is paused, from `paused` on."""
+
+    def __init__(self, access: EtcdAccess) -> None:
+        super().__init__(access)
+        self.paused, self._closed = False, asyncio.Event()
+
+    async def call(self, method: str, request: Any, **options: Any) -> Any:
+        if self.paused:
+            await self._closed.wait()
+            raise CallFailed(method, "UNAVAILABLE", "the connection was given up", sent=True)
+        return await super().call(method, request, **options)
+
+    async def close(self) -> None:
+        self._closed.set()
+        await super().close()
+
+
+async def test_commit_that_is_given_up_has_an_unknown_outcome_and_no_effect(etcd: str) -> None:
+    alpha, beta = (make_etcd(etcd, "/giving-up/") for _ in range(2))
+    silent = alpha.client = Silent(EtcdAccess(endpoints=(etcd,)))
+    await alpha.open()
+    lead = await alpha.claim(ALPHA)
+    assert lead is not None
+    await beta.open()
+    silent.paused = True
+    committing = asyncio.ensure_future(alpha.commit(lead, 1, make_batch(2, puts={b"d/a": b"1"})))
+    newer = await beta.claim(BETA, preempt=True)
+    assert newer is not None
+    assert not committing.done()
+    await alpha.give_up()
+    with pytest.raises(OutcomeUnknown, match="another server leads"):
+        await committing
+    silent.paused = False
+    assert (await alpha.open()).index == 1
+    again = await alpha.claim(ALPHA, preempt=True)  # As if nothing had been given up.
+    assert again is not None
+    assert (await alpha.commit(again, 1, make_batch(2, puts={b"d/b": b"1"}))).index == 2
+    await alpha.close()
+    await beta.close()
+
+
 async def test_leader_is_told_when_its_key_is_taken_and_not_of_its_commits(join: Join) -> None:
     alpha, beta = join(), join()
     await alpha.open()

@@ -11,7 +11,7 @@ from isthmus.errors import InvalidRequest, NoLeader
 from isthmus.model.catalog import NodeService, RegisterRequest, ServiceRequest
 from isthmus.model.kv import KV_CAS, KV_DELETE, KV_SET, DirEntry, KeyRequest, KVSRequest
 from isthmus.model.query import DatacenterRequest
-from isthmus.server.replica import Alone
+from isthmus.server.replica import CONFIRMED_MAX, Alone
 from isthmus.server.server import Server
 from isthmus.store.engine import (
     Batch,
@@ -248,6 +248,60 @@ def test_without_a_leader_calls_are_held_and_then_refused() -> None:
         cluster.elect("s3")
         await held
         assert cluster.leaders == ["s3"]
+
+    play(act, chosen=True)
+
+
+def test_server_whose_storage_is_silent_has_the_leader_answer_that_the_others_name() -> None:
+    async def act(cluster: Cluster) -> None:
+        follower = cluster["s3"]
+        follower.replica.leader = None  # It was let in again just now, and has heard nothing.
+        await follower.call("KVS.Apply", put("k", b"1"))
+        assert await value(follower, "k") == b"1"
+
+        async def silent() -> dict[str, object]:
+            raise EngineUnavailable("paused", operation="stats")
+
+        cluster["s2"].engine.stats = silent  # type: ignore[method-assign]
+        await asyncio.sleep(CONFIRMED_MAX + 1)
+        cluster.wires.calls.clear()
+        await cluster["s2"].call("KVS.Apply", put("k", b"2"))  # Who it last heard of may be gone.
+        assert ("s1", "Status.Leader") in cluster.wires.calls
+        assert await value(follower, "k") == b"2"
+
+    play(act, chosen=True)
+
+
+def test_leader_that_gives_up_has_its_callers_served_by_who_leads() -> None:
+    async def act(cluster: Cluster) -> None:
+        old = cluster["s1"]
+        engine = old.engine
+        answer = asyncio.get_running_loop().create_future()
+
+        async def hang(lead: Lead, base: int, batch: Batch) -> Head:
+            await answer
+            raise OutcomeUnknown("given up", operation="commit")
+
+        async def deaf(lead: Lead) -> AsyncIterator[None]:
+            await asyncio.get_running_loop().create_future()
+            yield
+
+        engine.commit, engine.leadership = hang, deaf  # type: ignore[method-assign]
+        old.replica._turn()
+        in_flight = asyncio.ensure_future(old.call("KVS.Apply", put("a")))
+        await asyncio.sleep(0.1)
+        queued = asyncio.ensure_future(old.call("KVS.Apply", put("b", b"1")))
+        await asyncio.sleep(0.1)
+        cluster.elect("s2")
+        await cluster.until(lambda: cluster["s2"].is_leader)
+        assert cluster.leaders == ["s1", "s2"]
+        answer.set_result(None)
+        await old.replica.give_up("another server leads")
+        assert cluster.leaders == ["s2"]
+        with pytest.raises(OutcomeUnknown):
+            await in_flight
+        await queued
+        assert await value(cluster["s3"], "b") == b"1"
 
     play(act, chosen=True)
 
