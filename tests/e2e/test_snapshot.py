@@ -13,6 +13,7 @@ import pytest
 from isthmus.model.kv import DirEntry
 from isthmus.store.snapshot import take_view, write_snapshot
 from isthmus.store.store import Store
+from isthmus.wire.consul_snapshot import INDEX
 from support.agent_process import AgentProcess
 from support.consul_snapshot import archive_of, state_of
 from support.processes import ISTHMUS, eventually, shown_on_failure
@@ -127,11 +128,11 @@ def test_restore_that_is_killed_in_the_middle_leaves_the_old_data(
 
 def test_snapshot_of_consul_is_taken_over(agent: AgentProcess, tmp_path: Path) -> None:
     path = tmp_path / "consul.snap"
-    path.write_bytes(archive_of(state_of([(2, DirEntry(key="theirs", value=b"v")), (3, {})])))
+    path.write_bytes(archive_of(state_of([(2, DirEntry(key="theirs", value=b"v")), (INDEX, {})])))
     with shown_on_failure(agent.process):
         done = isthmus("snapshot", "import", str(path))
         assert done.returncode == 0, done.stderr
-        assert "Not imported: 1 of Session" in done.stdout
+        assert "Not imported: 1 of Index" in done.stdout
         assert get(agent, "theirs") == b"v"
         refused = isthmus("snapshot", "restore", str(path))
         assert refused.returncode == 1

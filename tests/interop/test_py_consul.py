@@ -13,6 +13,7 @@ import tarfile
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,8 @@ RELEASE = version("py-consul")
 PASSED_MIN = 110
 SHARDS = 2
 """Namespaces, each with its part of the tests."""
+RERUNS = 3
+"""As the client's own configuration has it."""
 
 _ARCHIVE = Path(sys.prefix) / f"clients/py-consul/py_consul-{RELEASE}.tar.gz"
 _FAILURES = Path(__file__).with_name("py_consul_failures.toml")
@@ -46,8 +49,8 @@ def unpack(folder: Path) -> Path:
     return root
 
 
-def start(root: Path, shard: int, files: list[str]) -> tuple[subprocess.Popen[bytes], Path, str]:
-    """Run some of the test files in a namespace of their own."""
+def start(root: Path, shard: int, tests: list[str]) -> tuple[subprocess.Popen[bytes], Path, str]:
+    """Run some of the tests in a namespace of their own."""
     namespace = f"pyconsul{os.getpid() % 100000}n{shard}"
     run("ip", "netns", "add", namespace)
     run("ip", "-n", namespace, "link", "set", "lo", "up")
@@ -55,20 +58,19 @@ def start(root: Path, shard: int, files: list[str]) -> tuple[subprocess.Popen[by
     command = [
         *("ip", "netns", "exec", namespace, sys.executable, "-m", "pytest", "-q"),
         *("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"),
-        *("--import-mode=importlib", f"--basetemp={root / f'tmp-{shard}'}", *files),
+        *("--import-mode=importlib", f"--basetemp={root / f'tmp-{shard}'}", *tests),
     ]
     environment = os.environ | {py_consul_conftest.OUTCOMES: str(outcomes)}
-    with (root / f"log-{shard}").open("wb") as log:
+    with (root / f"log-{shard}").open("ab") as log:
         process = subprocess.Popen(
             command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT
         )
     return process, outcomes, namespace
 
 
-def test_the_client_s_own_tests_pass(tmp_path: Path) -> None:
-    root = unpack(tmp_path)
-    files = sorted(str(each.relative_to(root)) for each in root.rglob("test_*.py"))
-    shards = [start(root, number, files[number::SHARDS]) for number in range(SHARDS)]
+def run_tests(root: Path, *parts: list[str]) -> dict[str, Any]:
+    """Run parts of the tests side by side; how each test went, by its name."""
+    shards = [start(root, number, part) for number, part in enumerate(parts)]
     try:
         for process, _, _ in shards:
             process.wait(timeout=500)
@@ -78,15 +80,28 @@ def test_the_client_s_own_tests_pass(tmp_path: Path) -> None:
             process.wait()
             run("ip", "netns", "del", namespace)
     lines = [json.loads(line) for _, file, _ in shards for line in file.read_text().splitlines()]
-    outcomes = {line["test"]: line for line in lines}
+    return {line["test"]: line for line in lines}  # The last word on each.
+
+
+def failures(outcomes: dict[str, Any]) -> set[str]:
+    return {test for test, line in outcomes.items() if line["outcome"] == "failed"}
+
+
+def test_the_client_s_own_tests_pass(tmp_path: Path) -> None:
+    root = unpack(tmp_path)
+    files = sorted(str(each.relative_to(root)) for each in root.rglob("test_*.py"))
+    outcomes = run_tests(root, *(files[number::SHARDS] for number in range(SHARDS)))
     listed = tomllib.loads(_FAILURES.read_text())
     expected = {test for group in listed.values() for test in group["tests"]}
-    failed = {test for test, line in outcomes.items() if line["outcome"] == "failed"}
+    for _ in range(RERUNS):  # Some of its tests wait for 100 ms, and it runs them again, too.
+        if again := sorted(failures(outcomes) - expected):
+            outcomes |= run_tests(root, again)
+    failed = failures(outcomes)
     passed = sum(line["outcome"] == "passed" for line in outcomes.values())
     for test in sorted(failed - expected):
         print(f"{test}: {outcomes[test]['reason']}")
-    for number in range(SHARDS):
-        print((root / f"log-{number}").read_text()[-3000:])
+    for log in sorted(root.glob("log-*")):
+        print(log.read_text()[-3000:])
     assert failed - expected == set(), "tests of the client fail"
     assert expected - failed == set(), f"these pass now: take them out of {_FAILURES.name}"
     assert passed >= PASSED_MIN

@@ -42,8 +42,10 @@ def _is_ready() -> bool:
     try:
         if not _ask("GET", "status/leader"):
             return False
-        nodes = _ask("GET", "health/state/passing")
-        return any(check["CheckID"] == "serfHealth" for check in nodes)
+        checks, nodes = _ask("GET", "health/state/passing"), _ask("GET", "catalog/nodes")
+        # The agent's own registration is the last write to its node.
+        synced = any(node["TaggedAddresses"] and node["Meta"] for node in nodes)
+        return synced and any(check["CheckID"] == "serfHealth" for check in checks)
     except (OSError, urllib.error.URLError):
         return False
 
