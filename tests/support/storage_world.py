@@ -143,7 +143,7 @@ class Machine:
             ),
             self.process,
             servers=lambda: self.world.others(self),
-            caller=self.world,
+            caller=Calls(self),
             files=self.files,
             wall=self.world.wall,
             entropy=self.world.rng.randbytes,
@@ -190,7 +190,7 @@ class PlayedClient:
         if data is None or not self._machine.process.runs:
             raise CallFailed(method, "UNAVAILABLE", "nobody listens", sent=False)
         cluster, own = self._world.clusters[data[0]], data[1]
-        works = own in cluster.members and self._world.has_majority(cluster)
+        works = own in cluster.members and self._world.has_majority(cluster, self._machine)
         if method == "Status":
             answer = MESSAGES["StatusResponse"](leader=1 if works else 0)
             answer.isLearner = own in cluster.members and cluster.members[own].is_learner
@@ -235,6 +235,26 @@ class PlayedClient:
         return MESSAGES["MemberUpdateResponse"]()
 
 
+class Calls:
+    """A machine's calls to the others; implements `server.forward.RemoteCaller`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._world = machine, machine.world
+
+    async def call(
+        self,
+        target: ServerTarget,
+        method: str,
+        request: Record,
+        reply_type: Any,
+        *,
+        timeout: float,
+        repeatable: bool = False,
+    ) -> Any:
+        """See `RemoteCaller.call`."""
+        return await self._world.call(self._machine, target, request, timeout=timeout)
+
+
 def _add_members(answer: Any, cluster: PlayedCluster) -> None:
     for member in cluster.members.values():
         answer.members.add(
@@ -246,7 +266,10 @@ def _add_members(answer: Any, cluster: PlayedCluster) -> None:
 
 
 class StorageWorld:
-    """Machines that reach each other; implements `server.forward.RemoteCaller`.
+    """Machines that reach each other.
+
+    Attributes:
+        apart: Machines that are cut off from all others, and reach only each other.
 
     Args:
         count: How many machines.
@@ -257,6 +280,7 @@ class StorageWorld:
         self.rng = Random(seed)
         self.clusters: dict[str, PlayedCluster] = {}
         self._number = 0
+        self.apart: set[Machine] = set()
         self.machines = [Machine(self, number, folder) for number in range(1, count + 1)]
 
     def next_number(self) -> int:
@@ -268,12 +292,16 @@ class StorageWorld:
         """The calendar clock, which goes with the loop's."""
         return _EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
 
+    def reach(self, one: Machine, other: Machine) -> bool:
+        """Whether two machines are on the same side of the cut."""
+        return (one in self.apart) is (other in self.apart)
+
     def others(self, own: Machine) -> Mapping[str, ServerTarget]:
-        """Living machines but one."""
+        """Living machines within reach, but for one's own."""
         return {
             machine.server_id: machine.target
             for machine in self.machines
-            if machine is not own and machine.keeper is not None
+            if machine is not own and machine.keeper is not None and self.reach(own, machine)
         }
 
     def enter(self, config: EtcdProcessConfig, formation: Formation) -> tuple[str, int]:
@@ -295,32 +323,26 @@ class StorageWorld:
         own.is_learner = False  # The leader's keeper would promote it.
         return formation.token, own.number
 
-    def has_majority(self, cluster: PlayedCluster) -> bool:
-        """Whether more than half of the voters run."""
+    def has_majority(self, cluster: PlayedCluster, seen_by: Machine | None = None) -> bool:
+        """Whether more than half of the voters run, within reach of a machine if one is named."""
         voters = {member.number for member in cluster.members.values() if not member.is_learner}
         up = {
             machine.process.data[1]
             for machine in self.machines
             if machine.process.runs and machine.process.data
             if machine.process.data[0] == cluster.token
+            if seen_by is None or self.reach(seen_by, machine)
         }
         return 2 * len(voters & up) > len(voters)
 
     async def call(
-        self,
-        target: ServerTarget,
-        method: str,
-        request: Record,
-        reply_type: Any,
-        *,
-        timeout: float,
-        repeatable: bool = False,
+        self, caller: Machine, target: ServerTarget, request: Record, *, timeout: float
     ) -> Any:
-        """See `RemoteCaller.call`."""
+        """Carry a step from one machine to another."""
         machine = next(machine for machine in self.machines if machine.target == target)
         await asyncio.sleep(0.001)
         keeper = machine.keeper
-        if keeper is None:
+        if keeper is None or not self.reach(caller, machine):
             raise DialFailed("refused", dc="dc1", node=target.node, gateway="", step="connect")
         try:
             async with asyncio.timeout(timeout):

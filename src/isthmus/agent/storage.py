@@ -3,7 +3,7 @@
 A server without data asks the others how far they are (`server.formation` decides what follows),
 then either forms a cluster with them or joins theirs. What it learns is on disk before it counts:
 
-``promise.json``   the attempt that we promised to start in
+``promise.json``   the attempts that we promised to start in
 ``plan.json``      coordinator only, until everyone has started: the cluster, its certificates, and
                    the authority that signed them
 ``cluster.json``   the cluster that our member is in
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,8 @@ from isthmus.agent.storage_files import (
     as_data,
     as_dict,
     as_text,
+    promises_as_dict,
+    promises_of,
 )
 from isthmus.agent.storage_members import EtcdCalls, MemberServices
 from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
@@ -61,7 +63,15 @@ from isthmus.model.storage import (
 from isthmus.net.client import ServerTarget
 from isthmus.net.files import Files
 from isthmus.net.tasks import TaskScope
-from isthmus.server.formation import Coordinate, Join, Promise, Wait, decide
+from isthmus.server.formation import (
+    FORM_TIME,
+    Coordinate,
+    Join,
+    Promise,
+    Promises,
+    Wait,
+    decide,
+)
 from isthmus.server.forward import RemoteCaller
 
 logger = logging.getLogger(__name__)
@@ -129,7 +139,7 @@ class StorageKeeper:
         self._notes = StorageNotes(files, config.directory)
         self._client = client or EtcdClient(process.config.access)
         self._services = MemberServices(self._client, config.member, wall=wall)
-        self._promise = Promise()
+        self._promises = Promises()
         self._cluster: Cluster | None = None
         self._step = asyncio.Event()
         self._warned: dict[str, float] = {}
@@ -145,9 +155,9 @@ class StorageKeeper:
         Raises:
             Unavailable: A file cannot be read; the text names it.
         """
-        promise = await self._notes.read(PROMISE_FILE)
-        if promise is not None:
-            self._promise = Promise(promise["token"], promise["coordinator"], promise["made_at"])
+        noted = await self._notes.read(PROMISE_FILE)
+        if noted is not None:
+            self._promises = promises_of(noted)
         cluster = await self._notes.read(CLUSTER_FILE)
         if cluster is not None:
             self._cluster = Cluster.of(cluster)
@@ -276,23 +286,36 @@ class StorageKeeper:
         """Form the cluster, if all of them promise."""
         config = self._config
         token = uuid.UUID(bytes=self._entropy(16), version=4).hex
-        if not self._may_promise(token, config.member.server_id):
-            self._warn("waiting: this server has promised itself to another's attempt")
+        everyone = (
+            config.member,
+            *(StorageMember(server_id=one, node=target.node) for one, target in others.items()),
+        )
+        own = self._promise_of(token, config.member.server_id, everyone)
+        obstacle = self._promises.obstacle(own)
+        if obstacle is not None:
+            self._warn(f"waiting: {self._why_not(obstacle)}")
             return
-        await self._keep_promise(token, config.member.server_id)
+        await self._keep_promises(self._promises.adding(own))
         members, requests = [config.member], {config.member.server_id: self._own_request()}
         try:
             for server, target in others.items():
                 reply = await self._call(
                     target,
                     StorageRequest(
-                        operation=PROMISE, token=token, coordinator=config.member.server_id
+                        operation=PROMISE,
+                        token=token,
+                        coordinator=config.member.server_id,
+                        members=everyone,
                     ),
                 )
                 if reply.member.server_id != server or not reply.request:
                     raise InvalidRequest(f"server {target.node} answered for another one")
                 members.append(reply.member)
                 requests[server] = reply.request
+            if self._promises.token != token:
+                raise InvalidRequest("this server promised itself to another attempt meanwhile")
+            if not 0 <= self._wall().timestamp() - own.made_at <= FORM_TIME:
+                raise InvalidRequest("the promises took too long")
         except IsthmusError as error:
             self._warn(f"could not form the storage cluster: {error}")
             await self._release(token, others)
@@ -319,7 +342,7 @@ class StorageKeeper:
         for target in others.values():
             with contextlib.suppress(IsthmusError):
                 await self._call(target, StorageRequest(operation=CANCEL, token=token))
-        await self._keep_promise("", "")
+        await self._keep_promises(self._promises.without(token))
 
     async def _carry_out(self, plan: dict[str, Any]) -> None:
         """Start our own member of a planned cluster, and go on telling the others to."""
@@ -386,7 +409,7 @@ class StorageKeeper:
         self._process.config.files.write(ca=ca, certificate=certificate)
         await self._notes.write(CLUSTER_FILE, cluster.as_dict())
         self._cluster = cluster
-        await self._keep_promise("", "")
+        await self._keep_promises(Promises())
         self._step.set()
 
     # Our member -------------------------------------------------------------------------------
@@ -560,8 +583,7 @@ class StorageKeeper:
         return self._status()
 
     async def _answer_cancel(self, request: StorageRequest) -> StorageReply:
-        if self._promise.token == request.token:
-            await self._keep_promise("", "")
+        await self._keep_promises(self._promises.without(request.token))
         return self._status()
 
     def _status(self) -> StorageReply:
@@ -569,23 +591,20 @@ class StorageKeeper:
         if cluster is not None:
             state, token = MEMBER, cluster.token
         else:
-            state, token = (PROMISED if self._promise.token else NO_STORAGE), self._promise.token
+            token = self._promises.token
+            state = PROMISED if token else NO_STORAGE
         return StorageReply(
             member=self._config.member, state=state, expect=self._config.expect, token=token
         )
 
-    def _may_promise(self, token: str, coordinator: str) -> bool:
-        wall = self._wall().timestamp()
-        return self._cluster is None and self._promise.allows(token, coordinator, wall=wall)
-
     async def _answer_promise(self, request: StorageRequest) -> StorageReply:
         if self._cluster is not None:
             raise InvalidRequest(f"{self._config.member.node} is in a storage cluster already")
-        if not self._may_promise(request.token, request.coordinator):
-            raise InvalidRequest(
-                f"{self._config.member.node} has promised itself to another attempt"
-            )
-        await self._keep_promise(request.token, request.coordinator)
+        promise = self._promise_of(request.token, request.coordinator, request.members or ())
+        obstacle = self._promises.obstacle(promise)
+        if obstacle is not None:
+            raise InvalidRequest(self._why_not(obstacle))
+        await self._keep_promises(self._promises.adding(promise))
         return StorageReply(
             member=self._config.member,
             state=PROMISED,
@@ -594,12 +613,29 @@ class StorageKeeper:
             request=self._own_request(),
         )
 
+    def _why_not(self, obstacle: Promise) -> str:
+        """Why a promise cannot be made; with what an operator can do if that lasts."""
+        servers = self._servers()
+        away = [
+            server
+            for server in obstacle.members
+            if server not in servers and server != self._config.member.server_id
+        ]
+        text = f"{self._config.member.node} has promised itself to another attempt"
+        if not away:
+            return text
+        return (
+            f"{text}, which servers that are away now may have finished without it: start "
+            f"{', '.join(away)}; if they are gone for good, stop {self._config.member.node} and "
+            f"remove {self._config.directory / PROMISE_FILE} there"
+        )
+
     async def _answer_start(self, request: StorageRequest) -> StorageReply:
         if self._cluster is not None:
             if self._cluster.token != request.token:
                 raise InvalidRequest(f"{self._config.member.node} is in another storage cluster")
             return self._status()
-        if self._promise.token != request.token:
+        if self._promises.token != request.token:
             raise InvalidRequest(f"{self._config.member.node} has not promised itself to this")
         if not request.members or not request.certificate or not request.ca:
             raise InvalidRequest("incomplete description of a storage cluster")
@@ -633,14 +669,18 @@ class StorageKeeper:
             addresses=[self._config.peer_host],
         )
 
-    async def _keep_promise(self, token: str, coordinator: str) -> None:
-        promise = Promise(token, coordinator, self._wall().timestamp())
-        if promise.token or self._promise.token:
-            await self._notes.write(
-                PROMISE_FILE,
-                {"token": token, "coordinator": coordinator, "made_at": promise.made_at},
-            )
-        self._promise = promise
+    def _promise_of(
+        self, token: str, coordinator: str, members: Sequence[StorageMember]
+    ) -> Promise:
+        """One that is made now."""
+        servers = tuple(member.server_id for member in members)
+        return Promise(token, coordinator, self._wall().timestamp(), servers)
+
+    async def _keep_promises(self, promises: Promises) -> None:
+        """On the disk first."""
+        if promises != self._promises:
+            await self._notes.write(PROMISE_FILE, promises_as_dict(promises))
+        self._promises = promises
 
     def _warn(self, text: str) -> None:
         """Log once in a while."""

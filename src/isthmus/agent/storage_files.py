@@ -12,6 +12,7 @@ from typing import Any, Final
 from isthmus.errors import Unavailable
 from isthmus.model.storage import StorageMember
 from isthmus.net.files import Files
+from isthmus.server.formation import Promise, Promises
 
 PROMISE_FILE: Final = "promise.json"
 PLAN_FILE: Final = "plan.json"
@@ -89,6 +90,33 @@ class Cluster:
         """From its file."""
         members = tuple(StorageMember(**member) for member in found["members"])
         return cls(found["token"], members, found["new"], found.get("started", False))
+
+
+def promises_as_dict(promises: Promises) -> dict[str, Any]:
+    """As their file has them; empty when there is none."""
+    if not promises.held:
+        return {}
+    return {
+        "promises": [
+            {
+                "token": promise.token,
+                "coordinator": promise.coordinator,
+                "made_at": promise.made_at,
+                "members": list(promise.members),
+            }
+            for promise in promises.held
+        ]
+    }
+
+
+def promises_of(found: dict[str, Any]) -> Promises:
+    """From their file."""
+    return Promises(
+        tuple(
+            Promise(one["token"], one["coordinator"], one["made_at"], tuple(one["members"]))
+            for one in found.get("promises", ())
+        )
+    )
 
 
 def as_dict(member: StorageMember) -> dict[str, str]:

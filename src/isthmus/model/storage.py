@@ -51,7 +51,8 @@ class StorageRequest(Record, frozen=True, kw_only=True):
         coordinator: Server id of who forms the cluster.
         sender: Who asks, as a member.
         request: Its certificate request, PEM.
-        members: All members of the cluster (`START`).
+        members: All members of the cluster (`START`), or all that are to be (`PROMISE`: without
+            their addresses).
         certificate: The receiver's certificate, PEM (`START`).
         ca: That of the cluster's authority, PEM (`START`).
     """

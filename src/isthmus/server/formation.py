@@ -3,7 +3,9 @@
 etcd wants one list of members, the same for all, before any of them starts: lists that differ make
 clusters that differ, and nobody would notice. So one server coordinates, with the lowest id of all,
 and each of the others promises itself to one attempt only, and keeps that promise over a restart.
-Two clusters would need twice the servers that were expected.
+A promise that came to nothing may be put aside after a while, but never for a cluster beside which
+the promised one could still have its majority. So two clusters would need twice the servers that
+were expected.
 
 This is the decision alone; who asks and who writes files is `agent.storage`.
 Source: design of storage, §10 "First start".
@@ -16,7 +18,9 @@ from typing import Final, TypeAlias
 from isthmus.model.storage import MEMBER, NO_STORAGE, PROMISED, StorageReply
 
 PROMISE_TIME: Final = 60.0
-"""Seconds after which a promise that nothing came of is void."""
+"""Seconds after which a promise that nothing came of may be put aside."""
+FORM_TIME: Final = 30.0
+"""Seconds in which a coordinator has all promises, or gives its attempt up: before any is old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +49,64 @@ Decision: TypeAlias = Wait | Join | Coordinate
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What this server has promised: to start in the cluster of one attempt, or none.
+    """What this server has promised: to start in the cluster of one attempt.
 
     Attributes:
-        token: The attempt; empty: nothing is promised.
+        token: The attempt.
         coordinator: Server id of who forms it.
         made_at: When, in seconds since the epoch: it outlives a restart.
+        members: Server ids of everyone who is to start in it.
     """
 
-    token: str = ""
-    coordinator: str = ""
-    made_at: float = 0.0
+    token: str
+    coordinator: str
+    made_at: float
+    members: tuple[str, ...] = ()
 
-    def allows(self, token: str, coordinator: str, *, wall: float) -> bool:
-        """Whether another attempt may have our promise now.
+    def is_blocked_by(self, members: Sequence[str]) -> bool:
+        """Whether its cluster can have no majority if all of `members` start in another one."""
+        left = set(self.members) - set(members)
+        return bool(self.members) and 2 * len(left) <= len(self.members)
 
-        The same coordinator may begin anew: it knows that it gave its earlier attempt up.
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """All promises that this server has not been released from, oldest first; the last one counts.
+
+    An earlier one is only put aside: it counts again when the coordinator of the later one cancels
+    that. It is forgotten when its own coordinator cancels it or begins anew.
+    """
+
+    held: tuple[Promise, ...] = ()
+
+    @property
+    def token(self) -> str:
+        """The attempt that we would start in; empty when nothing is promised."""
+        return self.held[-1].token if self.held else ""
+
+    def obstacle(self, new: Promise) -> Promise | None:
+        """The promise because of which another one cannot be made now; None if it can.
+
+        A promise that nothing came of may be put aside after `PROMISE_TIME`, though nobody knows
+        whether its coordinator has told others to start meanwhile: only for a cluster that takes
+        so many of its members that those which are left are no majority.
         """
-        if not self.token or self.token == token or self.coordinator == coordinator:
-            return True
-        return not 0 <= wall - self.made_at < PROMISE_TIME
+        for promise in self.held:
+            if promise.coordinator == new.coordinator:
+                continue  # Who knows that it gave its earlier attempt up.
+            fresh = 0 <= new.made_at - promise.made_at < PROMISE_TIME
+            if fresh or not promise.is_blocked_by(new.members):
+                return promise
+        return None
+
+    def adding(self, new: Promise) -> "Promises":
+        """With another promise, which has no obstacle."""
+        kept = [held for held in self.held if held.coordinator != new.coordinator]
+        return Promises((*kept, new))
+
+    def without(self, token: str) -> "Promises":
+        """Released from one."""
+        return Promises(tuple(held for held in self.held if held.token != token))
 
 
 def decide(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -231,6 +232,64 @@ def test_coordinator_that_was_away_for_too_long_joins_what_others_formed(tmp_pat
         assert names(world, token) == {machine.server_id for machine in world.machines}
 
     play(tmp_path, act, count=4)
+
+
+def test_old_promise_makes_no_second_cluster_beside_the_one_that_was_promised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of three start and are cut off; the third and two new ones are three as well."""
+
+    async def act(world: StorageWorld) -> None:
+        first, second, third, *new = world.machines
+
+        async def cut_when_planned() -> None:
+            while not any(  # noqa: ASYNC110 (virtual time)
+                path.name == "plan.json" for path in first.files.contents
+            ):
+                await asyncio.sleep(0.0005)
+            world.apart = {first, second}
+
+        await start(first, second, third)
+        await cut_when_planned()
+        token = await world.until_formed(first, second)
+        assert third.keeper is not None
+        assert not third.keeper.is_member
+        await start(*new)
+        await asyncio.sleep(20 * PROMISE_TIME)
+        assert set(world.clusters) == {token}
+        assert "promise.json" in caplog.text
+        world.apart = set()
+        assert await world.until_formed() == token
+        assert names(world, token) == {machine.server_id for machine in world.machines}
+
+    play(tmp_path, act, count=5)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_cluster_at_most_whatever_is_cut_and_crashes_while_forming(
+    tmp_path: Path, seed: int
+) -> None:
+    """Five servers, three expected; afterwards all are in one."""
+
+    async def act(world: StorageWorld) -> None:
+        rng = Random(seed)
+        await start(*world.machines)
+        for _ in range(12):
+            world.apart = set(rng.sample(world.machines, rng.randrange(4)))
+            if rng.random() < 0.5:
+                machine = rng.choice(world.machines)
+                await machine.kill()
+                await asyncio.sleep(rng.choice([0.1, 1.0, PROMISE_TIME]))
+                await machine.start()
+            await asyncio.sleep(rng.choice([0.003, 0.01, 0.6, 2.0, 1.5 * PROMISE_TIME]))
+        world.apart = set()
+        token = await world.until_formed(timeout=3600)
+        assert names(world, token) == {machine.server_id for machine in world.machines}
+        assert [each.token for each in world.clusters.values() if world.has_majority(each)] == [
+            token
+        ]
+
+    play(tmp_path, act, count=5)
 
 
 def test_server_that_moved_has_another_one_say_so_before_its_member_starts(tmp_path: Path) -> None:

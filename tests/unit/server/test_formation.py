@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.model.storage import MEMBER, NO_STORAGE, PROMISED, StorageMember, StorageReply
-from isthmus.server.formation import PROMISE_TIME, Coordinate, Join, Promise, Wait, decide
+from isthmus.server.formation import (
+    PROMISE_TIME,
+    Coordinate,
+    Join,
+    Promise,
+    Promises,
+    Wait,
+    decide,
+)
 
 
 def reply(node: str, *, state: str = NO_STORAGE, expect: int = 3) -> StorageReply:
@@ -65,26 +73,71 @@ def test_silent_server_with_a_lower_id_is_waited_for() -> None:
     assert found == Wait("server a has yet to say whether it has data")
 
 
+def promise(token: str, members: str, *, at: float = 1000.0) -> Promise:
+    """Made by the first of the members, one letter each."""
+    return Promise(token, members[0], at, tuple(members))
+
+
 def test_promise_is_kept_until_it_is_old_or_its_coordinator_begins_anew() -> None:
-    promise = Promise("t1", "a", made_at=1000.0)
-    assert promise.allows("t1", "a", wall=1001.0)
-    assert promise.allows("t2", "a", wall=1001.0)
-    assert not promise.allows("t2", "b", wall=1000.0 + PROMISE_TIME - 1)
-    assert promise.allows("t2", "b", wall=1000.0 + PROMISE_TIME)
-    assert promise.allows("t2", "b", wall=900.0)  # The clock was set back: it says nothing.
-    assert Promise().allows("t", "x", wall=0.0)
+    first = promise("t1", "abc")
+    held = Promises((first,))
+    assert held.obstacle(promise("t1", "abc", at=1001.0)) is None
+    assert held.obstacle(promise("t2", "acd", at=1001.0)) is None
+    assert held.obstacle(promise("t2", "bcd", at=1000.0 + PROMISE_TIME - 1)) == first
+    assert held.obstacle(promise("t2", "bcd", at=1000.0 + PROMISE_TIME)) is None
+    assert held.obstacle(promise("t2", "bcd", at=900.0)) is None  # The clock was set back.
+    assert Promises().obstacle(promise("t", "xyz", at=0.0)) is None
+
+
+def test_old_promise_is_not_broken_for_a_cluster_beside_which_it_could_be_kept() -> None:
+    """Of a, b and c, a may have told b to start: then they are a majority without us."""
+    first, late = promise("t1", "abc"), 2000.0
+    held = Promises((first,))
+    assert held.obstacle(promise("t2", "cde", at=late)) == first
+    assert held.obstacle(promise("t2", "bcd", at=late)) is None
+    assert held.obstacle(promise("t2", "dbc", at=late)) is None
+    of_five = Promises((promise("t1", "abcde"),))
+    assert of_five.obstacle(promise("t2", "defgh", at=late)) is not None
+    assert of_five.obstacle(promise("t2", "cdefg", at=late)) is None
+    unknown = Promises((Promise("t1", "a", 1000.0),))
+    assert unknown.obstacle(promise("t2", "bcd", at=late)) is not None
+
+
+def test_promise_that_was_put_aside_counts_again_when_the_later_one_is_cancelled() -> None:
+    held = Promises((promise("t1", "abc"),)).adding(promise("t2", "bcd", at=1100.0))
+    assert held.token == "t2"
+    assert held.without("t2").token == "t1"
+    assert held.without("t1").token == "t2"
+    assert held.without("t2").without("t1") == Promises()
+    # What its coordinator gave up is forgotten; the other one is not.
+    again = held.adding(promise("t3", "bcd", at=1200.0))
+    assert [each.token for each in again.held] == ["t1", "t3"]
+    assert held.obstacle(promise("t4", "cde", at=9999.0)) is not None
 
 
 @given(count=st.integers(2, 9), expect=st.integers(1, 5), seed=st.integers(0, 2**32))
-def test_servers_that_see_different_parts_never_start_in_two_clusters(
+def test_servers_that_see_different_parts_never_make_two_clusters(
     count: int, expect: int, seed: int
 ) -> None:
-    """Everyone acts on its own view, in any order; promises decide."""
+    """Everyone acts on its own view, in any order, for as long as it likes; promises decide.
+
+    Whoever has promised may be told to start much later, or never. Two clusters are made when
+    more than half of the members of each have started.
+    """
     rng = Random(seed)
     names = [f"s{number}" for number in range(count)]
-    promises = dict.fromkeys(names, Promise())
+    promises = dict.fromkeys(names, Promises())
+    plans: dict[str, list[str]] = {}
     cluster: dict[str, str] = {}
-    for step in range(60):
+    clock = 0.0
+    for step in range(80):
+        clock += rng.choice([1.0, 5.0, 70.0])
+        if plans and rng.random() < 0.4:
+            token = rng.choice(list(plans))
+            member = rng.choice(plans[token])
+            if member not in cluster and promises[member].token == token:
+                cluster[member] = token
+            continue
         own = rng.choice(names)
         if own in cluster:
             continue
@@ -97,23 +150,24 @@ def test_servers_that_see_different_parts_never_start_in_two_clusters(
                 state = MEMBER if other in cluster else PROMISED if promises[other].token else ""
                 view[other] = None if seen < 0.4 else reply(other, state=state, expect=expect)
         decision = decide(own_id=own, expect=expect, answers=view)
-        if isinstance(decision, Join):
-            cluster[own] = cluster[decision.servers[0]]
-        elif isinstance(decision, Coordinate):
-            token, group = f"t{step}", [own, *decision.others]
+        if isinstance(decision, Coordinate):
+            token, group = f"t{step}", (own, *decision.others)
             assert len(group) == expect
+            new = Promise(token, own, clock, group)
             asked = []
             for member in group:
                 lost = member != own and rng.random() < 0.1
-                if lost or member in cluster or not promises[member].allows(token, own, wall=step):
+                if lost or member in cluster or promises[member].obstacle(new):
                     break
-                promises[member] = Promise(token, own, made_at=step)
+                promises[member] = promises[member].adding(new)
                 asked.append(member)
-            if asked == group:
-                for member in group:
-                    cluster[member] = token
+            if asked == list(group):
+                plans[token], cluster[own] = list(group), token
             else:
                 for member in asked:
-                    promises[member] = Promise()
+                    if member == own or rng.random() < 0.8:
+                        promises[member] = promises[member].without(token)
     if 2 * expect > count:
-        assert len(set(cluster.values())) <= 1
+        started = {token: list(cluster.values()).count(token) for token in plans}
+        made = [token for token, number in started.items() if 2 * number > expect]
+        assert len(made) <= 1
