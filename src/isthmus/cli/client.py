@@ -454,12 +454,20 @@ class AgentClient:
                     f"{self.endpoint} demands a certificate of ours\n"
                     "Give one with -client-cert and -client-key."
                 )
+            if "WRONG_VERSION_NUMBER" in reason:
+                return (
+                    f"{self.endpoint} does not speak TLS\n"
+                    "If that is its port without TLS, write http:// in place of https://."
+                )
             return (
                 f"{self.endpoint} does not speak TLS with us: {reason}\n"
                 "Give its CA with -ca-file, and with -tls-server-name the name in its certificate."
             )
-        if isinstance(error, http.client.HTTPException):
-            return f"{self.endpoint} does not speak HTTP: {error or type(error).__name__}"
+        if isinstance(error, http.client.HTTPException | ConnectionResetError):
+            text = f"{self.endpoint} does not speak HTTP: {error or type(error).__name__}"
+            if str(self.endpoint).startswith("http://"):
+                text += "\nIf that is its port for HTTPS, write https:// in place of http://."
+            return text
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return (
             f"no agent answers at {self.endpoint}: {reason.lower()}\n"

@@ -15,5 +15,5 @@ def _run(_: Parsed) -> int:
 
 
 KEYGEN = Command(
-    "keygen", "Make a key for `encrypt`, the same on all servers of a federation.", _run
+    "keygen", "Make a key for `encrypt`, the same on all agents of a federation.", _run
 )

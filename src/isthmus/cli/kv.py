@@ -131,7 +131,7 @@ def _data(text: str, *, encoded: bool) -> bytes:
             data = text.encode(errors="surrogateescape")
         return base64.b64decode(data, validate=True) if encoded else data
     except OSError as error:
-        raise CommandFailed(f"Error! Failed to read file: {error}") from error
+        raise CommandFailed(f"Error! Failed to read file: {text[1:]}: {error.strerror}") from error
     except binascii.Error as error:
         raise CommandFailed(f"Error! Cannot base 64 decode data: {error}") from error
 

@@ -67,7 +67,10 @@ def _data(args: Parsed) -> str:
         if text == "-":
             return sys.stdin.read()
         return Path(text[1:]).read_text() if text.startswith("@") else text
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        text = f"Error! Failed to read file: {text[1:]}: {error.strerror}"
+        raise CommandFailed(text) from error
+    except UnicodeDecodeError as error:
         raise CommandFailed(f"Error! Failed to read file: {error}") from error
 
 
@@ -77,7 +80,7 @@ def _parsed(text: str) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise CommandFailed(f"Cannot unmarshal data: {error}") from error
     if not isinstance(entries, list):
-        raise CommandFailed("Cannot unmarshal data: it is no list")
+        raise CommandFailed("Cannot unmarshal data: it is no list of keys as kv export prints it")
     return entries
 
 

@@ -202,7 +202,7 @@ def _run(words: Sequence[str], args: Parsed, events: _Events, tell: _Teller) -> 
     try:
         child = _Child(words, args, events)
     except OSError as error:
-        complain(f"Error starting handler: {error}")
+        complain(f"Error starting handler: {words[0]}: {error.strerror or error}")
         return False
     tell(f"Started the command, pid {child.pid}")
     word = events.wait_for(_Word.CHILD_ENDED, _Word.LOST, _Word.STOP)

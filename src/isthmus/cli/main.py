@@ -76,7 +76,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "isthmus.cli.operator:RECOVER",
         "Let a server go on alone when most are lost for good",
     ),
-    "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
     "reload": ("isthmus.cli.pool:RELOAD", "Make an agent read its configuration again"),
     "rtt": ("isthmus.cli.rtt:RTT", "Estimate the round trip between two nodes"),
     "services deregister": (
@@ -84,6 +83,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Remove services from an agent",
     ),
     "services register": ("isthmus.cli.services:REGISTER", "Register services with an agent"),
+    "sim": ("isthmus.cli.sim:SIM", "Rehearse a federation and its faults in virtual time"),
     "snapshot agent": ("isthmus.cli.snapshot:AGENT", "Save snapshots by schedule"),
     "snapshot import": ("isthmus.cli.snapshot:IMPORT", "Take over a snapshot of Consul"),
     "snapshot inspect": ("isthmus.cli.snapshot:INSPECT", "Show what a snapshot holds"),
@@ -136,9 +136,16 @@ def _run(args: list[str]) -> int:
     group = args[0] if args and not args[0].startswith("-") else ""
     members = [name for name in COMMANDS if name.startswith(f"{group} ")] if group else []
     if members:
-        deeper = " ".join(args[:2])
-        members = [name for name in members if name.startswith(f"{deeper} ")] or members
         asked = len(args) > 1 and args[-1] in _HELP
+        words = args[: next((n for n, word in enumerate(args) if word.startswith("-")), None)]
+        while len(words) > 1:
+            deeper = [name for name in members if name.startswith(f"{group} {words[1]} ")]
+            if not deeper:
+                sys.stderr.write(
+                    f"isthmus: there is no command {' '.join((group, words[1]))!r}\n\n"
+                )
+                break
+            members, group = deeper, f"{group} {words.pop(1)}"
         _print_commands(f"isthmus {group} <subcommand> [flags]", members, asked=asked)
         return 0 if asked else 1
     asked = bool(args) and args[0] in _HELP

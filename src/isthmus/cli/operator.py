@@ -310,7 +310,7 @@ SET_CONFIG: Final = Command(
         ),
         Flag(
             "server-stabilization-time",
-            "Kept for Consul's tools: etcd lets a server vote as soon as it has caught up.",
+            "How long a new server must be healthy before it votes.",
             _duration,
             placeholder="TIME",
         ),

@@ -46,6 +46,11 @@ def _tagged_address(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _register(args: Parsed) -> int:
+    given = [
+        flag for flag in ("id", "port", "address", "socket", "tag", "meta", "kind") if args[flag]
+    ]
+    if given and not args.rest and not args["name"]:
+        raise UsageError(f"Service registration with -{given[0]} requires -name, too.")
     services = _services(args, named=args["name"], verb="registration")
     if not args.rest:
         found: dict[str, Any] = {field: args[flag] for flag, field in _TEXTS.items() if args[flag]}

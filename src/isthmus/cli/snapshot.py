@@ -223,8 +223,10 @@ def _save(args: Parsed) -> int:
         contents = save_file(AgentClient.of(args), path)
     except UnreadableSnapshot as error:
         raise CommandFailed(f"Error verifying snapshot file: {error}") from error
-    except (RequestFailed, OSError) as error:
+    except RequestFailed as error:
         raise CommandFailed(f"Error saving snapshot: {error}") from error
+    except OSError as error:
+        raise CommandFailed(f"Error saving snapshot: {path}: {error.strerror or error}") from error
     say(f"Saved and verified snapshot to index {contents.index}")
     return 0
 
@@ -438,7 +440,7 @@ INSPECT: Final = Command(
 )
 IMPORT: Final = Command(
     "snapshot import",
-    "Write what is in a snapshot of Consul 1.9 or 1.10: nodes, services, checks, keys.",
+    "Write what is in a snapshot of Consul 1.9 or 1.10: nodes, services, keys, sessions, queries.",
     _import,
     (
         switch("keep", "Leave what is there already as it is, instead of replacing it."),

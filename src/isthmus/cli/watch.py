@@ -124,7 +124,10 @@ def run_handler(handler: Sequence[str], news: WatchNews, *, shell: bool) -> bool
             env=environment,
             process_group=0,
         )
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        complain(f"Error starting handler: {handler[0]}: {error.strerror or error}")
+        return False
+    except ValueError as error:
         complain(f"Error starting handler: {error}")
         return False
     try:

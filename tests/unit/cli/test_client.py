@@ -158,6 +158,20 @@ def test_unknown_ca_is_said_with_the_remedy(cli: Cli, https_agent: tuple[FakeAge
     assert "-ca-file" in result.err
 
 
+def test_the_other_scheme_is_proposed(
+    cli: Cli, agent: FakeAgent, https_agent: tuple[FakeAgent, Path]
+) -> None:
+    plain = cli("members", f"-http-addr=https://{agent.address.removeprefix('http://')}")
+    assert plain.err.endswith(
+        "\nIf that is its port without TLS, write http:// in place of https://.\n"
+    )
+    secure = cli("members", f"-http-addr={https_agent[0].address.replace('https://', 'http://')}")
+    assert secure.err.endswith(
+        "\nIf that is its port for HTTPS, write https:// in place of http://.\n"
+    )
+    assert (plain.code, secure.code) == (1, 1)
+
+
 def test_missing_ca_file_is_named(cli: Cli) -> None:
     result = cli("members", "-http-addr=https://127.0.0.1:1", "-ca-file=/none.pem")
     assert result.code == 1

@@ -88,7 +88,7 @@ def test_put_in_another_datacenter(cli: Cli, agent: FakeAgent) -> None:
         (("-release", "-session=s", "a"), "Error! Did not release lock\n"),
         (("/a", "x"), "Error! Invalid key. Key must not begin with a '/': /a\n"),
         (("-acquire", "a", "x"), "Error! Missing -session (required with -acquire and -release)\n"),
-        (("a", "@/none"), "Error! Failed to read file: "),
+        (("a", "@/none"), "Error! Failed to read file: /none: No such file or directory\n"),
         (("-base64", "a", "?"), "Error! Cannot base 64 decode data: "),
         ((), "Error! Missing KEY argument\n"),
     ],

@@ -82,7 +82,7 @@ def test_what_is_exported_can_be_imported(
         ((), "Error! Missing DATA argument"),
         (("",), "Error! Empty DATA argument"),
         (("a", "b"), "Error! Too many arguments (expected 1, got 2)"),
-        (("@/no/such/file",), "Error! Failed to read file: "),
+        (("@/no/such/file",), "Error! Failed to read file: /no/such/file: No such file or dir"),
         (("x",), "Cannot unmarshal data: "),
         (("{}",), "Cannot unmarshal data: it is no list"),
         (("[1]",), "Cannot unmarshal data: an entry has no key"),

@@ -58,7 +58,7 @@ def test_command_may_run_without_a_shell(cli: Cli, live: LiveAgent) -> None:
     assert (result.code, result.out) == (0, "$HOME\n")
     result = cli("lock", "-shell=false", "job", "/no/such/command")
     assert result.code == 0
-    assert result.err.startswith("Error starting handler: ")
+    assert result.err == "Error starting handler: /no/such/command: No such file or directory\n"
 
 
 def test_exit_code_of_the_command_counts_only_if_wanted(cli: Cli, live: LiveAgent) -> None:

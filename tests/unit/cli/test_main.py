@@ -45,6 +45,18 @@ def test_group_lists_its_commands(cli: Cli) -> None:
     assert cli("tls", "ca", "-h").code == 0
 
 
+def test_unknown_subcommand_is_named_with_those_beside_it(cli: Cli) -> None:
+    result = cli("operator", "raft", "frob", "-x")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(
+        "isthmus: there is no command 'operator raft frob'\n\n"
+        "Usage: isthmus operator raft <subcommand> [flags]\n"
+    )
+    assert "operator raft list-peers" in result.err
+    assert "autopilot" not in result.err
+    assert "there is no command" not in cli("operator", "raft").err + cli("kv", "-x").err
+
+
 def test_command_help_shows_its_flags(cli: Cli) -> None:
     result = cli("members", "-h")
     assert result.code == 0

@@ -83,6 +83,7 @@ def test_services_are_deregistered(cli: Cli, agent: FakeAgent, files: list[str])
     ("args", "text"),
     [
         (("register",), "Service registration requires at least one argument or flags."),
+        (("register", "-port=80"), "Service registration with -port requires -name, too."),
         (
             ("register", "-name=web", "f.hcl"),
             "Service registration requires arguments or -id, not both.",

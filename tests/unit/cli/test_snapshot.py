@@ -90,7 +90,8 @@ def test_file_that_cannot_be_written_is_told(cli: Cli, agent: FakeAgent, tmp_pat
     agent.answer(PATH, snapshot())
     result = cli("snapshot", "save", str(tmp_path / "none" / "s.snap"))
     assert result.code == 1
-    assert "No such file or directory" in result.err
+    path = tmp_path / "none" / "s.snap"
+    assert result.err == f"Error saving snapshot: {path}: No such file or directory\n"
 
 
 def test_restore_sends_the_file(cli: Cli, agent: FakeAgent, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_handler_that_cannot_be_started_ends_the_watch(cli: Cli, scripted: Scrip
     scripted.tell("1", [])
     result = cli("watch", "-type=nodes", "-shell=false", "/nonexistent/program")
     assert result.code == 1
-    assert result.err.startswith("Error starting handler: ")
+    assert result.err == "Error starting handler: /nonexistent/program: No such file or directory\n"
 
 
 def test_handler_need_not_read(capfd: pytest.CaptureFixture[str]) -> None:
