@@ -48,6 +48,7 @@ class RetryJoin:
             their time with a whole interval between two of them; 0 for never.
         ready: Returns once an attempt can succeed at all. When it takes longer than `interval`,
             that counts as a failed attempt.
+        bound_by: Configuration key that bounds the attempts, named when they are over.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class RetryJoin:
         rng: Random,
         attempts_max: int = 0,
         ready: Callable[[], Awaitable[None]] | None = None,
+        bound_by: str = "retry_max",
     ) -> None:
+        self._bound_by = bound_by
         self._pool, self._addresses, self._join = pool, tuple(addresses), join
         self._interval, self._attempts_max, self._ready = interval, attempts_max, ready
         self._rng = rng
@@ -123,8 +126,9 @@ class RetryJoin:
                     self._pool,
                 )
             case GaveUp(attempts):
+                times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
                 raise JoinGaveUp(
-                    f"could not join the {self._pool} pool in {attempts} attempts (retry_max); "
+                    f"could not join the {self._pool} pool in {times} ({self._bound_by}); "
                     f"check that one of these is reachable: {', '.join(self._addresses)}"
                 )
 
@@ -146,7 +150,7 @@ class RetryJoin:
             "could not join the %s pool, next try in %.1f s: %s",
             self._pool,
             wait,
-            text,
+            text.rstrip(),  # Consul's list of errors ends with empty lines.
         )
 
 

@@ -48,8 +48,12 @@ class Joining:
     def duties(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What has to run in the background; each ends by itself or never."""
         join = self._config.join
-        if addresses := (*join.start_join, *join.retry_join):
-            yield self._retry("LAN", self._lan, addresses, join.retry_interval, join.retry_max)
+        if join.start_join:
+            yield self._join_once("LAN", self._lan, join.start_join, "start_join")
+        if join.retry_join:
+            yield self._retry(
+                "LAN", self._lan, join.retry_join, join.retry_interval, join.retry_max
+            )
         if self._config.server:
             lan, dc = self._lan, self._config.datacenter
             yield Reunion(failed=lambda: failed_servers(lan.members(), dc=dc), join=lan.join).run()
@@ -58,9 +62,12 @@ class Joining:
         if self._config.connect.mesh_gateway_wan_federation:
             assert self._federation is not None
             yield from self._through_gateways(self._wan, self._federation)
-        elif addresses := (*join.start_join_wan, *join.retry_join_wan):
+            return
+        if join.start_join_wan:
+            yield self._join_once("WAN", self._wan, join.start_join_wan, "start_join_wan")
+        if join.retry_join_wan:
             yield self._retry(
-                "WAN", self._wan, addresses, join.retry_interval_wan, join.retry_max_wan
+                "WAN", self._wan, join.retry_join_wan, join.retry_interval_wan, join.retry_max_wan
             )
 
     def _through_gateways(
@@ -120,6 +127,20 @@ class Joining:
         )
         self._wakeable.append(joining)
         return joining.run()
+
+    def _join_once(
+        self, name: str, pool: Pool, addresses: Sequence[str], key: str
+    ) -> Coroutine[Any, Any, None]:
+        """Join at the start; the agent stops when nobody answers."""
+        return RetryJoin(
+            pool=name,
+            addresses=addresses,
+            join=pool.join,
+            interval=self._config.join.retry_interval,
+            rng=self._rng,
+            attempts_max=1,
+            bound_by=key,
+        ).run()
 
     def _any_server_of(self, dc: str) -> str:
         """Join address of whichever server of a datacenter its gateways pick."""

@@ -118,7 +118,7 @@ def test_gives_up_after_the_time_that_so_many_intervals_take() -> None:
 
 def test_one_attempt_only() -> None:
     pool = FakePool(failures=1000)
-    with pytest.raises(JoinGaveUp):
+    with pytest.raises(JoinGaveUp, match=r"in 1 attempt \(retry_max\)"):
         attempts_of(pool, attempts_max=1)
     assert pool.attempts == [0]
 
