@@ -130,9 +130,11 @@ class LeaderRelay:
     async def _find_leader(self) -> ServerTarget | None:
         """Another server that leads: as our storage says, or the others if it says nothing."""
         leader = self._replica.leader
-        known = leader is not None and leader.server_id != self._own_id
-        target = self._target(leader) if known and leader is not None else None
-        if self._caller is None or (known and self._replica.last_contact <= CONFIRMED_MAX):
+        replica = self._replica
+        other = leader is not None and leader.server_id != self._own_id
+        target = self._target(leader) if other and leader is not None else None
+        hears = replica.is_loaded and replica.last_contact <= CONFIRMED_MAX
+        if self._caller is None or (other and hears):
             return target
         return await self._search.find() or target
 

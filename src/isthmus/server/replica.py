@@ -36,6 +36,7 @@ from isthmus.store.engine import (
     Engine,
     EngineUnavailable,
     Fenced,
+    FormatTooNew,
     Head,
     Lead,
     LeaderInfo,
@@ -51,6 +52,8 @@ CONFIRM_INTERVAL: Final = 0.5
 CONFIRMED_MAX: Final = 2.0
 """A leader that could not confirm for so many seconds that it leads answers no reads as such."""
 WATCH_RETRY: Final = 0.2
+UNREADABLE_RETRY: Final = 5.0
+"""Seconds between two attempts to load data that could not be read."""
 RESIGN_TIMEOUT: Final = 2.0
 RESIGNED_TIME: Final = 3.0
 """Seconds for which a server that handed the leadership over does not claim it again."""
@@ -140,7 +143,8 @@ class Replica:
         self._leftovers: set[int] = set()
         """Generations of rows that are stored and that nobody reads."""
         self.is_loaded = False
-        """Whether the tables hold what the storage had; before that, they are empty."""
+        """Whether the tables hold what the storage had. Before that they are empty; and while it
+        has what this release cannot read, they are out of date."""
         self.leader: LeaderInfo | None = None
         """Who leads, as far as we know."""
         self.head: Head | None = None
@@ -314,9 +318,16 @@ class Replica:
             except (EngineUnavailable, Compacted) as error:
                 logger.warning("could not load the data, trying again: %s", error)
                 await asyncio.sleep(WATCH_RETRY)
+            except (Corrupt, FormatTooNew) as error:
+                # A release that is not upgraded yet can still pass calls on to the leader.
+                logger.error("this server cannot read the data, the others go on: %s", error)
+                self.is_loaded = False
+                self._set_leader(await self.engine.leader())
+                await asyncio.sleep(UNREADABLE_RETRY)
             else:
                 break
         self.store.adopt(fresh)
+        self.is_loaded = True
         self._set_leader(await self.engine.leader())
         self._progress.set()
 
@@ -339,6 +350,8 @@ class Replica:
         now = asyncio.get_running_loop().time()
         if self._lead is not None or self._stopping or now < self._quiet_until:
             return
+        if not self.is_loaded:
+            return  # What others committed could not be served, and our claim would fence them.
         leader = self.leader
         other = leader is not None and leader.server_id != self._info.server_id
         preempt = other and leader is not None and self._election.may_preempt(leader)

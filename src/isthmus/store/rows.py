@@ -52,7 +52,7 @@ def decode_row(kind: type[R], data: bytes) -> R:
     """Decode a row of a table that holds records of type `kind`.
 
     Raises:
-        Corrupt: Not a row of this kind, or of a version that is not known.
+        Corrupt: Not a row of this kind, or of a version that is not known: of a newer release.
     """
     version = data[:1]
     try:
@@ -62,7 +62,10 @@ def decode_row(kind: type[R], data: bytes) -> R:
             return _decode_array(kind, data)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Corrupt(f"{kind.__name__}: unreadable row: {error}", operation="load") from error
-    raise Corrupt(f"{kind.__name__}: unknown row version {version.hex()}", operation="load")
+    text = f"{kind.__name__}: unknown row version {version.hex()}"
+    if version > _VERSION:
+        text += ": a newer release wrote it; upgrade this server too"
+    raise Corrupt(text, operation="load")
 
 
 def row_decoder(kind: type[R]) -> Callable[[bytes], R]:

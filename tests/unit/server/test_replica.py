@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -22,6 +23,7 @@ from isthmus.store.engine import (
     LeaderInfo,
     OutcomeUnknown,
 )
+from isthmus.store.rows import ROW_VERSION
 from support.cluster import Cluster
 from support.servers import CLUSTER, make_server
 from support.virtual_loop import now, run_virtual
@@ -268,6 +270,44 @@ def test_server_whose_storage_is_silent_has_the_leader_answer_that_the_others_na
         await cluster["s2"].call("KVS.Apply", put("k", b"2"))  # Who it last heard of may be gone.
         assert ("s1", "Status.Leader") in cluster.wires.calls
         assert await value(follower, "k") == b"2"
+
+    play(act, chosen=True)
+
+
+def test_server_that_cannot_read_what_a_newer_release_wrote_passes_calls_on_and_never_leads(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def act(cluster: Cluster) -> None:
+        newer, old = cluster["s1"], cluster["s2"]
+        await newer.call("KVS.Apply", put("k", b"0"))
+        await cluster.until(lambda: same_tables(cluster))
+        commit = newer.engine.commit
+
+        async def commit_as_newer(lead: Lead, base: int, batch: Batch) -> Head:
+            puts = {
+                key: bytes([ROW_VERSION + 1]) + data[1:] if key.startswith(b"d/") else data
+                for key, data in batch.puts.items()
+            }
+            return await commit(lead, base, replace(batch, puts=puts))
+
+        newer.engine.commit = commit_as_newer  # type: ignore[method-assign]
+        await newer.call("KVS.Apply", put("k", b"1"))
+        await cluster.until(lambda: not old.replica.is_loaded)
+        assert "newer release" in caplog.text
+        for stale in (False, True):
+            assert await value(old, "k", stale=stale) == b"1"
+        await old.call("KVS.Apply", put("k", b"2"))
+        assert await value(newer, "k") == b"2"
+        cluster.elect("s2")  # etcd may well choose it.
+        await asyncio.sleep(10)
+        assert cluster.leaders == ["s1"]
+
+        cluster.elect("s1")
+        newer.engine.commit = commit  # type: ignore[method-assign]
+        await newer.call("KVS.Apply", put("k", b"3"))  # As rows are after the upgrade.
+        await cluster.until(lambda: old.replica.is_loaded)
+        await cluster.until(lambda: same_tables(cluster))
+        assert await value(old, "k", stale=True) == b"3"
 
     play(act, chosen=True)
 

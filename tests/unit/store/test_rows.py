@@ -58,5 +58,7 @@ def test_any_bytes_are_a_row_or_corrupt(version: bytes, data: bytes) -> None:
 
 
 def test_row_of_another_version_is_corrupt() -> None:
-    with pytest.raises(Corrupt, match="unknown row version"):
+    with pytest.raises(Corrupt, match=r"unknown row version .*upgrade this server"):
         decode_row(DirEntry, bytes([ROW_VERSION + 1]) + b"\x90")
+    with pytest.raises(Corrupt, match=r"unknown row version 00$"):
+        decode_row(DirEntry, b"\x00\x90")
