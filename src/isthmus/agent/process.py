@@ -14,8 +14,8 @@ from isthmus.agent.client import ClientAgent
 from isthmus.agent.limits import raise_descriptor_limit
 from isthmus.agent.memory import give_back_large_blocks
 from isthmus.agent.platform import Machine
-from isthmus.config.model import AgentConfig
-from isthmus.errors import IsthmusError
+from isthmus.config.model import AgentConfig, LogConfig
+from isthmus.errors import ConfigError, IsthmusError, Mistake
 
 
 def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
@@ -28,7 +28,7 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
     try:
         give_back_large_blocks()
         raise_descriptor_limit()
-        logs.set_up(config.log)
+        _set_up_log(config.log)
         with _pid_file(config.pid_file):
             return asyncio.run(_run(config, reload))
     except (IsthmusError, OSError) as error:
@@ -47,12 +47,29 @@ async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
     return await agent.run()
 
 
+def _set_up_log(config: LogConfig) -> None:
+    try:
+        logs.set_up(config)
+    except OSError as error:
+        if not config.file or error.filename is None:
+            raise
+        raise ConfigError([_not_writable("log_file", error)]) from error
+
+
+def _not_writable(key: str, error: OSError) -> Mistake:
+    text = f"cannot write {error.filename}: {error.strerror}"
+    return Mistake("", key, text, "create its directory, or name another file")
+
+
 @contextlib.contextmanager
 def _pid_file(path: str) -> Iterator[None]:
     if not path:
         yield
         return
-    Path(path).write_text(str(os.getpid()))
+    try:
+        Path(path).write_text(str(os.getpid()))
+    except OSError as error:
+        raise ConfigError([_not_writable("pid_file", error)]) from error
     try:
         yield
     finally:

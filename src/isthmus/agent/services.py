@@ -408,7 +408,7 @@ class LocalServices:
         if source is Source.FILE and not (config.file_scripts or config.http_scripts):
             raise RequestError(
                 f"{_NO_SCRIPTS}; to enable, configure 'enable_script_checks' or "
-                "'enable_local_script_checks' to true"
+                f"'enable_local_script_checks' to true (check {definition.check_id!r})"
             )
         if source is Source.HTTP and not config.http_scripts:
             raise RequestError(

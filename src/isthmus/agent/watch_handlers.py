@@ -9,7 +9,7 @@ import logging
 import os
 from typing import Any, Final
 
-from isthmus.agent.checks.http import http_library, one_request_session
+from isthmus.agent.checks.http import failure, http_library, one_request_session
 from isthmus.agent.checks.result import Tail
 from isthmus.agent.checks.script import run_program
 from isthmus.agent.checks.tls import CheckTls
@@ -87,7 +87,7 @@ async def _send(handler: HttpHandler, news: WatchNews) -> None:
     except TimeoutError:
         logger.error("watch handler did not answer within %g s", handler.timeout, extra=told)
     except (OSError, ValueError, aiohttp.ClientError) as error:
-        logger.error("watch handler cannot be told: %s", error or type(error), extra=told)
+        logger.error("watch handler cannot be told: %s", failure(error), extra=told)
     else:
         if 200 <= answer.status < 300:
             logger.debug("watch handler done: %s", output.text_with_notice, extra=told)

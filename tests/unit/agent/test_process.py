@@ -58,3 +58,27 @@ def test_agent_that_cannot_start_says_why_and_removes_its_pid_file(
     said = capfd.readouterr().err
     assert "agent cannot start" in said
     assert "192.0.2.1:8300" in said
+
+
+@pytest.mark.parametrize("key", ["log_file", "pid_file"])
+def test_file_that_cannot_be_written_is_named_with_its_key(
+    key: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "none" / "agent.log"
+    config = AgentConfig(
+        node_name="alpha",
+        log=LogConfig(file=str(path) if key == "log_file" else ""),
+        pid_file=str(path) if key == "pid_file" else "",
+    )
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        assert run(config, lambda: config) == 1
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    text = f"agent cannot start: {key}: cannot write {path}: No such file or directory; "
+    assert text in caplog.text + capfd.readouterr().err  # By the log that there is.

@@ -5,6 +5,7 @@ Source: Consul 1.10, agent/checks: no connection is kept, redirects are followed
 
 import asyncio
 import importlib
+import os
 import ssl
 from types import ModuleType
 from typing import Any, Final
@@ -39,7 +40,7 @@ async def probe_http(
     except TimeoutError:
         return critical(f"{method} {definition.http}: no answer within {timeout:g} s")
     except (OSError, ValueError, aiohttp.ClientError) as error:
-        return critical(f"{method} {definition.http}: {str(error) or type(error).__name__}")
+        return critical(f"{method} {definition.http}: {failure(error)}")
     text = f"HTTP {method} {definition.http}: {answer.status} {answer.reason} Output: {body.text}"
     return Result(_status(answer.status), text)
 
@@ -48,6 +49,21 @@ def _status(code: int) -> str:
     if 200 <= code < 300:
         return PASSING
     return WARNING if code == _TOO_MANY_REQUESTS else CRITICAL
+
+
+def failure(error: Exception) -> str:
+    """Why a request had no answer; of the HTTP client's errors the cause, and where it was."""
+    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)
+    host, port = getattr(error, "host", None), getattr(error, "port", None)
+    if not isinstance(cause, OSError) or host is None:
+        return str(error) or type(error).__name__
+    if isinstance(cause, ssl.SSLError):
+        reason = getattr(cause, "verify_message", "") or cause.strerror or str(cause)
+    elif cause.errno is not None and cause.errno > 0:
+        reason = os.strerror(cause.errno).lower()
+    else:  # Of the resolver.
+        reason = (cause.strerror or str(cause)).lower()
+    return f"cannot connect to {host}:{port}: {reason}"
 
 
 async def http_library() -> ModuleType:
