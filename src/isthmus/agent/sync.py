@@ -12,7 +12,7 @@ from typing import Final
 
 from isthmus.agent.local import LocalState, same_check, same_service
 from isthmus.agent.outbox import CHECK, NODE, SERVICE, THE_NODE, Item
-from isthmus.errors import EngineError, RequestError, Unavailable
+from isthmus.errors import EngineError, PermissionDenied, RequestError, Unavailable
 from isthmus.federation.pacing import Backoff
 from isthmus.model.catalog import (
     CONSUL_SERVICE,
@@ -273,13 +273,20 @@ class CatalogSync:
         return {task for task in flying if task.done()}
 
     async def _tell(self, item: Item) -> None:
-        """Tell the catalog of one item; what it refuses the next comparison finds again."""
+        """Tell the catalog of one item; what it refuses the next comparison finds again.
+
+        While the node itself is refused, nothing of it is told: another node may have its name,
+        and would get our services.
+        """
         checks = self._checks_along(item)
         items = (item, *(Item(CHECK, check.check_id, check.service_id) for check in checks))
         refused = False
         try:
             await self._send(item, checks)
         except RequestError as error:
+            if item.kind == NODE and not isinstance(error, PermissionDenied):
+                self._local.told(item, again=True)
+                raise
             logger.warning("the catalog refuses %s %s: %s", item.kind, item.id, error)
             refused = True
         except BaseException:

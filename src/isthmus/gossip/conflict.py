@@ -65,7 +65,7 @@ class Conflicts:
         if address != theirs:
             text = (
                 f"Name conflict for '{name}' both {ours} and {theirs} are claiming:"
-                " give every datacenter, and every server in it, a name of its own"
+                " give every agent of a datacenter a node_name of its own, and every datacenter a name"
             )
             self._emit(Warned(text))
         if name in self.claims or len(self.claims) < CONFLICTS_MAX:

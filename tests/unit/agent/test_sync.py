@@ -420,6 +420,25 @@ def test_refused_service_stops_no_other() -> None:
     play(act)
 
 
+def test_nothing_is_told_while_the_node_is_refused() -> None:
+    """Another node has our name: what runs here is not for its entry in the catalog."""
+
+    async def act(world: World) -> None:
+        def refuse(request: Record) -> Exception | None:
+            ours = isinstance(request, RegisterRequest) and not request.skip_node_update
+            return InvalidRequest("Node name n1 is reserved by another node") if ours else None
+
+        world.fails = refuse
+        world.local.put_service(service("web"))
+        await asyncio.sleep(60)
+        assert {call for _, call in world.calls} == {"+"}
+        world.fails = lambda request: None
+        await asyncio.sleep(60)
+        assert await world.stored() == {"web": 80}
+
+    play(act)
+
+
 def test_tokens_go_with_what_was_registered_with_them() -> None:
     async def act(world: World) -> None:
         tokens: list[tuple[str, str]] = []
