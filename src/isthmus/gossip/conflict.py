@@ -65,7 +65,7 @@ class Conflicts:
         if address != theirs:
             text = (
                 f"Name conflict for '{name}' both {ours} and {theirs} are claiming:"
-                " give every agent of a datacenter a node_name of its own, and every datacenter a name"
+                " give every datacenter a name of its own, and every agent in it a node_name"
             )
             self._emit(Warned(text))
         if name in self.claims or len(self.claims) < CONFLICTS_MAX:
