@@ -243,7 +243,13 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        self.closed = self.aborted = self.paused = False
+        self.closed = self.aborted = self.paused = self.ended = False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
         assert not self.closed

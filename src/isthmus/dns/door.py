@@ -515,7 +515,7 @@ class Door:
                 call = self._lookups.address_request(address)
                 found = await self._lookups.call("Catalog.ServiceNodes", call)
                 names = [row.service_name for row in found.service_nodes or ()]
-                name = f"{names[0]}.service.{config.domain}" if names else ""
+                name = f"{names[0]}.service.{config.datacenter}.{config.domain}" if names else ""
         except IsthmusError as error:
             if self._recursor is None:
                 raise

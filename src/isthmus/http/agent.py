@@ -12,7 +12,7 @@ from isthmus.http.context import Context
 from isthmus.http.decode import decode
 from isthmus.http.gateway import wait_seconds
 from isthmus.http.request import Request
-from isthmus.http.response import JSON, PLAIN, Header, Response
+from isthmus.http.response import JSON, Header, Response
 from isthmus.http.routing import Route
 from isthmus.model.agent import (
     AgentService,
@@ -32,6 +32,7 @@ _BOOLEANS: Final = dict.fromkeys(("1", "t", "T", "true", "True", "TRUE"), True) 
     ("0", "f", "F", "false", "False", "FALSE"), False
 )
 """What Go's strconv.ParseBool takes."""
+_TEXT: Final[Header] = ("Content-Type", "text/plain")
 _HEALTH_STATUS: Final = {PASSING: 200, WARNING: 429, CRITICAL: 503, MAINTENANCE: 503}
 
 
@@ -226,7 +227,7 @@ class _Health(Record, frozen=True, kw_only=True):
 async def health_by_id(context: Context, request: Request) -> Response:
     """Health of one service; its HTTP status tells, too."""
     if not request.argument:
-        raise InvalidRequest("Bad request: Missing serviceID")
+        raise RequestError("Bad request: Missing serviceID")
     found = context.local.service(request.argument)
     if found is None:
         unknown = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
@@ -238,7 +239,7 @@ async def health_by_id(context: Context, request: Request) -> Response:
 async def health_by_name(context: Context, request: Request) -> Response:
     """Health of all instances of a service on this agent; the worst one counts."""
     if not request.argument:
-        raise InvalidRequest("Bad request: Missing service Name")
+        raise RequestError("Bad request: Missing service Name")
     found = [_health(context, one) for one in context.local.services_called(request.argument)]
     if not found:
         return _unknown(context, request, f"ServiceName {request.argument} Not Found", [])
@@ -273,7 +274,7 @@ def _wants_text(request: Request) -> bool:
 def _unknown(context: Context, request: Request, reason: str, body: object) -> Response:
     headers: list[Header] = [("X-Consul-Reason", reason)]
     if _wants_text(request):
-        return Response(404, [PLAIN, *headers], reason.encode())
+        return Response(404, [_TEXT, *headers], reason.encode())
     return Response(404, [JSON, *headers], context.encode(request, body))
 
 
@@ -281,7 +282,7 @@ def _tell(context: Context, request: Request, status: str, body: object) -> Resp
     headers: list[Header] = [("X-Consul-Reason", status)]
     code = _HEALTH_STATUS[status]
     if _wants_text(request):
-        return Response(code, [PLAIN, *headers], status.encode())
+        return Response(code, [_TEXT, *headers], status.encode())
     return Response(code, [JSON, *headers], context.encode(request, body))
 
 

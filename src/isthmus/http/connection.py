@@ -27,6 +27,8 @@ PIPELINE_MAX: Final = 32
 """Requests that may wait for an earlier one of their connection; then reading pauses."""
 HALF_CLOSED_GRACE: Final = 1.0
 """Seconds that a request may run on after its client has ended its sending side."""
+LINGER_TIME: Final = 5.0
+"""Seconds that a client may go on sending a body that was too large, to read why."""
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
@@ -61,8 +63,10 @@ class Connection(asyncio.Protocol):
         "_in_head",
         "_keep_alive",
         "_limit",
+        "_lingering",
         "_loop",
         "_parser",
+        "_parts_slowly",
         "_peer",
         "_reading",
         "_receiving_since",
@@ -90,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._closing = False  # No further request is taken.
         self._keep_alive = True
+        self._parts_slowly = False  # The client is still sending what is not wanted.
+        self._lingering = False
         # The request that is arriving.
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
@@ -309,6 +315,7 @@ class Connection(asyncio.Protocol):
         assert request is not None
         if request.oversize:
             self._closing = True  # The rest of its body would be taken for a request.
+            self._parts_slowly = True
         elif self._body:
             request.body = bytes(self._body)
         if not self._keep_alive:
@@ -351,11 +358,26 @@ class Connection(asyncio.Protocol):
         if self._waiting:
             if self._writable:
                 self._start(self._waiting.pop(0))
+        elif self._parts_slowly:
+            self._linger()
         elif self._closing:
             self._transport.close()
         if not self._reading and len(self._waiting) < PIPELINE_MAX // 2:
             self._reading = True
             self._transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Drop what still comes, until the client has read its answer and closes.
+
+        To close while it sends would reset the connection, and the answer would be lost.
+        """
+        assert self._transport is not None
+        if self._lingering:
+            return
+        self._lingering = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._loop.call_later(LINGER_TIME, self.abort)
 
     def _send(self, request: Request, response: Response) -> None:
         if self._transport is None:

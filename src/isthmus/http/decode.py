@@ -28,7 +28,12 @@ _LITERALS: Final = ("true", "false", "null")
 
 
 def decode(
-    kind: type[T], body: bytes, *, snake_case: bool = False, ignore_unknown: bool = False
+    kind: type[T],
+    body: bytes,
+    *,
+    snake_case: bool = False,
+    ignore_unknown: bool = False,
+    prefix: str = _PREFIX,
 ) -> T:
     """Decode a request body.
 
@@ -37,9 +42,10 @@ def decode(
         body: As received.
         snake_case: Whether ``enable_tag_override`` stands for ``EnableTagOverride``.
         ignore_unknown: Skip names that are not declared instead of refusing them.
+        prefix: What the error begins with.
 
     Raises:
-        InvalidRequest: Its text begins with ``Request decode failed:``.
+        InvalidRequest: The body is something else.
     """
     if snake_case:
         try:
@@ -49,7 +55,7 @@ def decode(
     try:
         return gojson.decode(kind, body, ignore_unknown=ignore_unknown)
     except MalformedPacket as error:
-        raise _refused(error, body, _PREFIX) from None
+        raise _refused(error, body, prefix) from None
 
 
 def decode_list(kind: type[T], body: bytes, *, type_name: str, prefix: str) -> tuple[T, ...]:

@@ -8,6 +8,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from html import escape
 from typing import Final
 
 from isthmus.errors import IsthmusError, RequestError
@@ -263,7 +264,11 @@ def _may_repeat(route: Route, request: Request) -> bool:
 
 def _moved(request: Request, path: str) -> Response:
     target = f"{path}?{request.raw_query}" if request.raw_query else path
-    return Response(301, [("Location", target)])
+    headers = [("Location", target)]
+    if request.method not in {"GET", "HEAD"}:
+        return Response(301, headers)
+    page = f'<a href="{escape(target)}">Moved Permanently</a>.\n\n'
+    return Response(301, [("Content-Type", "text/html; charset=utf-8"), *headers], page.encode())
 
 
 def _other_method(route: Route, request: Request) -> Response:

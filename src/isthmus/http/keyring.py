@@ -10,6 +10,8 @@ Source: protocol/http-api.md §6.8.
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from isthmus.errors import InvalidRequest, RequestError
 from isthmus.http.context import Context
 from isthmus.http.decode import decode
@@ -86,10 +88,13 @@ def _relay_factor(request: Request) -> int:
     try:
         factor = int(text)
     except ValueError:
-        raise InvalidRequest(f"Error parsing relay factor: {text!r} is no number") from None
+        raise InvalidRequest(
+            f"Bad request: Error parsing relay factor: strconv.Atoi: {_unparsed(text)}"
+        ) from None
     if not 0 <= factor <= RELAY_FACTOR_MAX:
         raise InvalidRequest(
-            f"Invalid relay-factor: Relay factor must be in range: [0, {RELAY_FACTOR_MAX}]"
+            "Bad request: Invalid relay-factor: "
+            f"Relay factor must be in range: [0, {RELAY_FACTOR_MAX}]"
         )
     return factor
 
@@ -97,12 +102,19 @@ def _relay_factor(request: Request) -> int:
 def _local_only(request: Request, operation: str) -> bool:
     text = request.query.first("local-only")
     if text not in _TRUE | _FALSE:
-        raise InvalidRequest(f"Error parsing local-only: {text!r} is not true or false")
+        raise InvalidRequest(
+            f"Bad request: Error parsing local-only: strconv.ParseBool: {_unparsed(text)}"
+        )
     if text in _TRUE and operation != LIST:
         raise InvalidRequest(
-            "Invalid use of local-only: local-only can only be set for list requests"
+            "Bad request: Invalid use of local-only: local-only can only be set for list requests"
         )
     return text in _TRUE
+
+
+def _unparsed(text: str) -> str:
+    """What Go says of a text that it cannot parse."""
+    return f"parsing {msgspec.json.encode(text).decode()}: invalid syntax"
 
 
 def _faults(responses: Sequence[KeyringResponse]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from isthmus.errors import InvalidRequest, RequestError
 from isthmus.http.context import Context
 from isthmus.http.options import parse_uint, read_options, refuse_namespace
 from isthmus.http.request import Request
-from isthmus.http.response import FALSE, JSON, TRUE, Response, meta_headers
+from isthmus.http.response import JSON, Response, meta_headers
 from isthmus.http.routing import Route
 from isthmus.model.kv import (
     KV_CAS,
@@ -161,7 +161,7 @@ async def _apply(context: Context, request: Request, operation: str, entry: DirE
     )
     # What cannot fail answers false on the wire all the same (protocol/rpc.md §6).
     succeeded = done or operation in {KV_SET, KV_DELETE, KV_DELETE_TREE}
-    return Response(200, [JSON], TRUE if succeeded else FALSE)
+    return context.json(request, succeeded)
 
 
 def _number(text: str) -> int:

@@ -87,13 +87,16 @@ async def autopilot_configuration(context: Context, request: Request) -> Respons
 
 async def set_autopilot_configuration(context: Context, request: Request) -> Response:
     """Change that; with ``?cas=INDEX`` only if nobody else did."""
-    config = decode(AutopilotConfig, request.body)
+    config = decode(
+        AutopilotConfig, request.body, prefix="Bad request: Error parsing autopilot config: "
+    )
     cas = "cas" in request.query
     if cas:
         index = parse_uint(request.query.first("cas"))
         if index is None:
-            text = f"Error parsing cas value: {request.query.first('cas')!r} is no number"
-            raise InvalidRequest(text, status=400)
+            quoted = msgspec.json.encode(request.query.first("cas")).decode()
+            text = f"strconv.ParseUint: parsing {quoted}: invalid syntax"
+            raise InvalidRequest(f"Bad request: Error parsing cas value: {text}")
         config = msgspec.structs.replace(config, modify_index=index)
     done = await context.call(
         "Operator.AutopilotSetConfiguration",

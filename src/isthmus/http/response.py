@@ -12,8 +12,6 @@ from isthmus.units import MILLISECOND
 
 JSON: Final = ("Content-Type", "application/json")
 PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
-TRUE: Final = b"true"
-FALSE: Final = b"false"
 GZIP: Final = ("Content-Encoding", "gzip")
 GZIP_SIZE_MIN: Final = 1400
 """Shorter bodies are sent as they are; Consul's number."""

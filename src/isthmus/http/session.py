@@ -10,7 +10,7 @@ from isthmus.http.context import Context
 from isthmus.http.decode import decode
 from isthmus.http.options import read_options, refuse_namespace
 from isthmus.http.request import Request
-from isthmus.http.response import JSON, TRUE, Response
+from isthmus.http.response import Response
 from isthmus.http.routing import Route
 from isthmus.model.catalog import SERF_HEALTH, NodeRequest
 from isthmus.model.record import Record
@@ -137,7 +137,7 @@ async def destroy(context: Context, request: Request) -> Response:
         ),
         str,
     )
-    return Response(200, [JSON], TRUE)
+    return context.json(request, True)
 
 
 async def renew(context: Context, request: Request) -> Response:

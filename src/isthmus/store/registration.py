@@ -218,6 +218,10 @@ def _rename_checks(tables: _Tables, row: ServiceRow, index: int) -> None:
 
 
 def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
+    if not check.check_id:
+        raise RequestError(
+            "failed health check lookup: index error: object is missing a value for this index"
+        )
     node = folded(check.node)
     name, tags = "", check.service_tags
     if check.service_id:

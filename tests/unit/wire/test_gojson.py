@@ -317,7 +317,7 @@ def test_requests_are_read_as_go_reads_them(kind: Any, text: str, value: object)
     [
         (Node, "", "EOF"),
         (Node, "{", "invalid JSON"),
-        (Node, "[]", "json: cannot unmarshal array into Go struct field Node of type Node"),
+        (Node, "[]", "json: cannot unmarshal array into Go value of type structs.Node"),
         (Node, '{"X":1}', 'json: unknown field "X"'),
         (NodeService, '{"LocallyRegisteredAsSidecar":true}', "unknown field"),
         (Node, '{"Node":7}', "cannot unmarshal number into Go struct field Node.Node of type str"),
@@ -334,7 +334,8 @@ def test_requests_are_read_as_go_reads_them(kind: Any, text: str, value: object)
         (ServiceSplit, '{"Weight":1e39}', "of type float32"),
         (float, "1" + "0" * 400, "number .* of type float64"),
         (float, '"x"', "string .* of type float64"),
-        (dict[str, str], "7", "of type map"),
+        (dict[str, str], "7", r"of type map\[string\]string"),
+        (NodeService, '{"Tags":"x"}', r"string into .* NodeService.Tags of type \[\]string"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_go_words(kind: Any, text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 
 from isthmus.agent.checks.result import Result, critical
 from isthmus.model.catalog import PASSING
@@ -15,10 +16,16 @@ async def probe_tcp(address: str, *, timeout: float) -> Result:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
     except TimeoutError:
-        return critical(f"TCP connect {address}: no answer within {timeout:g} s")
+        return critical(f"dial tcp {address}: i/o timeout")
     except (OSError, ValueError) as error:
-        return critical(f"TCP connect {address}: {error}")
+        return critical(f"dial tcp {address}: {_reason(error)}")
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return Result(PASSING, f"TCP connect {address}: Success")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return f"connect: {os.strerror(error.errno).lower()}"
+    return str(error)

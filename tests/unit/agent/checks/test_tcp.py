@@ -35,7 +35,7 @@ async def test_refused_connection_is_critical() -> None:
     await server.wait_closed()
     status, output, _ = await probe_tcp(f"{host}:{port}", timeout=TIMEOUT)
     assert status == "critical"
-    assert output.startswith(f"TCP connect {host}:{port}: ")
+    assert output == f"dial tcp {host}:{port}: connect: connection refused"
 
 
 @pytest.mark.parametrize("address", ["nonsense", "h:70000", "h\x00:1", "a..b:1"])
