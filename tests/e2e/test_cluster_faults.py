@@ -61,7 +61,7 @@ def test_leader_is_killed(datacenter: Datacenter) -> None:
         wait(FAILOVER_MAX)
         leader.start()
         back = time.monotonic()
-        eventually(lambda: leader.put("formed/back"), timeout=30, what="the killed one is back")
+        eventually(lambda: leader.is_back("formed/back"), timeout=30, what="the killed one is back")
         print(f"back after {time.monotonic() - back:.2f} s")
         wait(SETTLE)
     print(f"gap {writers.gap(after=killed, before=back):.2f} s")
@@ -78,7 +78,9 @@ def test_follower_is_killed(datacenter: Datacenter) -> None:
         follower.kill()
         wait(3)
         follower.start()
-        eventually(lambda: follower.put("formed/back"), timeout=30, what="the killed one is back")
+        eventually(
+            lambda: follower.is_back("formed/back"), timeout=30, what="the killed one is back"
+        )
         wait(SETTLE)
     print(f"gap {writers.gap(after=killed):.2f} s")
     assert not writers.errors()
@@ -212,7 +214,7 @@ def test_rolling_restart(datacenter: Datacenter) -> None:
             assert server.stop() == 0
             server.start()
             eventually(
-                lambda server=server: server.put("formed/rolled"),  # type: ignore[misc]
+                lambda server=server: server.is_back("formed/rolled"),  # type: ignore[misc]
                 timeout=30,
                 what=f"{server.name} is back",
             )
@@ -254,7 +256,7 @@ def test_disk_of_the_leader_is_full_and_then_is_not(tmp_path: Path) -> None:
             print(f"gap {writers.gap(after=full, before=room):.2f} s")
             assert writers.gap(after=full, before=room) <= FAILOVER_MAX
             filler.unlink()
-            eventually(lambda: leader.put("formed/room"), timeout=60, what="its server is back")
+            eventually(lambda: leader.is_back("formed/room"), timeout=60, what="its server is back")
             print(f"back {time.monotonic() - room:.2f} s after there was room")
         check_datacenter(datacenter, writers)
 
@@ -333,7 +335,7 @@ def cut_and_heal(lan: netns.Lan, datacenter: Datacenter) -> None:
         print(f"votes again {votes:.2f} s after it was healed")
         # Serf tries one failed member every 30 s; servers look for each other more often.
         assert votes <= STABILIZATION_TIME + HEAL_MAX
-        eventually(lambda: leader.put("formed/healed"), timeout=30, what="it takes writes")
+        eventually(lambda: leader.is_back("formed/healed"), timeout=30, what="it takes writes")
         wait(SETTLE)
     check_datacenter(datacenter, writers, inside)
 
@@ -354,7 +356,7 @@ def test_follower_leaves_and_a_new_server_takes_its_place(datacenter: Datacenter
         added.start()
         datacenter.wait_until_voters(leader.name, other.name, added.name)
         print(f"the new one votes {time.monotonic() - joined:.2f} s after its start")
-        eventually(lambda: added.put("formed/new"), timeout=30, what="the new one takes writes")
+        eventually(lambda: added.is_back("formed/new"), timeout=30, what="the new one takes writes")
         leader.kill()  # Without the new one there would be no majority.
         eventually(lambda: other.put("formed/two"), timeout=30, what="two of three go on")
         leader.start()
@@ -376,7 +378,7 @@ def test_server_comes_back_with_an_empty_disk(datacenter: Datacenter, lost: str)
         shutil.rmtree(emptied.data_dir / ("" if lost == "all" else "storage/etcd"))
         emptied.start()
         started = time.monotonic()
-        eventually(lambda: emptied.put("formed/empty"), timeout=60, what="it takes writes")
+        eventually(lambda: emptied.is_back("formed/empty"), timeout=60, what="it takes writes")
         print(f"takes writes {time.monotonic() - started:.2f} s after its start")
         datacenter.wait_until_voters(*(server.name for server in datacenter.servers))
         assert (datacenter.voters() == before) == (lost == "member")

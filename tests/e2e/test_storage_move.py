@@ -72,7 +72,7 @@ def test_one_server_grows_to_three_while_it_serves_and_its_data_goes_back(tmp_pa
         eventually(lambda: datacenter.servers[1].put("formed/without"), timeout=30, what="a leader")
         first.config["bootstrap_expect"] = 3
         first.start()
-        eventually(lambda: first.put("formed/again"), timeout=60, what="the first is back")
+        eventually(lambda: first.is_back("formed/again"), timeout=60, what="the first is back")
         tables = datacenter.wait_until_equal()
 
         lost = datacenter.servers[2]
@@ -86,7 +86,7 @@ def test_one_server_grows_to_three_while_it_serves_and_its_data_goes_back(tmp_pa
         shutil.rmtree(datacenter.servers[1].data_dir / "storage")
         datacenter.servers[1].start()
         eventually(
-            lambda: datacenter.servers[1].put("formed/joined"), timeout=60, what="another joins"
+            lambda: datacenter.servers[1].is_back("formed/joined"), timeout=60, what="another joins"
         )
         tables = datacenter.wait_until_equal()
 

@@ -33,6 +33,9 @@ _numbers = itertools.count(os.getpid() * 31)
 class ServerProcess:
     """One server, on an address of its own.
 
+    Attributes:
+        program: What is run; another release's before an upgrade.
+
     Args:
         folder: For its configuration, its data and its log.
         name: Its node.
@@ -57,6 +60,7 @@ class ServerProcess:
             **config,
         }
         self._process: Process | None = None
+        self.program: Sequence[str] = ISTHMUS
 
     # Life -------------------------------------------------------------------------------------
 
@@ -64,7 +68,7 @@ class ServerProcess:
         """Start it, for the first time or again."""
         assert self._process is None or not self._process.running()
         self._file.write_text(json.dumps(self.config))
-        command = [*ISTHMUS, "agent", "-config-file", str(self._file)]
+        command = [*self.program, "agent", "-config-file", str(self._file)]
         self._process = Process(self.place.command(*command) if self.place else command, self.log)
 
     @property
@@ -137,6 +141,10 @@ class ServerProcess:
         """Write a key; whether it was."""
         status, body, _ = self.request("PUT", f"/v1/kv/{key}", value, timeout=timeout)
         return status == 200 and body.strip() == b"true"
+
+    def is_back(self, key: str) -> bool:
+        """Whether its own storage works and it can write; it passes calls on before that."""
+        return bool(self.get("/v1/status/leader")) and self.put(key)
 
     def tables(self) -> dict[str, Any]:
         """All that it answers by itself."""
@@ -216,9 +224,7 @@ class Datacenter:
         with shown_on_failure(*(server.process for server in self.running)):
             for server in self.running:
                 eventually(
-                    lambda server=server: (  # type: ignore[misc]
-                        server.get("/v1/status/leader") and server.put(f"formed/{server.name}")
-                    ),
+                    lambda server=server: server.is_back(f"formed/{server.name}"),  # type: ignore[misc]
                     timeout=FORM_TIMEOUT,
                     what=f"{server.name} is part of the datacenter",
                 )
