@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 ROUNDS ?= 50
 RUNS ?= 200
 SEED ?=
-# Tests that wait most of their time run side by side.
-FAULTS := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py $(wildcard tests/e2e/test_cluster_*.py)
-SERF := $(wildcard tests/interop/test_serf_*.py)
+# Tests that wait most of their time run side by side, more than there are processors.
+WAITING := tests/e2e/test_faults.py tests/e2e/test_gossip_faults.py $(wildcard tests/e2e/test_cluster_*.py) \
+	tests/e2e/test_external_etcd.py tests/e2e/test_storage_move.py tests/interop/test_patroni.py \
+	$(wildcard tests/interop/test_serf_*.py)
 DEBIAN := serf etcd-server haproxy wrk iproute2 iptables dnsutils dnsmasq-base dnsperf prometheus curl patroni postgresql-15 python3-consul procps
 
 .PHONY: env debian clients demo check format test test-unit test-interop test-e2e sim crash fuzz bench clean
@@ -57,9 +58,8 @@ test: env debian clients
 	$(MAKE) fuzz SECONDS=30
 	$(BIN)/pytest -n auto tests/sim
 	$(MAKE) --no-print-directory sim
-	$(BIN)/pytest tests/interop tests/e2e $(addprefix --ignore=,$(FAULTS) $(SERF))
-	$(BIN)/pytest -n 4 $(SERF)
-	$(BIN)/pytest -n 3 -rP --show-capture=stdout $(FAULTS)
+	$(BIN)/pytest -n 2 --dist loadfile tests/interop tests/e2e $(addprefix --ignore=,$(WAITING))
+	$(BIN)/pytest -n 4 --maxschedchunk=1 -rP --show-capture=stdout $(WAITING)
 
 test-unit: env
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/papers tests/scenarios tests/property tests/fuzz

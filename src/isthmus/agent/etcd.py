@@ -133,15 +133,14 @@ class ManagedStorage(ServerStorage):
     async def run(self, server: Server) -> None:
         """See `ServerStorage.run`."""
         await self.keeper.run()
-        await self._until_open()
-        await server.start()
+        await self._started(server)
         self.serve(server)
 
-    async def _until_open(self) -> None:
-        """Wait until the engine can be opened: its cluster may lose its majority meanwhile."""
+    async def _started(self, server: Server) -> None:
+        """Start a server, again while that fails: its cluster may lose its majority meanwhile."""
         while True:
             try:
-                await self.engine.open()
+                await server.start()
             except EngineUnavailable as error:
                 logger.warning("the storage cannot be opened yet: %s", error)
                 await asyncio.sleep(CARE_INTERVAL)
