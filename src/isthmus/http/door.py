@@ -32,6 +32,7 @@ from isthmus.http import (
     snapshot,
     status,
     txn,
+    ui,
 )
 from isthmus.http.access import Access
 from isthmus.http.bodies import compress
@@ -78,6 +79,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *snapshot.ROUTES,
     *operator.ROUTES,
     *prepared_query.ROUTES,
+    *ui.ROUTES,
 )
 """Every endpoint."""
 

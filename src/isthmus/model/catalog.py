@@ -479,6 +479,24 @@ class IndexedCheckServiceNodes(QueryMeta, frozen=True, kw_only=True):
     nodes: tuple[CheckServiceNode, ...] | None = None
 
 
+class NodeInfo(Record, frozen=True, kw_only=True):
+    """A node with its services and all its checks, as operators look at it."""
+
+    id: str = ""
+    node: str = ""
+    address: str = ""
+    tagged_addresses: dict[str, str] | None = None
+    meta: dict[str, str] | None = None
+    services: tuple[NodeService, ...] | None = None
+    checks: tuple[HealthCheck, ...] | None = None
+
+
+class IndexedNodeDump(QueryMeta, frozen=True, kw_only=True):
+    """Reply of ``Internal.NodeInfo`` and ``Internal.NodeDump``."""
+
+    dump: tuple[NodeInfo, ...] | None = None
+
+
 class IndexedNodesWithGateways(QueryMeta, frozen=True, kw_only=True):
     """Reply of ``Internal.ServiceDump``."""
 

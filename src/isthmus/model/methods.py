@@ -77,6 +77,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "Coordinate.ListNodes": Method(query.DatacenterRequest, coordinate.IndexedCoordinates),
     "Coordinate.Node": Method(catalog.NodeRequest, coordinate.IndexedCoordinates),
     "Coordinate.Update": Method(coordinate.CoordinateUpdateRequest, query.Empty, read=False),
+    "Internal.NodeInfo": Method(catalog.NodeRequest, catalog.IndexedNodeDump),
+    "Internal.NodeDump": Method(query.DatacenterRequest, catalog.IndexedNodeDump),
     "Internal.ServiceDump": Method(catalog.ServiceDumpRequest, catalog.IndexedNodesWithGateways),
     "Internal.EventFire": Method(
         event.EventFireRequest, event.EventFireResponse, read=False, anywhere=True

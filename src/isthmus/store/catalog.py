@@ -24,6 +24,7 @@ from isthmus.model.catalog import (
     GatewayService,
     HealthCheck,
     Node,
+    NodeInfo,
     NodeService,
     ServiceName,
     ServiceNode,
@@ -314,6 +315,40 @@ class Catalog:
             if state in _STATES:
                 self._states[state] = answer
         return answer
+
+    def node_info(self, name: str) -> Answer[tuple[NodeInfo, ...]]:
+        """A node, by its name alone, with its services and checks; empty when it is not there."""
+        node = self._nodes.get(folded(name))
+        found = self._about_node("node", name, node, lambda: self._info(node))
+        checks = self._about_node("node_checks", name, node, lambda: None)
+        return Answer(
+            found.value,
+            max(found.index, checks.index),
+            (*found.topics, *checks.topics),
+            max(found.changed, checks.changed),
+        )
+
+    def node_dump(self) -> Answer[tuple[NodeInfo, ...]]:
+        """All nodes by name with their services and checks."""
+        changed = max(self._nodes.index, self._services.index, self._checks.index)
+        topics = (_NODES_TOPIC, _SERVICES_TOPIC, _CHECKS_TOPIC)
+        every = tuple([info for node in self._nodes for info in self._info(node)])
+        return Answer(every, changed, topics, changed)
+
+    def _info(self, node: Node | None) -> tuple[NodeInfo, ...]:
+        if node is None:
+            return ()
+        owner = owned(folded(node.node), b"")
+        info = NodeInfo(
+            id=node.id,
+            node=node.node,
+            address=node.address,
+            tagged_addresses=node.tagged_addresses,
+            meta=node.meta,
+            services=tuple([row.service for row in self._services.prefix(owner)]),
+            checks=tuple(self._checks.prefix(owner)),
+        )
+        return (info,)
 
     def node_row(self, name: str) -> Node | None:
         """A node by its name, without what a blocking query needs."""

@@ -394,6 +394,11 @@ def test_refused_registration_leaves_no_trace() -> None:
     assert driven.rows == {}
 
 
+def test_check_without_an_id_is_refused() -> None:
+    with pytest.raises(RequestError, match="failed health check lookup: index error"):
+        Driven().execute(make_register("x", checks=(HealthCheck(status="passing"),)))
+
+
 def test_check_of_another_node_is_refused() -> None:
     command = msgspec.structs.replace(
         make_register("x"), checks=(HealthCheck(node="y", check_id="c"),)

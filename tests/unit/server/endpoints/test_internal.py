@@ -10,10 +10,12 @@ from isthmus.errors import NoLeader
 from isthmus.model.catalog import (
     DeregisterRequest,
     HealthCheck,
+    NodeRequest,
     NodeService,
     RegisterRequest,
     ServiceDumpRequest,
 )
+from isthmus.model.query import DatacenterRequest
 from isthmus.server.server import Server
 from isthmus.units import Duration
 from support.servers import make_server
@@ -166,3 +168,43 @@ def test_consistent_read_needs_a_leader() -> None:
         assert await dump(server) == (1, [])
 
     play(act)
+
+
+def test_node_is_shown_with_its_services_and_checks() -> None:
+    async def act(server: Server) -> Any:
+        await register(server, "n1", "web")
+        await register(server, "n1", "db", status="critical")
+        await register(server, "n2", "web")
+        one = await server.call("Internal.NodeInfo", NodeRequest(node="N1"))
+        none = await server.call("Internal.NodeInfo", NodeRequest(node="n3"))
+        every = await server.call("Internal.NodeDump", DatacenterRequest())
+        some = await server.call("Internal.NodeDump", DatacenterRequest(filter="Node == n2"))
+        assert one.dump == every.dump[:1]
+        return [
+            [(info.node, [s.service for s in info.services], len(info.checks)) for info in r.dump]
+            for r in (one, none, every, some)
+        ]
+
+    n1, n2 = ("n1", ["db", "web"], 2), ("n2", ["web"], 1)
+    assert play(act) == [[n1], [], [n1, n2], [n2]]
+
+
+@pytest.mark.parametrize("name", ["n1", "n9"])
+def test_reader_of_a_node_wakes_for_that_node_only(name: str) -> None:
+    async def act(server: Server) -> list[str]:
+        await register(server, "n1", "web")
+        before = await server.call("Internal.NodeInfo", NodeRequest(node=name))
+        question = NodeRequest(
+            node=name, min_query_index=before.index, max_query_time=Duration.of(60)
+        )
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(server.call("Internal.NodeInfo", question))
+            await register(server, "n2", "web")
+            await asyncio.sleep(1)
+            assert not reading.done()
+            await register(server, name, "web", status="critical")
+        reply = reading.result()
+        assert reply.index > before.index
+        return [check.status for check in reply.dump[0].checks]
+
+    assert play(act) == ["critical"]
