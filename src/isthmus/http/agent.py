@@ -11,6 +11,7 @@ from isthmus.http import shapes
 from isthmus.http.context import Context
 from isthmus.http.decode import decode
 from isthmus.http.gateway import wait_seconds
+from isthmus.http.options import refuse_namespace
 from isthmus.http.request import Request
 from isthmus.http.response import JSON, Header, Response
 from isthmus.http.routing import Route
@@ -76,6 +77,7 @@ async def force_leave(context: Context, request: Request) -> Response:
 
 async def services(context: Context, request: Request) -> Response:
     """All services of the agent, or those that ``filter`` holds for."""
+    refuse_namespace(request)
     text = request.query.first("filter")
     holds = compile_filter(text, AgentService) if text else None
     found = context.local.services()
@@ -86,6 +88,7 @@ async def services(context: Context, request: Request) -> Response:
 
 async def service(context: Context, request: Request) -> Response:
     """One service; with ``hash``, once it has changed."""
+    refuse_namespace(request)
     content_hash = request.query.first("hash")
     wait = wait_seconds(request) if content_hash else 0.0
     found = await context.local.service_changed(
@@ -100,6 +103,7 @@ async def service(context: Context, request: Request) -> Response:
 
 async def register_service(context: Context, request: Request) -> Response:
     """Register a service with its checks."""
+    refuse_namespace(request)
     definition = decode(ServiceDefinition, request.body, snake_case=True)
     definition = msgspec.structs.replace(definition, token=request.token or definition.token)
     replace = request.query.all("replace-existing-checks")[:1] in ([""], ["true"])
@@ -111,6 +115,7 @@ async def deregister_service(context: Context, request: Request) -> Response:
     """Remove a service with its checks."""
     if not request.argument:
         raise RequestError("ServiceID missing")
+    refuse_namespace(request)
     await context.local.deregister_service(request.argument)
     return Response()
 
@@ -119,6 +124,7 @@ async def service_maintenance(context: Context, request: Request) -> Response:
     """Take a service out of service, or back."""
     if not request.argument:
         raise InvalidRequest("Missing service ID")
+    refuse_namespace(request)
     return await _maintain(context, request, request.argument)
 
 
@@ -146,6 +152,7 @@ async def _maintain(context: Context, request: Request, service_id: str) -> Resp
 
 async def checks(context: Context, request: Request) -> Response:
     """All checks of the agent, or those that ``filter`` holds for."""
+    refuse_namespace(request)
     found = context.local.checks()
     if text := request.query.first("filter"):
         found = _wanted_checks(found, text)
@@ -169,6 +176,7 @@ def _wanted_checks(found: Mapping[str, HealthCheck], text: str) -> dict[str, Hea
 
 async def register_check(context: Context, request: Request) -> Response:
     """Register a check of the node or of a service."""
+    refuse_namespace(request)
     definition = decode(CheckDefinition, request.body, snake_case=True)
     definition = msgspec.structs.replace(definition, token=request.token or definition.token)
     await context.local.register_check(definition)
@@ -179,6 +187,7 @@ async def deregister_check(context: Context, request: Request) -> Response:
     """Remove a check."""
     if not request.argument:
         raise RequestError("CheckID missing")
+    refuse_namespace(request)
     await context.local.deregister_check(request.argument)
     return Response()
 
@@ -199,6 +208,7 @@ async def fail_check(context: Context, request: Request) -> Response:
 
 
 async def _set(context: Context, request: Request, status: str) -> Response:
+    refuse_namespace(request)
     note = request.query.first("note")
     await context.local.update_check(request.argument, status=status, output=note)
     return Response()
@@ -209,6 +219,7 @@ async def update_check(context: Context, request: Request) -> Response:
     update = decode(CheckUpdate, request.body)
     if update.status not in (PASSING, WARNING, CRITICAL):
         raise InvalidRequest(f"Invalid check status: '{update.status}'")
+    refuse_namespace(request)
     await context.local.update_check(request.argument, status=update.status, output=update.output)
     return Response()
 
@@ -226,6 +237,7 @@ class _Health(Record, frozen=True, kw_only=True):
 
 async def health_by_id(context: Context, request: Request) -> Response:
     """Health of one service; its HTTP status tells, too."""
+    refuse_namespace(request)
     if not request.argument:
         raise RequestError("Bad request: Missing serviceID")
     found = context.local.service(request.argument)
@@ -238,6 +250,7 @@ async def health_by_id(context: Context, request: Request) -> Response:
 
 async def health_by_name(context: Context, request: Request) -> Response:
     """Health of all instances of a service on this agent; the worst one counts."""
+    refuse_namespace(request)
     if not request.argument:
         raise RequestError("Bad request: Missing service Name")
     found = [_health(context, one) for one in context.local.services_called(request.argument)]

@@ -48,11 +48,16 @@ async def register(context: Context, request: Request) -> Response:
     body = decode(RegisterRequest, request.body, snake_case=True)
     body = msgspec.structs.replace(
         body,
-        datacenter=body.datacenter or context.local.datacenter,
+        datacenter=_datacenter(context, request, body.datacenter),
         token=request.token or body.token,
     )
     await context.call("Catalog.Register", body, Empty)
     return context.json(request, True)
+
+
+def _datacenter(context: Context, request: Request, named: str) -> str:
+    """Where to write: as the body says, else as the query says, which Consul does not look at."""
+    return named or request.query.first("dc") or context.local.datacenter
 
 
 async def deregister(context: Context, request: Request) -> Response:
@@ -60,7 +65,7 @@ async def deregister(context: Context, request: Request) -> Response:
     refuse_namespace(request)
     body = decode(_DeregisterBody, request.body, snake_case=True)
     deregistration = DeregisterRequest(
-        datacenter=body.datacenter or context.local.datacenter,
+        datacenter=_datacenter(context, request, body.datacenter),
         node=body.node,
         service_id=body.service_id,
         check_id=body.check_id,

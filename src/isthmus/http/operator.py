@@ -17,6 +17,7 @@ from isthmus.http.routing import Route
 from isthmus.model.operator import (
     AutopilotConfig,
     AutopilotHealthReply,
+    AutopilotServerHealth,
     AutopilotSetConfigRequest,
     AutopilotState,
     RaftConfigurationResponse,
@@ -25,13 +26,42 @@ from isthmus.model.operator import (
     TransferLeaderResponse,
 )
 from isthmus.model.query import DatacenterRequest, Empty
+from isthmus.model.record import Record, Uint
+from isthmus.model.timestamp import Timestamp
+from isthmus.units import Duration
 
 _NEITHER: Final = (
     "Bad request: Must specify either ?id with the server's ID or ?address with IP:port of peer "
     "to remove"
 )
 _BOTH: Final = "Bad request: Must specify only one of ?id or ?address"
+_SERF_STATUS: Final = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
 _UNHEALTHY: Final = 429  # As Consul answers, so that a load balancer understands it.
+
+
+class _ServerView(Record, frozen=True, kw_only=True):
+    """A server's health as JSON has it: the wire has a number for the status."""
+
+    id: str = ""
+    name: str = ""
+    address: str = ""
+    serf_status: str = ""
+    version: str = ""
+    leader: bool = False
+    last_contact: Duration = Duration(0)
+    last_term: Uint = 0
+    last_index: Uint = 0
+    healthy: bool = False
+    voter: bool = False
+    stable_since: Timestamp = Timestamp()
+
+
+class _HealthView(Record, frozen=True, kw_only=True):
+    """All servers so."""
+
+    healthy: bool = False
+    failure_tolerance: int = 0
+    servers: tuple[_ServerView, ...] = ()
 
 
 async def configuration(context: Context, request: Request) -> Response:
@@ -116,8 +146,19 @@ async def health(context: Context, request: Request) -> Response:
     reply = await context.call(
         "Operator.ServerHealth", _request(context, request), AutopilotHealthReply
     )
-    response = context.json(request, reply)
+    shown = _HealthView(
+        healthy=reply.healthy,
+        failure_tolerance=reply.failure_tolerance,
+        servers=tuple([_view(one) for one in reply.servers or ()]),
+    )
+    response = context.json(request, shown)
     return response if reply.healthy else Response(_UNHEALTHY, response.headers, response.body)
+
+
+def _view(server: AutopilotServerHealth) -> _ServerView:
+    fields = msgspec.structs.asdict(server)
+    fields["serf_status"] = _SERF_STATUS.get(server.serf_status, "none")
+    return _ServerView(**fields)
 
 
 async def state(context: Context, request: Request) -> Response:

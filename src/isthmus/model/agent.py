@@ -177,9 +177,9 @@ class AgentService(Record, frozen=True, kw_only=True):
     tagged_addresses: dict[str, ServiceAddress] | None = None
     weights: Weights = Weights(passing=1, warning=1)
     enable_tag_override: bool = False
+    content_hash: str = ""
     proxy: AgentProxy | None = None
     connect: ServiceConnect | None = None
-    content_hash: str = ""
     datacenter: str = ""
 
     @classmethod

@@ -271,3 +271,28 @@ async def test_health_as_text_can_be_asked_for_in_a_header() -> None:
     client = make_client(local=make_local())
     response = await client.get("/v1/agent/health/service/id/web-1", accept="text/plain")
     assert (response.status, response.body) == (429, b"warning")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "services"),
+        ("GET", "service/web"),
+        ("GET", "checks"),
+        ("GET", "health/service/id/web"),
+        ("GET", "health/service/name/web"),
+        ("PUT", "service/register"),
+        ("PUT", "service/deregister/web"),
+        ("PUT", "service/maintenance/web?enable=true"),
+        ("PUT", "check/register"),
+        ("PUT", "check/deregister/c"),
+        ("PUT", "check/pass/c"),
+    ],
+)
+async def test_namespaces_are_refused(method: str, path: str) -> None:
+    client = make_client()
+    mark = "&" if "?" in path else "?"
+    response = await client.request(method, f"/v1/agent/{path}{mark}ns=team", {"Name": "x"})
+    assert response.status == 400
+    assert response.body.startswith(b'Bad request: Invalid query parameter: "ns" - ')
+    assert client.local.told == []

@@ -40,6 +40,19 @@ async def test_datacenter_of_the_body_counts() -> None:
     assert client.rpc.last.datacenter == "dc2"
 
 
+@pytest.mark.parametrize(
+    ("body", "query", "asked"),
+    [({}, "", "dc1"), ({}, "?dc=dc2", "dc2"), ({"Datacenter": "dc3"}, "?dc=dc2", "dc3")],
+)
+async def test_datacenter_is_the_bodys_or_the_querys(
+    body: dict[str, str], query: str, asked: str
+) -> None:
+    client = make_client(FakeRpc(Catalog_Register=Empty(), Catalog_Deregister=Empty()))
+    for path in ("register", "deregister"):
+        await client.put(f"/v1/catalog/{path}{query}", {"Node": "a", **body})
+        assert client.rpc.last.datacenter == asked
+
+
 async def test_servers_words_are_answered() -> None:
     client = make_client(FakeRpc(Catalog_Register=RequestError("Must provide node", status=400)))
     response = await client.put("/v1/catalog/register", {})

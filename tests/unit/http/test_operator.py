@@ -114,6 +114,8 @@ async def test_health_says_by_its_status_whether_all_is_well(healthy: bool, stat
     shown = as_json(answer)
     assert (shown["Healthy"], shown["FailureTolerance"]) == (healthy, 0)
     assert shown["Servers"][0]["LastContact"] == "0s"
+    assert shown["Servers"][0]["SerfStatus"] == "alive"
+    assert list(shown) == ["Healthy", "FailureTolerance", "Servers"]
 
 
 async def test_state() -> None:
