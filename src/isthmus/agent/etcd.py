@@ -27,6 +27,7 @@ from isthmus.engine.etcd_process import (
     EtcdProcess,
     EtcdProcessConfig,
 )
+from isthmus.engine.folder_lock import FolderLock
 from isthmus.errors import NoLeader, RequestError, Unavailable
 from isthmus.gossip.roster import Member
 from isthmus.model.storage import StorageMember, StorageReply, StorageRequest
@@ -83,6 +84,7 @@ class ManagedStorage(ServerStorage):
         self._scope = TaskScope()
         self._leaving = False
         storage, folder = config.storage, config.data_dir / FOLDER
+        self._folder, self._lock = folder, FolderLock(folder)
         host = config.addresses.advertise
         process_config = EtcdProcessConfig(
             binary=storage.etcd_binary,
@@ -127,7 +129,13 @@ class ManagedStorage(ServerStorage):
         super().__init__(config, engine, self.members, node_id=node_id, lan=lan)
 
     async def open(self) -> None:
-        """Know what we knew before; then `answer` may be called."""
+        """Know what we knew before; then `answer` may be called.
+
+        Raises:
+            Locked: Another process has the storage: its etcd must not be taken for a leftover.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock.take()
         await self.keeper.open()
 
     async def run(self, server: Server) -> None:
@@ -191,6 +199,7 @@ class ManagedStorage(ServerStorage):
         await self._scope.close()
         await self.cluster.close()
         await self.keeper.close()
+        self._lock.release()
 
     def wake(self) -> None:
         """A server came or went."""

@@ -18,11 +18,12 @@ from isthmus.agent.identity import node_id
 from isthmus.agent.platform import Platform
 from isthmus.agent.storage_files import RECOVER_FILE
 from isthmus.config.model import AgentConfig
+from isthmus.engine.folder_lock import FolderLock
 from isthmus.errors import InvalidRequest, Unavailable
 from isthmus.net.client import ServerTarget
 from isthmus.server.replica import load_tables
 from isthmus.server.restoring import fill_engine
-from isthmus.store.engine import Engine, LeaderInfo
+from isthmus.store.engine import Engine, LeaderInfo, Locked
 from isthmus.store.store import Store
 
 ENGINES: Final = ("sqlite", "etcd")
@@ -73,6 +74,10 @@ async def migrate(config: AgentConfig, to: str, platform: Platform) -> Migrated:
         raise MigrationRefused(
             f"there is data of {target} already: {places[target]}; move that folder away first"
         )
+    if source == "sqlite":  # Before an etcd is formed beside what a running agent serves from.
+        lock = FolderLock(places[source])
+        lock.take()
+        lock.release()
     async with contextlib.AsyncExitStack() as stack:
         old = await stack.enter_async_context(_engine(source, config, platform))
         new = await stack.enter_async_context(_engine(target, config, platform))
@@ -166,13 +171,19 @@ def recover(config: AgentConfig) -> Path:
         The note that tells the agent.
 
     Raises:
-        MigrationRefused: This server keeps no data in an etcd of its own.
+        MigrationRefused: This server keeps no data in an etcd of its own, or it runs.
     """
     folder = None if config.data_dir is None else config.data_dir / FOLDER
     if folder is None or not (folder / "etcd").exists():
         raise MigrationRefused(f"there is no data of etcd in {config.data_dir}")
+    lock = FolderLock(folder)
+    try:
+        lock.take()
+    except Locked as error:
+        raise MigrationRefused(f"{error}: stop the agent first") from error
     note = folder / RECOVER_FILE
     note.write_text('{"wanted": true}')
+    lock.release()
     return note
 
 

@@ -202,7 +202,7 @@ def _recover(args: Parsed) -> int:
     except (IsthmusError, OSError) as error:
         raise CommandFailed(f"Error! {error}") from error
     say("At its next start this server goes on alone, with the data that it has.")
-    say(f"On every other server: stop it, move {config.data_dir}/storage away, start it again.")
+    say("On every other server: stop it, move storage in its data_dir away, start it again.")
     return 0
 
 

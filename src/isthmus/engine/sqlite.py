@@ -10,7 +10,6 @@ Source: design of storage, §5, §11.
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
+from isthmus.engine.folder_lock import FolderLock
 from isthmus.errors import EngineError
 from isthmus.store.engine import (
     EMPTY_INDEX,
@@ -34,7 +34,6 @@ from isthmus.store.engine import (
     Lead,
     LeaderInfo,
     Limits,
-    Locked,
     NoSpace,
     OutcomeUnknown,
     TooLarge,
@@ -214,7 +213,7 @@ class _File:
 
     def __init__(self, directory: Path, *, datacenter: str) -> None:
         self._directory, self._datacenter = directory, datacenter
-        self._lock: int | None = None
+        self._lock = FolderLock(directory)
         self._connection: sqlite3.Connection | None = None
         self._cluster = ""
         self._generation = 0
@@ -230,7 +229,7 @@ class _File:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not allow_network_filesystem:
                 self._refuse_network_filesystem()
-            self._take_lock()
+            self._lock.take()
             is_new = not path.exists()
             was_clean = (self._directory / "clean").exists()
             (self._directory / "clean").unlink(missing_ok=True)
@@ -245,22 +244,6 @@ class _File:
             return self._read_head(cluster, created)
         except sqlite3.Error as error:
             raise _translated(error, "open", path) from error
-
-    def _take_lock(self) -> None:
-        lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(lock, 32).decode("ascii", "replace").strip()
-            os.close(lock)
-            raise Locked(
-                f"{self._directory} is in use by another process"
-                + (f" (process id {holder})" if holder else ""),
-                operation="open",
-            ) from error
-        os.truncate(lock, 0)
-        os.write(lock, b"%d\n" % os.getpid())
-        self._lock = lock
 
     def _refuse_network_filesystem(self) -> None:
         kind = _filesystem(self._directory)
@@ -315,9 +298,7 @@ class _File:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     # Reading ----------------------------------------------------------------------------------
 
