@@ -23,23 +23,28 @@ def _language(text: str) -> str:
 
 
 def _flag(key: Key) -> Flag:
+    about = key.about
+    if not key.since:
+        about += " Ignored." if key.tier > 2 else " This release does not act on it yet."
     if not key.kind.takes_value:
-        return switch(key.flag, key.about)
+        return switch(key.flag, about)
     repeated = key.kind.merge is not Merge.LAST
-    return Flag(key.flag, key.about, key.kind.parse, None, repeated)
+    if repeated:
+        about += " May be repeated."
+    return Flag(key.flag, about, key.kind.parse, None, repeated)
 
 
 AGENT_FLAGS: tuple[Flag, ...] = (
     switch("dev", "One server for one developer: everything in memory, on 127.0.0.1."),
-    Flag("config-file", "File to read.", repeated=True, placeholder="FILE"),
+    Flag("config-file", "File to read. May be repeated.", repeated=True, placeholder="FILE"),
     Flag(
         "config-dir",
-        "Directory to read: its .hcl and .json files in the order of their names.",
+        "Directory to read: its .hcl and .json files in the order of their names. May be repeated.",
         repeated=True,
         placeholder="DIR",
     ),
     Flag("config-format", "hcl or json, for files with other endings.", _language),
-    Flag("hcl", "Configuration as text.", repeated=True, placeholder="TEXT"),
+    Flag("hcl", "Configuration as text. May be repeated.", repeated=True, placeholder="TEXT"),
     *(_flag(key) for _, key in sorted(FLAGS.items())),
 )
 

@@ -110,3 +110,12 @@ def test_wrong_command_lines_are_refused(args: tuple[str, ...], text: str, cli: 
     result = cli("agent", *args)
     assert result.code == 1
     assert result.err.startswith(text)
+
+
+def test_help_says_which_flags_do_nothing_and_which_add_up(cli: Cli) -> None:
+    text = cli("agent", "-help").out
+    assert "  -raft-protocol=VALUE\n      Belongs to Consul's storage. Ignored.\n" in text
+    assert "  -node=VALUE\n      Name of this node. Default: the host's name.\n" in text
+    assert (
+        "  -recursor=VALUE\n      DNS servers asked about other domains. May be repeated.\n" in text
+    )
