@@ -129,6 +129,6 @@ async def test_answers_that_are_none_are_errors(
     assert texts[0].startswith("watch handler answered 503: Captured 4096 of 10000 bytes\n")
     assert texts[1] == "watch handler did not answer within 0.2 s"
     assert texts[2:] == (
-        "watch handler cannot be told: cannot connect to 127.0.0.1:1: connection refused",
+        "watch handler cannot be told: dial tcp 127.0.0.1:1: connect: connection refused",
         "watch handler cannot be told: no%20url",
     )

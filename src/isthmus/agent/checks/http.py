@@ -5,12 +5,11 @@ Source: Consul 1.10, agent/checks: no connection is kept, redirects are followed
 
 import asyncio
 import importlib
-import os
 import ssl
 from types import ModuleType
 from typing import Any, Final
 
-from isthmus.agent.checks.result import Result, Tail, critical
+from isthmus.agent.checks.result import Result, Tail, critical, dial_failure
 from isthmus.agent.checks.tls import CheckTls
 from isthmus.model.agent import CheckDefinition
 from isthmus.model.catalog import CRITICAL, PASSING, WARNING
@@ -38,11 +37,17 @@ async def probe_http(
             while data := await answer.content.read(_CHUNK_SIZE):
                 body.add(data)
     except TimeoutError:
-        return critical(f"{method} {definition.http}: no answer within {timeout:g} s")
+        waited = f"Client.Timeout exceeded after {timeout:g} s"
+        return critical(f"{_asked(method, definition)}: context deadline exceeded ({waited})")
     except (OSError, ValueError, aiohttp.ClientError) as error:
-        return critical(f"{method} {definition.http}: {failure(error)}")
+        return critical(f"{_asked(method, definition)}: {failure(error)}")
     text = f"HTTP {method} {definition.http}: {answer.status} {answer.reason} Output: {body.text}"
     return Result(_status(answer.status), text)
+
+
+def _asked(method: str, definition: CheckDefinition) -> str:
+    """What was tried, as Go words it."""
+    return f'{method.capitalize()} "{definition.http}"'
 
 
 def _status(code: int) -> str:
@@ -59,11 +64,8 @@ def failure(error: Exception) -> str:
         return str(error) or type(error).__name__
     if isinstance(cause, ssl.SSLError):
         reason = getattr(cause, "verify_message", "") or cause.strerror or str(cause)
-    elif cause.errno is not None and cause.errno > 0:
-        reason = os.strerror(cause.errno).lower()
-    else:  # Of the resolver.
-        reason = (cause.strerror or str(cause)).lower()
-    return f"cannot connect to {host}:{port}: {reason}"
+        return f"cannot connect to {host}:{port}: {reason}"
+    return dial_failure(cause, host, port)
 
 
 async def http_library() -> ModuleType:

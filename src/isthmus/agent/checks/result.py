@@ -1,5 +1,7 @@
 """What a check found, and how much of its output is kept."""
 
+import os
+import socket
 from typing import NamedTuple
 
 from isthmus.model.catalog import CRITICAL
@@ -22,6 +24,15 @@ class Result(NamedTuple):
 def critical(output: str) -> Result:
     """What was looked at does not work."""
     return Result(CRITICAL, output)
+
+
+def dial_failure(error: OSError, host: str, port: int | None) -> str:
+    """Why there is no connection, as Go words it: alerts look for such texts."""
+    if isinstance(error, socket.gaierror):
+        return f"dial tcp: lookup {host}: no such host"
+    if error.errno is not None and error.errno > 0:
+        return f"dial tcp {host}:{port}: connect: {os.strerror(error.errno).lower()}"
+    return f"dial tcp {host}:{port}: {error}"
 
 
 class Tail:

@@ -117,7 +117,9 @@ async def probe_script(args: Sequence[str], *, timeout: float, output_size_max: 
     """Run a program until it has ended and closed its output, at most so long."""
     try:
         end = await run_program(args, timeout=timeout, output_size_max=output_size_max)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return critical(f"fork/exec {args[0]}: {(error.strerror or str(error)).lower()}")
+    except ValueError as error:
         return critical(f"{args[0]}: {error}")
     text = end.output.text_with_notice
     if end.code is None:

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 
-from isthmus.agent.checks.result import Result, critical
+from isthmus.agent.checks.result import Result, critical, dial_failure
 from isthmus.model.catalog import PASSING
 from isthmus.names import split_host_port
 
@@ -17,15 +16,11 @@ async def probe_tcp(address: str, *, timeout: float) -> Result:
             _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
     except TimeoutError:
         return critical(f"dial tcp {address}: i/o timeout")
-    except (OSError, ValueError) as error:
-        return critical(f"dial tcp {address}: {_reason(error)}")
+    except OSError as error:
+        return critical(dial_failure(error, host, port))
+    except ValueError as error:
+        return critical(f"dial tcp {address}: {error}")
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return Result(PASSING, f"TCP connect {address}: Success")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return f"connect: {os.strerror(error.errno).lower()}"
-    return str(error)
