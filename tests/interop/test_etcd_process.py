@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
+from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdAccess, EtcdClient
 from isthmus.engine.etcd_certificates import (
     Authority,
     MemberFiles,
@@ -107,8 +107,8 @@ async def test_members_speak_tls_of_their_own_authority_only(tmp_path: Path) -> 
         listed = await client.call("MemberList", MESSAGES["MemberListRequest"]())
         assert sorted(member.name for member in listed.members) == ["a", "b"]
         wrong = EtcdClient(
-            type(one.config.access)(
-                endpoints=one.config.access.endpoints,
+            EtcdAccess(
+                endpoints=one.config.network_access.endpoints,
                 ca_file=stranger.ca,
                 cert_file=stranger.certificate,
                 key_file=stranger.key,
@@ -117,6 +117,9 @@ async def test_members_speak_tls_of_their_own_authority_only(tmp_path: Path) -> 
         with pytest.raises(CallFailed):
             await wrong.call("Status", MESSAGES["StatusRequest"]())
         await wrong.close()
+        right = EtcdClient(one.config.network_access)
+        await until_led(right)
+        await right.close()
     finally:
         await client.close()
         await one.stop()

@@ -6,25 +6,20 @@ Source: the public field numbers of etcd's v3 API.
 import asyncio
 import contextlib
 import itertools
-import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
-import grpc.aio
-
+from isthmus.engine.grpc_channel import GrpcChannel, GrpcError, Metadata, connect
 from isthmus.errors import EngineError
 from isthmus.store.engine import EngineUnavailable, NoSpace, TooLarge
 from isthmus.wire.protobuf import make_messages
 
-logging.getLogger("grpc").setLevel(logging.WARNING)  # Below that it logs each call.
-
 CALL_TIMEOUT: Final = 5.0
 CONNECT_TIMEOUT: Final = 1.0
 """Seconds after which an endpoint that does not answer is given up for the next one."""
-_MESSAGE_SIZE_MAX: Final = 256 * 1024 * 1024  # Revisions of many rows pass gRPC's default of 4 MiB.
 
 _FIELDS: Final[Mapping[str, str]] = {
     "KeyValue": "key:bytes=1 create_revision:int64=2 mod_revision:int64=3 version:int64=4 "
@@ -110,6 +105,13 @@ _CALLS: Final = {
     "Authenticate": ("Auth", "AuthenticateRequest", "AuthenticateResponse"),
 }
 _PATH: Final = "/etcdserverpb.{}/{}"
+_METHODS: Final[Mapping[str, tuple[str, Any]]] = {
+    name: (_PATH.format(service, name), MESSAGES[answers])
+    for name, (service, _, answers) in _CALLS.items()
+}
+"""Path of each call, and the message that answers it."""
+_KEEP_ALIVE: Final = _PATH.format("Lease", "LeaseKeepAlive")
+_WATCH: Final = _PATH.format("Watch", "Watch")
 
 
 def compare_revision(key: bytes, revision: int) -> Any:
@@ -173,8 +175,8 @@ class EtcdAccess:
         assert self.endpoints
         assert (self.cert_file is None) == (self.key_file is None)
 
-    def credentials(self) -> grpc.ChannelCredentials | None:
-        """Read the files.
+    def context(self) -> ssl.SSLContext | None:
+        """Read the files: what TLS is made with; None: clear text.
 
         Raises:
             EngineUnavailable: One cannot be read; the text names it.
@@ -182,17 +184,20 @@ class EtcdAccess:
         if self.ca_file is None:
             return None
         try:
-            return grpc.ssl_channel_credentials(
-                self.ca_file.read_bytes(),
-                self.key_file.read_bytes() if self.key_file else None,
-                self.cert_file.read_bytes() if self.cert_file else None,
-            )
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file is not None:
+                context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:
+            named = error.filename or ", ".join(
+                str(file) for file in (self.ca_file, self.cert_file, self.key_file) if file
+            )
             raise EngineUnavailable(
-                f"cannot read {error.filename}: {error.strerror}; check storage's ca_file, "
+                f"cannot read {named}: {error.strerror or error}; check storage's ca_file, "
                 "cert_file and key_file",
                 operation="open",
             ) from error
+        context.set_alpn_protocols(["h2"])
+        return context
 
 
 class EtcdClient:
@@ -200,12 +205,14 @@ class EtcdClient:
 
     def __init__(self, access: EtcdAccess) -> None:
         self._access = access
-        self._credentials: grpc.ChannelCredentials | None = None
+        self._context: ssl.SSLContext | None = None
         self._order = itertools.cycle(access.endpoints)
         self.endpoint = next(self._order)
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, Any] = {}
-        self._token = ""
+        self._channel: GrpcChannel | None = None
+        self._retired: list[GrpcChannel] = []
+        """Connections that take no more calls and still have some."""
+        self._connecting: asyncio.Task[None] | None = None
+        self._metadata: Metadata = ()
 
     async def call(self, method: str, request: Any, *, timeout: float = CALL_TIMEOUT) -> Any:
         """One call to the current endpoint; when that is away, to the others.
@@ -230,93 +237,91 @@ class EtcdClient:
         raise failure
 
     async def _call_here(self, method: str, request: Any, *, timeout: float) -> Any:
-        await self._connect()
+        channel = await self._connect()
+        path, answer = _METHODS[method]
+        data = request.SerializeToString()
         try:
-            return await self._methods[method](request, timeout=timeout, metadata=self._metadata())
-        except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.UNAUTHENTICATED and self._access.username:
-                await self._authenticate()
-                return await self._methods[method](
-                    request, timeout=timeout, metadata=self._metadata()
-                )
-            raise CallFailed(method, error.code().name, error.details() or "", sent=True) from error
-        except asyncio.CancelledError as error:
-            raise _ended(method) from error
+            found = await channel.call(path, data, timeout=timeout, metadata=self._metadata)
+        except GrpcError as error:
+            if error.status != "UNAUTHENTICATED" or not self._access.username:
+                raise _failed(method, error) from error
+            await self._authenticate(channel)
+            try:
+                found = await channel.call(path, data, timeout=timeout, metadata=self._metadata)
+            except GrpcError as again:
+                raise _failed(method, again) from again
+        return answer.FromString(found)
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> GrpcChannel:
         """Be connected to the current endpoint; without an answer the next one becomes it.
 
         Raises:
             CallFailed: It does not answer; nothing was sent.
         """
-        if self._channel is None:
-            self._open_channel()
-        channel = self._channel
-        assert channel is not None
-        if channel.get_state() is grpc.ChannelConnectivity.READY:
-            return
+        while self._channel is None or not self._channel.is_open:
+            if self._connecting is None:
+                self._connecting = asyncio.get_running_loop().create_task(self._open_channel())
+                self._connecting.add_done_callback(self._connected)
+            try:
+                await asyncio.shield(self._connecting)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise _given_up() from None
+        return self._channel
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        if self._connecting is task:
+            self._connecting = None
+        if not task.cancelled():
+            task.exception()  # Whoever waits for it is told; nobody may.
+
+    async def _open_channel(self) -> None:
+        """Connect for all who wait.
+
+        Raises:
+            CallFailed: The endpoint does not answer; the next one is the current one now.
+        """
+        self._retired = [channel for channel in self._retired if not channel.is_lost]
+        if self._channel is not None:
+            self._channel.retire()
+            self._retired.append(self._channel)
+            self._channel, self._metadata = None, ()
+        endpoint = self.endpoint
+        if self._context is None:
+            self._context = self._access.context()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await channel.channel_ready()
-        except (TimeoutError, grpc.aio.UsageError):  # The latter: another caller gave it up.
-            endpoint = self.endpoint
-            if self._channel is channel:
-                await self._move_on()
-            raise CallFailed(
-                "connect", "UNAVAILABLE", f"{endpoint} does not answer", sent=False
-            ) from None
-        if self._access.username and not self._token:
-            await self._authenticate()
+            channel = await connect(endpoint, self._context, timeout=CONNECT_TIMEOUT)
+        except GrpcError as error:
+            self._move_on()
+            raise _failed("connect", error) from error
+        try:
+            if self._access.username:
+                await self._authenticate(channel)
+        except BaseException:
+            channel.close()
+            await channel.closed()
+            raise
+        self._channel = channel
 
-    def _open_channel(self) -> None:
-        options = [
-            ("grpc.max_receive_message_length", _MESSAGE_SIZE_MAX),
-            ("grpc.max_send_message_length", _MESSAGE_SIZE_MAX),
-            ("grpc.keepalive_time_ms", 5000),
-            ("grpc.keepalive_timeout_ms", 3000),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 500),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if self._access.ca_file is not None and self._credentials is None:
-            self._credentials = self._access.credentials()
-        if self._credentials is None:
-            self._channel = grpc.aio.insecure_channel(self.endpoint, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(
-                self.endpoint, self._credentials, options=options
-            )
-        for name, (service, asks, answers) in _CALLS.items():
-            self._methods[name] = self._channel.unary_unary(
-                _PATH.format(service, name),
-                request_serializer=MESSAGES[asks].SerializeToString,
-                response_deserializer=MESSAGES[answers].FromString,
-            )
-
-    async def _authenticate(self) -> None:
+    async def _authenticate(self, channel: GrpcChannel) -> None:
+        path, answer = _METHODS["Authenticate"]
         request = MESSAGES["AuthenticateRequest"](
             name=self._access.username, password=self._access.password
         )
         try:
-            answer = await self._methods["Authenticate"](request, timeout=CALL_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise CallFailed(
-                "Authenticate", error.code().name, error.details() or "", sent=True
-            ) from error
-        self._token = answer.token
+            found = await channel.call(path, request.SerializeToString(), timeout=CALL_TIMEOUT)
+        except GrpcError as error:
+            raise _failed("Authenticate", error) from error
+        self._metadata = (("token", answer.FromString(found).token),)
 
-    def _metadata(self) -> Sequence[tuple[str, str]]:
-        return (("token", self._token),) if self._token else ()
-
-    async def _move_on(self) -> None:
+    def _move_on(self) -> None:
         """Use the next endpoint from now on, with the certificates that we have by then."""
         self.endpoint = next(self._order)
-        if self._credentials is not None:
+        if self._context is not None:
             with contextlib.suppress(EngineUnavailable):
-                self._credentials = self._access.credentials()
-        await self.close()
+                self._context = self._access.context()
 
     async def keep_alive(self, lease: int) -> int:
         """Renew a lease; its remaining seconds, 0 when it is gone.
@@ -324,29 +329,19 @@ class EtcdClient:
         Raises:
             CallFailed: The endpoint did not answer.
         """
-        await self._connect()
-        assert self._channel is not None
-        method = self._channel.stream_stream(
-            _PATH.format("Lease", "LeaseKeepAlive"),
-            request_serializer=MESSAGES["LeaseKeepAliveRequest"].SerializeToString,
-            response_deserializer=MESSAGES["LeaseKeepAliveResponse"].FromString,
-        )
-        call = method(
-            iter((MESSAGES["LeaseKeepAliveRequest"](ID=lease),)),
-            timeout=CALL_TIMEOUT,
-            metadata=self._metadata(),
-        )
+        channel = await self._connect()
+        request = MESSAGES["LeaseKeepAliveRequest"](ID=lease).SerializeToString()
+        answers = channel.stream(_KEEP_ALIVE, request, metadata=self._metadata)
         try:
-            async for answer in call:
-                return int(answer.TTL)
-        except grpc.aio.AioRpcError as error:
+            async with asyncio.timeout(CALL_TIMEOUT), contextlib.aclosing(answers):
+                async for answer in answers:
+                    return int(MESSAGES["LeaseKeepAliveResponse"].FromString(answer).TTL)
+        except TimeoutError:
             raise CallFailed(
-                "LeaseKeepAlive", error.code().name, error.details() or "", sent=True
-            ) from error
-        except asyncio.CancelledError as error:
-            raise _ended("LeaseKeepAlive") from error
-        finally:
-            call.cancel()
+                "LeaseKeepAlive", "DEADLINE_EXCEEDED", "no answer in time", sent=True
+            ) from None
+        except GrpcError as error:
+            raise _failed("LeaseKeepAlive", error) from error
         return 0
 
     async def watch(self, key: bytes, end: bytes, start: int) -> AsyncIterator[Any]:
@@ -355,60 +350,52 @@ class EtcdClient:
         Raises:
             CallFailed: The stream broke, or was not begun.
         """
-        await self._connect()
+        channel = await self._connect()
         if self._access.username:
-            await self._authenticate()  # With a token that has run out, etcd answers nothing here.
-        assert self._channel is not None
-        method = self._channel.stream_stream(
-            _PATH.format("Watch", "Watch"),
-            request_serializer=MESSAGES["WatchRequest"].SerializeToString,
-            response_deserializer=MESSAGES["WatchResponse"].FromString,
-        )
+            # With a token that has run out, etcd answers nothing here.
+            await self._authenticate(channel)
         create = MESSAGES["WatchCreateRequest"](
             key=key, range_end=end, start_revision=start, fragment=True
         )
-        call = method(metadata=(*self._metadata(), ("hasleader", "true")))
+        request = MESSAGES["WatchRequest"](create_request=create).SerializeToString()
+        metadata = (*self._metadata, ("hasleader", "true"))
+        parse = MESSAGES["WatchResponse"].FromString
         try:
-            await call.write(MESSAGES["WatchRequest"](create_request=create))
-            answers = aiter(call)
-            async with asyncio.timeout(CALL_TIMEOUT):
-                answer = await anext(answers)  # That it is begun.
-            yield answer
-            async for answer in answers:
-                yield answer
+            async with contextlib.aclosing(
+                channel.stream(_WATCH, request, metadata=metadata)
+            ) as answers:
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    answer = await anext(answers)  # That it is begun.
+                yield parse(answer)
+                async for answer in answers:
+                    yield parse(answer)
         except TimeoutError:
             raise CallFailed("Watch", "UNAVAILABLE", "it was not begun", sent=True) from None
         except StopAsyncIteration:
             return
-        except grpc.aio.AioRpcError as error:
-            raise CallFailed(
-                "Watch", error.code().name, error.details() or "", sent=True
-            ) from error
-        except asyncio.InvalidStateError as error:
-            raise CallFailed("Watch", "UNAVAILABLE", str(error), sent=True) from error
-        except asyncio.CancelledError as error:
-            raise _ended("Watch") from error
-        finally:
-            call.cancel()
+        except GrpcError as error:
+            raise _failed("Watch", error) from error
 
     async def close(self) -> None:
-        """Close the channel; a later call opens one again."""
-        channel, self._channel, self._token = self._channel, None, ""
-        self._methods = {}
-        if channel is not None:
-            await channel.close()
+        """Close the connection; a later call opens one again."""
+        connecting = self._connecting
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait({connecting})
+        channel, self._channel, self._metadata = self._channel, None, ()
+        retired, self._retired = self._retired, []
+        for each in (channel, *retired):
+            if each is not None:
+                each.close()
+                await each.closed()
 
 
-def _ended(method: str) -> BaseException:
-    """What the end of a call means that gRPC calls cancelled.
+def _failed(method: str, error: GrpcError) -> CallFailed:
+    return CallFailed(method, error.status, error.details, sent=error.sent)
 
-    It says so to whoever is cancelled, and also to all calls of a channel that is closed: those
-    callers are to go on.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return asyncio.CancelledError()
-    return CallFailed(method, "UNAVAILABLE", "the connection was given up", sent=True)
+
+def _given_up() -> CallFailed:
+    return CallFailed("connect", "UNAVAILABLE", "the connection was given up", sent=False)
 
 
 def translated(error: CallFailed, operation: str) -> EngineError:

@@ -39,8 +39,18 @@ _HEALTHY_TIME: Final = 10.0
 """A member that ran for so long starts its waits anew."""
 _LINE_SIZE_MAX: Final = 64 * 1024
 _VERSION_TIMEOUT: Final = 10.0
-_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", "")}
+_PROCESSORS: Final = "GOMAXPROCS"
+_ENVIRONMENT: Final = {
+    "PATH": os.environ.get("PATH", ""),
+    # Half of the processors are for the agent. On two, three members that look for work on both
+    # spend a third of their time with that.
+    _PROCESSORS: os.environ.get(_PROCESSORS, str(max(1, len(os.sched_getaffinity(0)) // 2))),
+}
 """Variables named ETCD_… would count as flags."""
+_SOCKET: Final = "client:1"
+"""File beside the member's data; etcd wants its name to look like a host and a port."""
+_SOCKET_PATH_MAX: Final = 100
+"""Bytes of a socket's path that any system takes."""
 if platform.machine() in {"aarch64", "arm64"}:
     _ENVIRONMENT["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # Releases before 3.5 want it said.
 _REMOVED: Final = "permanently removed"
@@ -65,7 +75,7 @@ class EtcdProcessConfig:
         name: Its name: the server's id.
         peer_host: Address that the other members dial.
         peer_port: Port of it.
-        client_port: Port on the loopback that we use.
+        client_port: Port on the loopback, for operators; for us where `socket` is too long.
         heartbeat: Seconds between two heartbeats of its leader.
         election: Seconds without one after which another is elected.
         quota: Bytes that its database may have.
@@ -93,8 +103,24 @@ class EtcdProcessConfig:
         return f"https://{host_port(self.peer_host, self.peer_port)}"
 
     @property
+    def socket(self) -> Path | None:
+        """Where we reach our member without TLS: only we may enter that directory.
+
+        None where the path is longer than a socket's may be.
+        """
+        path = self.directory.absolute() / _SOCKET
+        return path if len(os.fsencode(path)) <= _SOCKET_PATH_MAX else None
+
+    @property
     def access(self) -> EtcdAccess:
         """How we reach our member."""
+        if self.socket is not None:
+            return EtcdAccess(endpoints=(f"unix:{self.socket}",))
+        return self.network_access
+
+    @property
+    def network_access(self) -> EtcdAccess:
+        """How anyone on this machine reaches it who may read our certificates."""
         return EtcdAccess(
             endpoints=(f"127.0.0.1:{self.client_port}",),
             ca_file=self.files.ca,
@@ -193,6 +219,7 @@ class EtcdProcess:
         self._stopping = self._was_removed = False
         self._end_stale()
         self.config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.config.directory.chmod(0o700)
         self._supervising = asyncio.get_running_loop().create_task(
             self._supervise(formation, alone=alone)
         )
@@ -234,20 +261,20 @@ class EtcdProcess:
         listen = f"https://{host_port(config.peer_host, config.peer_port)}"
         options = {
             "name": config.name,
-            "data-dir": config.directory,
-            "listen-client-urls": client,
+            "data-dir": config.directory.absolute(),
+            "listen-client-urls": f"{client},unix://{_SOCKET}" if config.socket else client,
             "advertise-client-urls": client,
             "listen-peer-urls": listen,
             "initial-advertise-peer-urls": config.peer_url,
             "initial-cluster": members,
             "initial-cluster-token": formation.token,
             "initial-cluster-state": "new" if formation.new else "existing",
-            "cert-file": config.files.certificate,
-            "key-file": config.files.key,
-            "trusted-ca-file": config.files.ca,
-            "peer-cert-file": config.files.certificate,
-            "peer-key-file": config.files.key,
-            "peer-trusted-ca-file": config.files.ca,
+            "cert-file": config.files.certificate.absolute(),
+            "key-file": config.files.key.absolute(),
+            "trusted-ca-file": config.files.ca.absolute(),
+            "peer-cert-file": config.files.certificate.absolute(),
+            "peer-key-file": config.files.key.absolute(),
+            "peer-trusted-ca-file": config.files.ca.absolute(),
             "heartbeat-interval": round(config.heartbeat * 1000),
             "election-timeout": round(config.election * 1000),
             "max-txn-ops": OPERATIONS_MAX,
@@ -276,11 +303,12 @@ class EtcdProcess:
         ]
         if alone:
             switches.append("force-new-cluster")
+        program = shutil.which(config.binary)
         setpriv = shutil.which("setpriv")
         guard = (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
         return (
             *guard,
-            shutil.which(config.binary) or config.binary,
+            os.path.abspath(program) if program else config.binary,
             *(f"--{name}={value}" for name, value in options.items()),
             *(f"--{name}" for name in switches),
         )
@@ -315,12 +343,15 @@ class EtcdProcess:
         """Run it until it ends; its exit code, None when it could not even be started."""
         self._last_words = ""
         try:
+            # One that was killed has left it, and etcd would not take its place.
+            (self.config.directory / _SOCKET).unlink(missing_ok=True)
             process = await asyncio.create_subprocess_exec(
                 *self.command(formation, alone=alone),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=PIPE,
                 limit=_LINE_SIZE_MAX,
+                cwd=self.config.directory,  # There it makes its socket.
                 env=_ENVIRONMENT,
             )
         except OSError as error:
@@ -375,7 +406,7 @@ class EtcdProcess:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return
-        if f"--data-dir={self.config.directory}".encode() in command.split(b"\x00"):
+        if f"--data-dir={self.config.directory.absolute()}".encode() in command.split(b"\x00"):
             logger.warning("ending a member of an earlier agent, process %d", pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -80,6 +80,31 @@ async def test_members_may_dial_from_any_address(tmp_path: Path, version: str, f
     assert flag in process.command(Formation(members={"a": "u"}, token="t", new=True))
 
 
+@pytest.mark.parametrize(("folder", "fits"), [("etcd", True), ("e" * 100, False)])
+async def test_member_is_asked_through_a_socket_where_its_path_fits(
+    folder: str, fits: bool
+) -> None:
+    config = EtcdProcessConfig(
+        binary="/bin/true",
+        directory=Path("/data") / folder,
+        files=MemberFiles(Path("/data")),
+        name="a",
+        peer_host="127.0.0.1",
+        client_port=1234,
+    )
+    command = EtcdProcess(config, removed=lambda: None).command(
+        Formation(members={"a": "u"}, token="t", new=True)
+    )
+    (listen,) = [word for word in command if word.startswith("--listen-client-urls=")]
+    assert listen.partition("=")[2].split(",")[0] == "https://127.0.0.1:1234"
+    assert ("unix://client:1" in listen) is fits
+    assert config.access.endpoints == (
+        (f"unix:/data/{folder}/client:1",) if fits else ("127.0.0.1:1234",)
+    )
+    assert (config.access.ca_file is None) is fits
+    assert config.network_access.ca_file == config.files.ca
+
+
 async def test_member_whose_process_id_cannot_be_noted_is_looked_after_all_the_same(
     tmp_path: Path,
 ) -> None:

@@ -131,6 +131,7 @@ async def test_leader_that_is_heard_of_while_claiming_is_not_taken_for_a_free_pl
         leads.append(await alpha.claim(ALPHA))
         await take(beta, head.revision, 1)  # Now beta's engine knows that alpha leads.
 
+    await beta.client.close()
     beta.client = Interrupted(EtcdAccess(endpoints=(etcd,)), "LeaseGrant", claim_and_tell)
     assert await beta.claim(BETA) is None
     assert leads[0] is not None
