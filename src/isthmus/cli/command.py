@@ -54,8 +54,10 @@ class Command:
 
     def __call__(self, args: Sequence[str]) -> int:
         """Run with the arguments behind the command's name; return the exit code."""
+        late = ""
         try:
             parsed = parse_flags(args, self.flags)
+            late = self._late_flag(parsed.rest)
             if self.count is not None:
                 expect_arguments(parsed.rest, self.count)
             return self.run(parsed)
@@ -63,11 +65,19 @@ class Command:
             say(self.help())
             return 0
         except UsageError as error:
-            complain(f"{error}\n\n{self.help()}")
+            complain(f"{error}\n{late}\n{self.help()}")
             return self.usage_code
         except CommandFailed as error:
-            complain(str(error))
+            complain(f"{error}\n{late}".rstrip("\n"))
             return error.code
+
+    def _late_flag(self, rest: Sequence[str]) -> str:
+        """A line about a flag behind the arguments, which is taken for one of them."""
+        names = () if "COMMAND" in self.arguments else {flag.name for flag in self.flags}
+        for word in rest:
+            if word.startswith("-") and word.lstrip("-").partition("=")[0] in names:
+                return f"Flags stand before arguments; {word} came too late.\n"
+        return ""
 
     def help(self) -> str:
         """The help text."""

@@ -53,7 +53,9 @@ def test_wrong_number_of_arguments(cli: Cli) -> None:
     assert cli("kv", "get").err.startswith("Error! Missing KEY argument")
     late = cli("kv", "get", "a", "-http-addr=x", "-token=y")
     assert late.code == 1
-    assert late.err.startswith("Too many arguments (expected 1, got 3)")
+    assert late.err.startswith(
+        "Too many arguments (expected 1, got 3)\nFlags stand before arguments; "
+    )
 
 
 def test_put_writes(cli: Cli, agent: FakeAgent, tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ def test_services_are_deregistered(cli: Cli, agent: FakeAgent, files: list[str])
             'invalid value "wan=:80" for flag -tagged-address: Invalid Tagged Address: missing',
         ),
         (("register", "/nonexistent/f.hcl"), "Error: "),
+        (
+            ("register", "/nonexistent/f.hcl", "-http-addr=h:1"),
+            "Error: 2 errors occurred:\n\t* cannot be read: No such file or directory\n"
+            "\t  in /nonexistent/f.hcl\n\t* cannot be read: No such file or directory\n"
+            "\t  in -http-addr=h:1\nFlags stand before arguments; -http-addr=h:1 came too late.\n",
+        ),
     ],
 )
 def test_what_is_refused_before_anything_is_asked(
