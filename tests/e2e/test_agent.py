@@ -170,7 +170,7 @@ def test_plain_wan_federation_works_without_gateways(start: Start) -> None:
         timeout=15,
         what="datacenters",
     )
-    assert secondary.request("PUT", "/v1/kv/a?dc=dc1", b"value") == (200, b"true")
+    assert secondary.request("PUT", "/v1/kv/a?dc=dc1", b"value") == (200, b"true\n")
     assert primary.request("GET", "/v1/kv/a?raw") == (200, b"value")
     assert [node["Node"] for node in primary.get("/v1/catalog/nodes?dc=dc2")] == ["two"]
     assert primary.request("GET", "/v1/catalog/nodes?dc=dc9") == (500, b"No path to datacenter")

@@ -9,7 +9,7 @@ from isthmus.http.context import Context
 from isthmus.http.decode import decode
 from isthmus.http.options import read_options
 from isthmus.http.request import Query, Request
-from isthmus.http.response import Response
+from isthmus.http.response import Response, meta_headers
 from isthmus.http.routing import Handler, Route
 from isthmus.model.catalog import NodeRequest
 from isthmus.model.coordinate import (
@@ -69,7 +69,8 @@ async def node(context: Context, request: Request) -> Response:
     )
     found = _of_segment(reply.coordinates, request.query)
     if not found:
-        return Response(404)
+        # Consul 1.10 leaves these headers out, and clients stumble over that.
+        return Response(404, meta_headers(reply))
     return context.json(request, found, meta=reply)
 
 
