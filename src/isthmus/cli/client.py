@@ -62,6 +62,9 @@ QUERY_FLAGS: Final = (
 _PIECE_SIZE: Final = 256 * 1024
 _TEXT_SIZE_MAX: Final = 64 * 1024
 _UNIX: Final = "unix://"
+_MAY_BE_MISSING: Final = ("/v1/kv/", "/v1/internal/", "/v1/isthmus/")
+"""Paths of which a 404 is an answer; of others it says that an agent does not know them."""
+
 J = TypeVar("J", list[Any], dict[str, Any])
 
 
@@ -216,18 +219,18 @@ class AgentClient:
         )
 
     def get_list(self, path: str, query: Mapping[str, Any] | None = None) -> list[Any]:
-        """GET a JSON list; empty if there is no such thing (404).
+        """GET a JSON list; empty if there is no such thing where there may be none.
 
         Raises:
-            RequestFailed: No answer, another status than 200 and 404, or no JSON list.
+            RequestFailed: No answer, another status than 200, or no JSON list.
         """
         return self._get_json(path, query, list)
 
     def get_object(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """GET a JSON object; empty if there is no such thing (404).
+        """GET a JSON object; empty if there is no such thing where there may be none.
 
         Raises:
-            RequestFailed: No answer, another status than 200 and 404, or no JSON object.
+            RequestFailed: No answer, another status than 200, or no JSON object.
         """
         return self._get_json(path, query, dict)
 
@@ -237,7 +240,9 @@ class AgentClient:
 
     def _parsed(self, path: str, status: int, body: bytes, kind: type[J]) -> J:
         if status == 404:
-            return kind()
+            if path.startswith(_MAY_BE_MISSING):
+                return kind()
+            raise _unexpected(status, body)
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError) as error:

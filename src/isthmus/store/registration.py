@@ -29,6 +29,9 @@ from isthmus.store.table import Overlay, TableView
 
 R = TypeVar("R", bound=Record)
 
+_NO_CHECK_ID: Final = (
+    "failed health check lookup: index error: object is missing a value for this index"
+)
 _WEIGHTS: Final = Weights(passing=1, warning=1)
 _WEIGHT_MAX: Final = 65_535
 """Largest that DNS can carry."""
@@ -53,6 +56,8 @@ def register(overlay: Overlay, request: RegisterRequest, index: int) -> None:
     for check in (request.check, *checks) if request.check is not None else checks:
         if check.node.lower() != request.node.lower():
             raise RequestError(f'check node "{check.node}" does not match node "{request.node}"')
+        if not check.check_id:
+            raise RequestError(f'failed inserting check: {_NO_CHECK_ID} on node "{check.node}"')
         _put_check(tables, check, index)
 
 
@@ -219,9 +224,7 @@ def _rename_checks(tables: _Tables, row: ServiceRow, index: int) -> None:
 
 def _put_check(tables: _Tables, check: HealthCheck, index: int) -> None:
     if not check.check_id:
-        raise RequestError(
-            "failed health check lookup: index error: object is missing a value for this index"
-        )
+        raise RequestError(_NO_CHECK_ID)
     node = folded(check.node)
     name, tags = "", check.service_tags
     if check.service_id:

@@ -149,3 +149,25 @@ def test_state_is_shown(cli: Cli, agent: FakeAgent) -> None:
     assert "      Status:          leader" in lines
     shown = cli("operator", "autopilot", "state", "-format=json").out
     assert json.loads(shown) == state
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("operator", "raft", "list-peers"),
+        ("operator", "autopilot", "get-config"),
+        ("operator", "autopilot", "set-config", "-min-quorum=3"),
+        ("operator", "autopilot", "state"),
+        ("members",),
+        ("info",),
+        ("catalog", "nodes"),
+        ("maint",),
+    ],
+)
+def test_agent_that_does_not_know_a_path_is_no_empty_answer(
+    cli: Cli, agent: FakeAgent, command: tuple[str, ...]
+) -> None:
+    result = cli(*command)
+    assert result.code == 1
+    assert result.err.endswith(": Unexpected response code: 404 ()\n")
+    assert result.out == ""
