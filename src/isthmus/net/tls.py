@@ -97,7 +97,8 @@ class TlsConfig:
             directly; through gateways it is always checked.
         server_name: Overrides the node name in our own checks of our certificate.
         tls_min_version: ``tls10``, ``tls11``, ``tls12`` or ``tls13``.
-        cipher_suites: Keys of `net.ciphers.SUITES`, in order of preference; empty: OpenSSL's choice.
+        cipher_suites: Keys of `net.ciphers.SUITES`, in order of preference; empty: OpenSSL's
+            choice.
         node_name: Our node name.
         dc: Our datacenter.
         domain: DNS domain of the federation.

@@ -230,7 +230,11 @@ def test_pretty_text_has_four_spaces_and_ends_with_a_newline() -> None:
         ({"b": 1, "a": 2}, '{"a":2,"b":1}'),
         (b"\x00\xff", '"AP8="'),
         (bytearray(b"\x00\xff"), '"AP8="'),
-        ((Upstream(), {"a": Duration(1)}), '[{"DestinationType":"","DestinationName":"","Datacenter":"","MeshGateway":{}},{"a":"1ns"}]'),
+        (
+            (Upstream(), {"a": Duration(1)}),
+            '[{"DestinationType":"","DestinationName":"","Datacenter":"","MeshGateway":{}},'
+            '{"a":"1ns"}]',
+        ),
         (None, "null"),
         (Duration.of(90), '"1m30s"'),
         (Timestamp.parse("2020-03-09T20:59:02.12+02:00"), '"2020-03-09T20:59:02.12+02:00"'),
