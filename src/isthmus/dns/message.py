@@ -233,7 +233,7 @@ class _Draft:
     def _additional(self, count: int, *, whole: bool) -> Sequence[Record]:
         found: dict[Record, None] = {}
         for group in self._groups:
-            if count <= 0:
+            if count <= 0 and not whole:
                 break
             count -= len(group.answers)
             for record in group.extra:

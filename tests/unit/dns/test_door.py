@@ -109,6 +109,9 @@ async def test_node_has_its_address_and_metadata() -> None:
     assert len(rows(answer.answer)) == 2
     answer = await asking.ask("n1.node.consul", "TXT")
     assert rows(answer.answer) == ['n1.node.consul. 7 TXT "rack=r1"']
+    answer = await asking.ask("n1.node.consul", "AAAA")
+    assert (code(answer), rows(answer.answer)) == ("NOERROR", [])
+    assert rows(answer.additional) == ['n1.node.consul. 7 TXT "rack=r1"']
     bare = Asking(catalog(node=node), node_meta_txt=False)
     assert (await bare.ask("n1.node.consul")).additional == []
     assert len(rows((await bare.ask("n1.node.consul", "TXT")).answer)) == 1
