@@ -4,6 +4,7 @@ The tables go whole, as by restoring a snapshot; the index goes on from where it
 files stay under another name. Source: design of storage, §9.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,6 +28,8 @@ from isthmus.store.engine import Engine, LeaderInfo, Locked
 from isthmus.store.store import Store
 
 ENGINES: Final = ("sqlite", "etcd")
+FORM_TIMEOUT: Final = 30.0
+"""Seconds that a server's etcd may take to work alone."""
 _BATCH_ID_SIZE: Final = 16
 
 
@@ -148,7 +151,15 @@ async def _engine(kind: str, config: AgentConfig, platform: Platform) -> AsyncIt
     )
     try:
         await storage.open()
-        await storage.keeper.run()
+        try:
+            async with asyncio.timeout(FORM_TIMEOUT):
+                await storage.keeper.run()
+        except TimeoutError:
+            raise MigrationRefused(
+                f"etcd has had no leader for {FORM_TIMEOUT:g} s: other servers keep the data too; "
+                "start them, and have all but this one leave first (isthmus leave); if they are "
+                "lost for good, begin with: isthmus operator storage recover"
+            ) from None
         members = await storage.cluster.members()
         if len(members) > 1:
             raise MigrationRefused(

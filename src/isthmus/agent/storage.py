@@ -482,9 +482,9 @@ class StorageKeeper:
                 await self._check_overtaken()
             if clock.time() - started > START_TIMEOUT:
                 self._warn(
-                    f"the storage cluster has had no leader for {clock.time() - started:.0f} s; "
-                    "it needs a majority of its servers: check that they run and reach each "
-                    f"other on their peer ports ({', '.join(self._peers())})"
+                    "the storage cluster has no leader; it needs a majority of its servers: check "
+                    "that they run and reach each other on their peer ports "
+                    f"({', '.join(self._peers())})"
                 )
             await asyncio.sleep(0.1)
 
