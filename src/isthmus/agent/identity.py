@@ -62,13 +62,10 @@ def node_facts(config: AgentConfig, own_id: str) -> NodeFacts:
 
 
 def _mistake(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(
-        [
-            Mistake(
-                source=str(path),
-                key="node_id",
-                text=f"cannot be used: {error}",
-                remedy="give the agent a data_dir that it may write, or set node_id to a UUID",
-            )
-        ]
-    )
+    if isinstance(error, OSError):
+        text = f"cannot be used: {error.strerror or error}"
+        remedy = "give the agent a data_dir that it may write, or set node_id to a UUID"
+    else:
+        text = f"cannot be used: {error}"
+        remedy = "write the node's UUID into that file; for a new node remove it"
+    return ConfigError([Mistake(str(path), "node_id", text, remedy)])

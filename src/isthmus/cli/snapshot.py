@@ -394,8 +394,11 @@ def _round(client: AgentClient, turn: Turn | None, directory: Path, retain: int)
         say(f"Saved and verified snapshot {path}")
         for old in thin_out(directory, retain):
             say(f"Removed {old}")
-    except (RequestFailed, UnreadableSnapshot, OSError) as error:
+    except (RequestFailed, UnreadableSnapshot) as error:
         complain(f"Error saving snapshot: {error}")
+        return 1
+    except OSError as error:
+        complain(f"Error saving snapshot: {directory}: {error.strerror or error}")
         return 1
     return 0
 

@@ -39,8 +39,19 @@ def test_file_without_a_uuid_is_a_mistake_of_the_configuration(
     tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "node-id").write_text(content)
-    with pytest.raises(ConfigError, match="node_id: cannot be used"):
+    with pytest.raises(
+        ConfigError, match=r"node_id: cannot be used: .*; write the node's UUID into"
+    ):
         node_id(AgentConfig(data_dir=tmp_path), zeros)
+
+
+def test_data_directory_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        node_id(AgentConfig(data_dir=tmp_path / "file"), zeros)
+    assert "node_id: cannot be used: " in str(caught.value)
+    assert "[Errno" not in str(caught.value)
+    assert str(caught.value).endswith("data_dir that it may write, or set node_id to a UUID")
 
 
 def test_identity_and_facts_follow_the_configuration() -> None:
