@@ -144,7 +144,7 @@ def test_handmade_file_is_read() -> None:
         (archive(msgpack.packb(["kv", ROW]) * 2, meta={"rows": {"kv": 2}}), "there twice"),
         (archive(msgpack.packb(["kv", b"\x09"]), meta={"rows": {"kv": 1}}), "row version"),
         (archive(msgpack.packb(["kv", b"\x01\x92\x00\x07"]), meta={"rows": {"kv": 1}}), "of kv"),
-        (archive(name="rows.bin"), "unexpected file \"rows.bin\""),
+        (archive(name="rows.bin"), 'unexpected file "rows.bin"'),
         (io.BytesIO(archive_of(state_of([]))), "isthmus snapshot import"),
     ],
 )
