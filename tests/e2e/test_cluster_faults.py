@@ -155,13 +155,25 @@ def test_etcd_is_paused_beside_a_living_agent(datacenter: Datacenter, role: str)
         ended = time.monotonic()
         gaps = [each.gap(after=began, before=ended) for each in (writers, inside)]
         refused = sum(len(journal.errors) for journal in inside.journals)
+        for read in ("", "?consistent"):
+            assert paused.request("GET", f"/v1/kv/formed/s1{read}")[0] == 200
+        contacts = [last_contact(server) for server in (paused, *others)]
         paused.signal(signal.SIGCONT, agent=False, etcd=True)
         wait(3)
     print(f"gap {gaps[0]:.2f} s, through the server whose etcd is paused {gaps[1]:.2f} s")
     # A commit on its way takes 5 s to be given up by itself, and calls wait 7 s for a leader.
     assert max(gaps) <= PAUSE_GAP_MAX
     assert refused <= 2, inside.errors()
+    assert contacts[0] > PAUSE - 5 > max(contacts[1:]), contacts
     check_datacenter(datacenter, writers, inside)
+
+
+def last_contact(server: ServerProcess) -> float:
+    """Seconds since a server heard of the leader, as its answer to a stale read says."""
+    status, _, headers = server.request("GET", "/v1/kv/formed/s1?stale")
+    assert status == 200
+    (milliseconds,) = [v for k, v in headers.items() if k.lower() == "x-consul-lastcontact"]
+    return int(milliseconds) / 1000
 
 
 def test_majority_is_lost_and_comes_back(datacenter: Datacenter) -> None:
