@@ -53,6 +53,8 @@ _SOCKET_PATH_MAX: Final = 100
 """Bytes of a socket's path that any system takes."""
 if platform.machine() in {"aarch64", "arm64"}:
     _ENVIRONMENT["ETCD_UNSUPPORTED_ARCH"] = "arm64"  # Releases before 3.5 want it said.
+_SOCKET_WARNINGS: Final = ("scheme is http", "insecurely", "insecure client requests")
+"""What etcd says of a socket that needs no TLS, since only we can reach it."""
 _REMOVED: Final = "permanently removed"
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -389,6 +391,8 @@ class EtcdProcess:
             level, text, entry = "warn", line, {}
         detail = entry.get("error") or entry.get("err") or ""
         number = _LEVELS.get(level, logging.INFO)
+        if level == "warn" and any(words in text.lower() for words in _SOCKET_WARNINGS):
+            number = logging.DEBUG
         if number >= logging.INFO:
             self._last_words = f"{text}: {detail}" if detail else text
         logger.log(number, "%s%s", text, f": {detail}" if detail else "")

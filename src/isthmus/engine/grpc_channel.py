@@ -4,6 +4,7 @@ It takes no thread and no second loop: a call is one write, and its answer one t
 """
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -12,6 +13,8 @@ from typing import Final
 from isthmus.engine.http2 import Answered, Ended, Event, GrpcConnection
 from isthmus.errors import ProtocolError
 from isthmus.names import split_host_port
+
+logging.getLogger("hpack").setLevel(logging.WARNING)  # Below that it logs each header.
 
 UNIX: Final = "unix:"
 """What an endpoint begins with that is the path of a socket."""
