@@ -54,6 +54,7 @@ class GrpcChannel(asyncio.Protocol):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._watchdog: asyncio.TimerHandle | None = None
         self._heard_at = self._loop.time()
+        self._pinged_at = 0.0
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._lost = ""
         """Why there is no connection any more."""
@@ -225,14 +226,16 @@ class GrpcChannel(asyncio.Protocol):
         """Make sure that the server lives: it must answer our pings."""
         if self._lost:
             return
-        silent = self._loop.time() - self._heard_at
-        if silent >= KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT:
-            self.close("the server does not answer")
-            return
-        wait = KEEPALIVE_INTERVAL - silent
+        now = self._loop.time()
+        wait = self._heard_at + KEEPALIVE_INTERVAL - now
         if wait <= 0:
-            self._core.ping()
-            self._flush()
+            if self._pinged_at > self._heard_at and now - self._pinged_at >= KEEPALIVE_TIMEOUT:
+                self.close("the server does not answer")
+                return
+            if self._pinged_at <= self._heard_at:  # Else we ask already; or we stood still.
+                self._pinged_at = now
+                self._core.ping()
+                self._flush()
             wait = KEEPALIVE_TIMEOUT
         self._watchdog = self._loop.call_later(max(wait, RETRY_INTERVAL), self._watch)
 

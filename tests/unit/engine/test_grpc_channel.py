@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from isthmus.engine import grpc_channel
 from isthmus.engine.grpc_channel import GrpcChannel, GrpcError, connect
 from support.etcd import free_ports
 
@@ -156,3 +157,39 @@ async def test_server_that_starts_late_is_waited_for(tmp_path: Path) -> None:
     channel.close()
     await channel.closed()
     await server.stop(None)
+
+
+async def test_server_that_says_nothing_for_long_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(grpc_channel, "KEEPALIVE_INTERVAL", 0.05)
+    monkeypatch.setattr(grpc_channel, "KEEPALIVE_TIMEOUT", 0.05)
+    heard = bytearray()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")  # Settings, and nothing more.
+        while data := await reader.read(1000):
+            heard.extend(data)
+        writer.close()
+
+    server = await asyncio.start_unix_server(listen, tmp_path / "s")
+    channel = await connect(f"unix:{tmp_path}/s", None, timeout=TIMEOUT)
+    with pytest.raises(GrpcError, match="the server does not answer"):
+        await channel.call("/t/Echo", b"", timeout=TIMEOUT)
+    await channel.closed()
+    assert heard.endswith(b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + bytes(8))  # Our ping.
+    server.close()
+    await server.wait_closed()
+
+
+async def test_server_that_answers_pings_is_kept(
+    monkeypatch: pytest.MonkeyPatch, server: tuple[grpc.aio.Server, str]
+) -> None:
+    monkeypatch.setattr(grpc_channel, "KEEPALIVE_INTERVAL", 0.05)
+    channel = await connect(server[1], None, timeout=TIMEOUT)
+    with pytest.raises(GrpcError) as caught:
+        await channel.call("/t/Silent", b"", timeout=0.5)
+    assert caught.value.status == "DEADLINE_EXCEEDED"
+    assert channel.is_open
+    channel.close()
+    await channel.closed()
