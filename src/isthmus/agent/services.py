@@ -242,6 +242,8 @@ class LocalServices:
         names: list[Name] = []
         for one in planned:
             self._put(one, keep=True)
+            for plan in one.registration.checks:
+                self._take_status(plan)
             names += one.names
             if replace_checks:
                 wanted = {name for kind, name in one.names if kind == CHECK}
@@ -346,6 +348,7 @@ class LocalServices:
         """
         plan = self._plan_check(definition, Source.HTTP)
         self._put_check(plan)
+        self._take_status(plan)
         self._kept.keep_check(plan.definition)
         return ((CHECK, plan.check.check_id),)
 
@@ -415,6 +418,16 @@ class LocalServices:
                 f"{_NO_SCRIPTS} from remote calls; to enable, configure "
                 "'enable_script_checks' to true"
             )
+
+    def _take_status(self, plan: CheckPlan) -> None:
+        """Believe an owner who says in its registration how a known check is now.
+
+        One who says nothing leaves it as it is. So a program that comes back is of use again
+        before the next run of its check.
+        """
+        found, status = self._local.checks.get(plan.check.check_id), plan.definition.status
+        if found is not None and status and found.status != plan.check.status:
+            self._local.update_check(found.check_id, plan.check.status, "")
 
     def _restored(self, check: HealthCheck) -> HealthCheck:
         """A new TTL check with the state that an earlier run kept, while that counts."""

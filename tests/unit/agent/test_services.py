@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from isthmus.agent.checks import CheckWorld
@@ -261,6 +262,27 @@ def test_registering_again_is_a_sign_of_life() -> None:
             assert world.state("c1") == ("passing", "")
         await asyncio.sleep(3)
         assert world.state("c1") == ("critical", "TTL expired")
+
+    play(act)
+
+
+def test_registration_that_tells_a_status_is_believed() -> None:
+    """A gateway that was dead comes back: it listens, whatever the last run of its check said."""
+
+    async def act(world: World) -> None:
+        check = CheckDefinition(
+            check_id="c", tcp="127.0.0.1:1", interval=Duration.of(1000), status="passing"
+        )
+        service = ServiceDefinition(name="gateway", check=check)
+        world.services.register(service)
+        world.local.update_check("c", "critical", "refused")
+        world.services.register(service)
+        assert (world.local.checks["c"].status, world.local.checks["c"].output) == ("passing", "")
+
+        silent = msgspec.structs.replace(check, status="")
+        world.local.update_check("c", "critical", "refused")
+        world.services.register(msgspec.structs.replace(service, check=silent))
+        assert world.local.checks["c"].status == "critical"
 
     play(act)
 
