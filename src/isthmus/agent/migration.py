@@ -27,7 +27,6 @@ from isthmus.server.restoring import fill_engine
 from isthmus.store.engine import Engine, LeaderInfo, Locked
 from isthmus.store.store import Store
 
-ENGINES: Final = ("sqlite", "etcd")
 FORM_TIMEOUT: Final = 30.0
 """Seconds that a server's etcd may take to work alone."""
 _BATCH_ID_SIZE: Final = 16

@@ -201,7 +201,6 @@ TEXT_MAP: Final = Kind("map of texts", _read_text_map, _parse_pair, Merge.UPDATE
 DURATION_MAP: Final = Kind("map of durations", _read_duration_map, _no_flag, Merge.UPDATE)
 OBJECT: Final = Kind("object", _read_object, _no_flag, Merge.UPDATE)
 OBJECTS: Final = Kind("list of objects", _read_objects, _no_flag, Merge.APPEND)
-ANYTHING: Final = Kind("anything", lambda value: value, lambda text: text)
 
 
 def merge_values(kind: Kind, earlier: object, later: object) -> object:

@@ -13,6 +13,7 @@ Source: design of storage, §3 to §8.
 """
 
 import asyncio
+import contextlib
 import struct
 import zlib
 from bisect import bisect_left
@@ -147,7 +148,6 @@ class EtcdEngine:
         self._redo: list[_Redo] = []
         self._lease = 0
         self._keeping: asyncio.Task[None] | None = None
-        self._renewed_at = 0.0
         self._reads_trusted: bool | None = None
         self._given_up = False
         """Whether an answer to a commit is not waited for any more."""
@@ -390,22 +390,17 @@ class EtcdEngine:
         lead = Lead(epoch=epoch, fence=fence)
         self._led_until = fence
         self._lease = lease.ID
-        self._renewed_at = asyncio.get_running_loop().time()
         self._keeping = asyncio.get_running_loop().create_task(self._keep(lease.ID))
         await self._settle_left(lead)
         return lead
 
     async def _keep(self, lease: int) -> None:
         """Renew our lease; without it the leadership ends by itself."""
-        clock = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._lease_time / 5)
-            try:
+            with contextlib.suppress(CallFailed):
                 if not await self.client.keep_alive(lease):
                     return
-            except CallFailed:
-                continue
-            self._renewed_at = clock.time()
 
     async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
         """Commit atomically; see `Engine.commit`."""
@@ -448,7 +443,6 @@ class EtcdEngine:
             revision = found  # An earlier send of it was the commit.
         self._index_revision = self._scan_revision = self._led_until = revision
         self._redo = []
-        self._renewed_at = asyncio.get_running_loop().time()
         self._head = Head(batch.index, revision, batch.id, generation, self._head.cluster)
         return self._head
 
@@ -531,7 +525,6 @@ class EtcdEngine:
         if not answer.succeeded:
             raise Fenced("another server has taken over the storage", operation="confirm")
         self._led_until = max(self._led_until, answer.header.revision)
-        self._renewed_at = asyncio.get_running_loop().time()
 
     async def _barrier(self) -> list[Any]:
         """What makes a comparison true now: nothing, where etcd's reads can be trusted."""
@@ -560,10 +553,6 @@ class EtcdEngine:
     async def leader(self) -> LeaderInfo | None:
         """Who leads, as far as we have seen."""
         return self._leader
-
-    def confirmed_at(self) -> float:
-        """When etcd last answered us as its leader, on the running loop's clock."""
-        return self._renewed_at
 
     # Limits and upkeep ------------------------------------------------------------------------
 

@@ -63,8 +63,12 @@ class GrpcServer:
         async with self._starting:
             if self._directory is None:
                 directory = Path(tempfile.mkdtemp(prefix="isthmus-grpc-"))  # Of mode 0700.
-                self._server = self._make(directory / _SOCKET)
-                await self._server.start()
+                try:
+                    self._server = self._make(directory / _SOCKET)
+                    await self._server.start()
+                except BaseException:
+                    shutil.rmtree(directory, ignore_errors=True)
+                    raise
                 self._directory = directory
         return self._directory / _SOCKET
 

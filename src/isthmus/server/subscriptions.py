@@ -5,7 +5,7 @@ blocking read that other callers use, here or in the datacenter that was asked f
 Source: protocol/rpc.md §9.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Protocol
 
 import grpc
@@ -96,15 +96,15 @@ def _batches(
     index: int, changed: list[CheckServiceNode], gone: list[CheckServiceNode]
 ) -> list[bytes]:
     """Events that tell of all changes, a bounded number in each."""
-    events = [
-        subscribe.encode_updates(index, (), tuple(gone[start : start + BATCH_MAX]))
-        for start in range(0, len(gone), BATCH_MAX)
+    return [
+        *(subscribe.encode_updates(index, (), part) for part in _parts(gone)),
+        *(subscribe.encode_updates(index, part, ()) for part in _parts(changed)),
     ]
-    events += [
-        subscribe.encode_updates(index, tuple(changed[start : start + BATCH_MAX]), ())
-        for start in range(0, len(changed), BATCH_MAX)
-    ]
-    return events
+
+
+def _parts(instances: list[CheckServiceNode]) -> Iterator[tuple[CheckServiceNode, ...]]:
+    for start in range(0, len(instances), BATCH_MAX):
+        yield tuple(instances[start : start + BATCH_MAX])
 
 
 class Subscriptions(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types.
