@@ -7,6 +7,7 @@ gossip thread's loop. Source: protocol/rpc.md §1, protocol/federation.md §13.
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -55,7 +56,8 @@ REFUSAL_TOLD_INTERVAL: Final = 60.0
 REASONS_TOLD_MAX: Final = 10
 """Refused connections of one kind that are logged with their reason in each such interval."""
 
-_KIND_SIZE: Final = 20  # Characters of a reason that say of which kind it is.
+_KIND_SIZE: Final = 20  # Characters of a reason, without its numbers, that say of which kind it is.
+_NUMBERS: Final = re.compile(r"\d+")
 _KINDS_MAX: Final = 64
 _RECORD_ALERT: Final = 0x15
 _ALERT_UNEXPECTED_MESSAGE: Final = bytes.fromhex("1503010002020a")
@@ -300,7 +302,7 @@ class ServerListener:
         if now >= self._reasons_told_at + REFUSAL_TOLD_INTERVAL:
             self._reasons_told_at = now
             self._reasons_told.clear()
-        kind = reason[:_KIND_SIZE]
+        kind = _NUMBERS.sub("", reason)[:_KIND_SIZE]
         if kind not in self._reasons_told and len(self._reasons_told) >= _KINDS_MAX:
             kind = "other"
         self._reasons_told[kind] += 1

@@ -873,6 +873,19 @@ async def test_reasons_of_refusals_do_not_fill_the_log(
     assert caplog.text.count("snapshot is not served") == 1
 
 
+async def test_garbage_hides_no_other_reason(port: Port, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "isthmus.net.listener")
+    for first in (*range(0x20, 0x50), *range(0x80, 0x100)):
+        async with connected(port) as client:
+            await client.send(bytes([first]))
+            await client.ended()
+    async with connected(port) as client:
+        await client.send(b"\x00")
+        await client.ended()
+    assert caplog.text.count("neither a type byte nor TLS") == REASONS_TOLD_MAX
+    assert caplog.text.count("Non-TLS connection attempted") == 1
+
+
 async def test_handed_over_connections_count_until_they_are_lost(certificates: Any) -> None:
     async with open_port(certificates.alpha, connections_per_client=1) as port:
         context = certificates.beta.context(_PACKET)
