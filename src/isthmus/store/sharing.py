@@ -4,8 +4,9 @@ Rows are immutable, so sharing is never seen, except in memory. Source: design o
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final, TypeVar, get_args, get_origin
 
@@ -47,27 +48,37 @@ class Sharing:
                     changed[name] = shared
         return msgspec.structs.replace(row, **changed) if changed else row
 
-    def take(self, row: R) -> R:
-        """As `row`, for a row that nobody else holds yet: it is changed where it is."""
+    def take(self, rows: Sequence[Record]) -> None:
+        """As `row` for many rows of one kind that nobody else holds yet: they change in place.
+
+        It goes through them field by field, which is several times faster than row by row.
+        """
+        if not rows:
+            return
         if len(self._pool) >= self._values_max:
             self._pool.clear()
-        self._take(row)
-        return row
-
-    def _take(self, row: Record) -> None:
-        """Replace field values by known ones; what is a field's default is shared anyway."""
-        known = _taken_fields(type(row))
-        pooled = self._pool.setdefault
-        for name, text in zip(known.texts, known.texts_of(row), strict=True):
-            if text and len(text) <= _TEXT_SIZE_MAX and (shared := pooled(text, text)) is not text:
-                force_setattr(row, name, shared)
-        for (name, default, inside), value in zip(known.others, known.others_of(row), strict=True):
-            if value is default or value is None:
+        for name, default, inside in _taken_fields(type(rows[0])):
+            values = list(map(attrgetter(name), rows))
+            if not any(values):
                 continue
             if inside:
-                self._take(value)
-            elif (shared := self._share(value)) is not value:
-                force_setattr(row, name, shared)
+                self.take([value for value in values if value is not None and value is not default])
+            else:
+                self._take(rows, name, values, default)
+
+    def _take(self, rows: Sequence[Record], name: str, values: list[Any], default: object) -> None:
+        """Replace the values of one field by known ones; a default is shared anyway."""
+        pooled, share = self._pool.setdefault, self._share
+        if isinstance(default, str):
+            if max(map(len, values)) <= _TEXT_SIZE_MAX:
+                shared = list(map(pooled, values, values))
+            else:
+                shared = [share(value) for value in values]
+        else:
+            shared = [
+                value if value is default or value is None else share(value) for value in values
+            ]
+        deque(map(force_setattr, rows, repeat(name), shared), maxlen=0)
 
     def _share(self, value: Any) -> Any:
         kind = type(value)
@@ -113,43 +124,14 @@ def _shared_fields(record: type[Record]) -> tuple[tuple[str, object], ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """The fields of a record that are worth sharing.
-
-    Attributes:
-        texts: Names of those that hold text.
-        texts_of: Their values in a record.
-        others: Name and default of each other, and whether it is a record to look into.
-        others_of: Their values in a record.
-    """
-
-    texts: tuple[str, ...]
-    texts_of: Callable[[Record], tuple[Any, ...]]
-    others: tuple[tuple[str, object, bool], ...]
-    others_of: Callable[[Record], tuple[Any, ...]]
-
-
 @functools.cache
-def _taken_fields(record: type[Record]) -> _Taken:
+def _taken_fields(record: type[Record]) -> tuple[tuple[str, object, bool], ...]:
+    """As `_shared_fields`; and whether a value is a record to look into, as it has no hash."""
     kinds = {field.name: split_optional(field.kind)[0] for field in fields_of(record)}
-    texts = tuple(name for name, _ in _shared_fields(record) if kinds[name] is str)
-    others = tuple(
+    return tuple(
         (name, default, _is_record(kinds[name]) and not _is_hashable(kinds[name]))
         for name, default in _shared_fields(record)
-        if kinds[name] is not str
     )
-    return _Taken(texts, _getter(texts), others, _getter(tuple(name for name, _, _ in others)))
-
-
-def _getter(names: tuple[str, ...]) -> Callable[[Record], tuple[Any, ...]]:
-    """What gets the values of some fields out of a record."""
-    if len(names) > 1:
-        return attrgetter(*names)
-    if not names:
-        return lambda row: ()
-    only = attrgetter(names[0])
-    return lambda row: (only(row),)
 
 
 def _is_record(kind: Any) -> bool:

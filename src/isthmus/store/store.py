@@ -1,7 +1,7 @@
 """The store: all tables, what is read from them, and how committed batches reach them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from isthmus.model.operator import AutopilotConfig
@@ -137,16 +137,14 @@ class Store:
         table.fill(keyed())
 
     def _decoded(
-        self, schema: Schema[Any], cut: int, pairs: Iterable[tuple[bytes, bytes]]
+        self, schema: Schema[Any], cut: int, pairs: Sequence[tuple[bytes, bytes]]
     ) -> Iterator[tuple[bytes, Any]]:
         """Rows with their primary keys, which follow `cut` bytes of the stored ones."""
-        decode, share = row_decoder(schema.record), self._sharing.take
-        if schema.name not in _CATALOG:
-            for key, data in pairs:
-                yield key[cut:], decode(data)
-            return
-        for key, data in pairs:
-            yield key[cut:], share(decode(data))
+        decode = row_decoder(schema.record)
+        rows = [decode(data) for _, data in pairs]
+        if schema.name in _CATALOG:
+            self._sharing.take(rows)
+        return zip((key[cut:] for key, _ in pairs), rows, strict=True)
 
     def loaded(
         self,
@@ -267,7 +265,7 @@ class Store:
             table = self._tables.get(name)
             if table is not None:
                 row = decode_row(table.schema.record, data)
-                row = self._sharing.take(row) if name in _CATALOG else row
+                row = self._sharing.row(row) if name in _CATALOG else row
                 at = getattr(getattr(row, "service", row), "modify_index", change.index)
                 changes.append(RowChange(name, pk, table.put(row, pk), row, at))
         self.lock_delays.observe(changes)

@@ -1,6 +1,7 @@
 """Equal values are kept once, and never confused."""
 
 from hypothesis import given
+from hypothesis.strategies import lists
 
 from isthmus.model.catalog import ConnectProxyConfig, NodeService
 from isthmus.model.record import Record
@@ -33,38 +34,44 @@ def test_numbers_that_are_equal_but_not_the_same_stay_apart() -> None:
         assert type(config["a"]) is type(value)
 
 
-def test_taken_row_is_shared_where_it_is() -> None:
+def test_taken_rows_are_shared_where_they_are() -> None:
     sharing = Sharing()
     ours, theirs = make_service(id="a"), make_service(id="b", port=1)
-    assert sharing.take(ours) is ours
-    assert sharing.take(theirs) is theirs
+    sharing.take([ours, theirs])
     assert ours == make_service(id="a")
     assert theirs == make_service(id="b", port=1)
     assert ours.tags is theirs.tags
     assert ours.meta is theirs.meta
     assert ours.service is theirs.service
+    later = make_service(id="c")
+    sharing.take([later])
+    assert later.meta is ours.meta
 
 
-def test_taken_row_shares_what_records_inside_it_hold() -> None:
+def test_taken_rows_share_what_records_inside_them_hold() -> None:
     sharing = Sharing()
     rows = [ServiceRow(node="n", service=make_service(id=name)) for name in "ab"]
-    first, second = [sharing.take(row).service for row in rows]
+    sharing.take(rows)
+    first, second = [row.service for row in rows]
     assert first.tags is second.tags
     assert (first.id, second.id) == ("a", "b")
 
 
 def test_what_rarely_repeats_takes_no_place_in_the_pool() -> None:
     sharing = Sharing()
-    for number in range(100):
-        sharing.take(NodeService(id=f"web-{number}", service="web"))
+    long = "w" * 65
+    sharing.take([NodeService(id=f"web-{number}", service="web") for number in range(100)])
+    sharing.take([NodeService(service=long), NodeService(service="web")])
     assert len(sharing) == 1
 
 
-@given(values(ServiceRow))
-def test_taken_row_is_equal(row: ServiceRow) -> None:
-    sharing, fresh = Sharing(), decode_row(ServiceRow, encode_row(row))
-    assert sharing.take(fresh) == row
-    assert sharing.take(decode_row(ServiceRow, encode_row(row))) == row
+@given(lists(values(ServiceRow), max_size=4))
+def test_taken_rows_are_equal(rows: list[ServiceRow]) -> None:
+    sharing = Sharing()
+    for _ in range(2):
+        fresh = [decode_row(ServiceRow, encode_row(row)) for row in rows]
+        sharing.take(fresh)
+        assert fresh == rows
 
 
 @given(values(NodeService))
