@@ -20,6 +20,7 @@ from isthmus.engine.etcd_members import (
     EtcdCluster,
     ManagedEtcdEngine,
     MemberElection,
+    Successors,
 )
 from isthmus.engine.etcd_process import (
     OPERATIONS_MAX,
@@ -27,6 +28,7 @@ from isthmus.engine.etcd_process import (
     EtcdProcess,
     EtcdProcessConfig,
 )
+from isthmus.engine.etcd_room import RoomKeeper
 from isthmus.engine.folder_lock import FolderLock
 from isthmus.errors import NoLeader, RequestError, Unavailable
 from isthmus.gossip.roster import Member
@@ -82,7 +84,7 @@ class ManagedStorage(ServerStorage):
     ) -> None:
         assert config.data_dir is not None
         self._scope = TaskScope()
-        self._leaving = False
+        self._leaving = self._keeps_room = False
         storage, folder = config.storage, config.data_dir / FOLDER
         self._folder, self._lock = folder, FolderLock(folder)
         host = config.addresses.advertise
@@ -141,6 +143,7 @@ class ManagedStorage(ServerStorage):
     async def run(self, server: Server) -> None:
         """See `ServerStorage.run`."""
         await self.keeper.run()
+        self._keep_room(server)  # A storage that is full cannot even be opened.
         await self._started(server)
         self.serve(server)
 
@@ -157,9 +160,11 @@ class ManagedStorage(ServerStorage):
 
     def serve(self, server: Server) -> None:
         """Look after the cluster on behalf of a server that runs on it."""
+        self._keep_room(server)
         self._scope.spawn(self.members.watch(server.replica.look, heard=server.replica.heard_at))
         self._scope.spawn(self._care(server))
         self._scope.spawn(self._make_way(server))
+        self._scope.spawn(self._pass_on(server))
 
     async def leave(self, server: Server) -> None:
         """Take our member out of the cluster while all are there to agree, and hand over first."""
@@ -231,7 +236,7 @@ class ManagedStorage(ServerStorage):
             raise RequestError(f"the storage does not let it go: {error.details}") from error
 
     async def _care(self, server: Server) -> None:
-        """While we lead: promote who has caught up, remove who is gone, make room."""
+        """While we lead: promote who has caught up, remove who is gone."""
         clock = asyncio.get_running_loop()
         keeper = ClusterKeeper(
             self.cluster,
@@ -251,6 +256,30 @@ class ManagedStorage(ServerStorage):
             except CallFailed as error:
                 logger.debug("could not look after the storage's members: %s", error)
 
+    def _keep_room(self, server: Server) -> None:
+        """Keep room in our member's database from now on."""
+        if not self._keeps_room:
+            self._keeps_room = True
+            self._scope.spawn(self._look_for_room(server))
+
+    async def _look_for_room(self, server: Server) -> None:
+        async def hand_over() -> None:
+            if server.is_leader:
+                await server.replica.resign()
+            else:
+                await self.cluster.hand_over()
+
+        clock = asyncio.get_running_loop()
+        keeper = RoomKeeper(
+            self.cluster, quota=self._config.storage.quota_bytes, hand_over=hand_over
+        )
+        while True:
+            await asyncio.sleep(CARE_INTERVAL)
+            try:
+                await keeper.look(now=clock.time())
+            except (CallFailed, NoLeader) as error:
+                logger.debug("could not look after our member's room: %s", error)
+
     async def _make_way(self, server: Server) -> None:
         """While we lead, and our etcd is silent: see whether another server has taken over.
 
@@ -266,6 +295,25 @@ class ManagedStorage(ServerStorage):
                 await server.replica.give_up(
                     f"our etcd does not answer, and server {leader.node} leads"
                 )
+
+    async def _pass_on(self, server: Server) -> None:
+        """While we cannot lead, since what is stored is newer than we are, have others lead etcd.
+
+        Else the datacenter would wait until one of them takes a leadership that is free for long.
+        """
+        successors = Successors(self.cluster)
+        while True:
+            await asyncio.sleep(CARE_INTERVAL)
+            status, leader = self.members.status, server.replica.leader
+            if server.replica.is_loaded or status is None or not status.leads:
+                continue
+            try:
+                wanted = await successors.look(leader.server_id if leader else "")
+            except CallFailed as error:
+                logger.debug("could not have another server lead: %s", error)
+            else:
+                if wanted:
+                    logger.warning("this server cannot read the data: server %s may lead", wanted)
 
     def _removed(self) -> None:
         """The cluster has removed our member while we were away: begin anew."""

@@ -48,6 +48,7 @@ from isthmus.store.engine import (
     Lead,
     LeaderInfo,
     Limits,
+    NoSpace,
     OutcomeUnknown,
     TooLarge,
 )
@@ -196,7 +197,13 @@ class EtcdEngine:
         return self._head
 
     async def _create(self) -> None:
-        """Write the format and an empty index if nobody has."""
+        """Write the format and an empty index if nobody has.
+
+        Reading first: an etcd that has no room left refuses even a write that would not be made.
+        """
+        request = MESSAGES["RangeRequest"](key=self._root + FORMAT_KEY, count_only=True)
+        if (await self._call("Range", request, "open")).count:
+            return
         created = int(self._wall().timestamp())
         value = [FORMAT, self._new_cluster, self._datacenter, created]
         await self._call(
@@ -431,20 +438,41 @@ class EtcdEngine:
             success=[*changes, put(self._root + INDEX_KEY, _packed(index))],
             failure=[get(self._root + LEADER_KEY), get(self._root + INDEX_KEY)],
         )
-        answer, again = await self._send_commit(request)
-        revision = answer.header.revision
-        if not answer.succeeded:
-            holder, stored = (reply.response_range.kvs for reply in answer.responses)
-            found = await self._find_batch(batch, stored, holder if again else ())
-            if found is None:
-                raise Fenced(
-                    "another server has taken over the storage, or committed", operation="commit"
-                )
-            revision = found  # An earlier send of it was the commit.
+        revision = await self._made_at(request, batch)
         self._index_revision = self._scan_revision = self._led_until = revision
         self._redo = []
         self._head = Head(batch.index, revision, batch.id, generation, self._head.cluster)
         return self._head
+
+    async def _made_at(self, request: Any, batch: Batch) -> int:
+        """Send a commit; the revision at which it is in. Raises as `commit`."""
+        try:
+            answer, again = await self._send_commit(request)
+        except NoSpace:
+            # etcd says so also of the last write for which there was room.
+            made = await self._last_commit(batch)
+            if made is None:
+                raise
+            return made
+        if answer.succeeded:
+            return int(answer.header.revision)
+        holder, stored = (reply.response_range.kvs for reply in answer.responses)
+        found = await self._find_batch(batch, stored, holder if again else ())
+        if found is None:
+            raise Fenced(
+                "another server has taken over the storage, or committed", operation="commit"
+            )
+        return found  # An earlier send of it was the commit.
+
+    async def _last_commit(self, batch: Batch) -> int | None:
+        """The revision of the last commit if it is this batch."""
+        request = MESSAGES["RangeRequest"](key=self._root + INDEX_KEY)
+        try:
+            stored = (await self._call("Range", request, "commit")).kvs
+        except EngineUnavailable as error:
+            raise _unknown(f"etcd has no room, and does not say what is in: {error}") from error
+        made = stored and msgpack.unpackb(stored[0].value)[1] == batch.id
+        return int(stored[0].mod_revision) if made else None
 
     async def _find_batch(self, batch: Batch, stored: Any, holder: Any) -> int | None:
         """The revision at which a batch is in, None if it is not.

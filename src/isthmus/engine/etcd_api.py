@@ -85,6 +85,7 @@ MOD: Final = 2
 """Target of a comparison: the revision of a key's last change, 0 while it does not exist."""
 DELETE_EVENT: Final = 1
 ALARM_NOSPACE: Final = 1
+ALARM_GET: Final = 0
 ALARM_DISARM: Final = 2
 
 _CALLS: Final = {

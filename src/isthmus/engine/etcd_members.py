@@ -1,6 +1,6 @@
-"""A managed cluster of etcd, seen from one of its members: who leads, who belongs, its upkeep.
+"""A managed cluster of etcd, seen from one of its members: who leads, who belongs.
 
-Source: design of storage, §7 "managed etcd", §10 "Later" and "Upkeep".
+Source: design of storage, §7 "managed etcd", §10 "Later".
 """
 
 import asyncio
@@ -14,11 +14,14 @@ from typing import Any, Final
 from isthmus.engine.etcd import EtcdEngine
 from isthmus.engine.etcd_api import (
     ALARM_DISARM,
+    ALARM_GET,
     ALARM_NOSPACE,
     MESSAGES,
     CallFailed,
     EtcdAccess,
     EtcdClient,
+    compare_revision,
+    put,
 )
 from isthmus.store.engine import Lead, LeaderInfo
 
@@ -32,13 +35,11 @@ STATUS_TIMEOUT: Final = 1.0
 BACKSTOP_MIN: Final = 1.0
 BACKSTOP_MAX: Final = 2.0
 """A leadership that is free for so many seconds may be claimed by any voter."""
-DEFRAGMENT_SIZE_MIN: Final = 512 * 1024 * 1024
-DEFRAGMENT_RATIO: Final = 2.0
 DEFRAGMENT_TIMEOUT: Final = 120.0
 UNSTARTED_TIME: Final = 60.0
 """Seconds that a server may take from being let in to its first start."""
-QUIET_AFTER_JOIN: Final = 600.0
-"""Seconds after a member joined in which nothing is defragmented: old releases then corrupt."""
+_TURN_KEY: Final = b"m/defragment"
+"""Exists while a member is being defragmented."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class EtcdCluster:
 
     def __init__(self, access: EtcdAccess) -> None:
         self._client = EtcdClient(access)
+        self._turn = 0
 
     async def status(self) -> MemberStatus:
         """How our member is.
@@ -142,19 +144,75 @@ class EtcdCluster:
             "Defragment", MESSAGES["DefragmentRequest"](), timeout=DEFRAGMENT_TIMEOUT
         )
 
-    async def compact(self) -> None:
-        """Forget all history up to now."""
-        status = await self._client.call("Status", MESSAGES["StatusRequest"]())
-        await self._client.call(
-            "Compact",
-            MESSAGES["CompactionRequest"](revision=status.header.revision, physical=True),
-            timeout=DEFRAGMENT_TIMEOUT,
-        )
+    async def hand_over(self, to: str = "") -> bool:
+        """Have another voter lead etcd: the one of that name, or any; whether one does.
 
-    async def disarm(self) -> None:
-        """Take back the alarms that space had run out."""
+        Raises:
+            CallFailed: Our member does not answer.
+        """
+        status = await self.status()
+        if not status.leads:
+            return False
+        for member in await self.members():
+            if (
+                member.number == status.number
+                or member.is_learner
+                or not member.name
+                or to not in {"", member.name}
+            ):
+                continue
+            try:
+                await self.move_leader(member.number)
+            except CallFailed as error:
+                logger.debug("%s does not take etcd's leadership: %s", member.name, error)
+            else:
+                return True
+        return False
+
+    async def take_turn(self) -> bool:
+        """Whether it is our member's turn to be defragmented: nobody else's is now."""
+        lease = await self._client.call(
+            "LeaseGrant", MESSAGES["LeaseGrantRequest"](TTL=math.ceil(DEFRAGMENT_TIMEOUT))
+        )
+        answer = await self._client.call(
+            "Txn",
+            MESSAGES["TxnRequest"](
+                compare=[compare_revision(_TURN_KEY, 0)],
+                success=[put(_TURN_KEY, b"", lease=lease.ID)],
+            ),
+        )
+        self._turn = lease.ID
+        if not answer.succeeded:
+            await self.end_turn()
+        return bool(answer.succeeded)
+
+    async def end_turn(self) -> None:
+        """Let the next member have its turn. Raises as `status`."""
+        await self._client.call("LeaseRevoke", MESSAGES["LeaseRevokeRequest"](ID=self._turn))
+
+    async def compact(self) -> None:
+        """Forget all history up to now; not an error if another server did."""
+        status = await self._client.call("Status", MESSAGES["StatusRequest"]())
+        try:
+            await self._client.call(
+                "Compact",
+                MESSAGES["CompactionRequest"](revision=status.header.revision, physical=True),
+                timeout=DEFRAGMENT_TIMEOUT,
+            )
+        except CallFailed as error:
+            if "has been compacted" not in error.details:
+                raise
+
+    async def alarmed(self) -> tuple[int, ...]:
+        """Numbers of the members whose space had run out. Raises as `status`."""
+        found = await self._client.call("Alarm", MESSAGES["AlarmRequest"](action=ALARM_GET))
+        return tuple(alarm.memberID for alarm in found.alarms if alarm.alarm == ALARM_NOSPACE)
+
+    async def disarm(self, number: int) -> None:
+        """Take back a member's alarm that space had run out. Raises as `status`."""
         await self._client.call(
-            "Alarm", MESSAGES["AlarmRequest"](action=ALARM_DISARM, alarm=ALARM_NOSPACE)
+            "Alarm",
+            MESSAGES["AlarmRequest"](action=ALARM_DISARM, alarm=ALARM_NOSPACE, memberID=number),
         )
 
     async def close(self) -> None:
@@ -232,6 +290,45 @@ class MemberElection:
             await asyncio.sleep(STATUS_INTERVAL)
 
 
+class Successors:
+    """Has other members lead etcd while our server is not fit to lead the datacenter.
+
+    Args:
+        cluster: Our member.
+    """
+
+    def __init__(self, cluster: EtcdCluster) -> None:
+        self._cluster, self._tried = cluster, 0
+
+    async def look(self, leader: str) -> str:
+        """If our member leads, have another do so.
+
+        Args:
+            leader: Who leads the datacenter, if anybody: the first choice. Else each in turn,
+                since nobody knows who is fit.
+
+        Returns:
+            Who leads etcd instead of us; empty if nothing was changed.
+
+        Raises:
+            CallFailed: Our member does not answer.
+        """
+        status = await self._cluster.status()
+        if not status.leads:
+            return ""
+        others = sorted(
+            member.name
+            for member in await self._cluster.members()
+            if member.name and not member.is_learner and member.number != status.number
+        )
+        if not others:
+            return ""
+        wanted = leader
+        if leader not in others:
+            wanted, self._tried = others[self._tried % len(others)], self._tried + 1
+        return wanted if await self._cluster.hand_over(wanted) else ""
+
+
 class ManagedEtcdEngine(EtcdEngine):
     """The engine on a cluster of our own: leadership is handed over with etcd's.
 
@@ -247,32 +344,14 @@ class ManagedEtcdEngine(EtcdEngine):
     async def resign(self, lead: Lead, to: str = "") -> None:
         """Hand over to a server, or to any other voter; best effort."""
         try:
-            status = await self._member.status()
-            voters = [
-                member
-                for member in await self._member.members()
-                if member.number != status.number and not member.is_learner and member.name
-            ]
-            wanted = [member for member in voters if member.name == to] if to else voters
-            if status.leads and wanted:
-                await self._move(wanted)
+            await self._member.hand_over(to)
         except CallFailed as error:
             logger.debug("could not hand etcd's leadership over: %s", error)
         await super().resign(lead, to)
 
-    async def _move(self, candidates: list[Member]) -> None:
-        """To the first of them that takes it."""
-        for member in candidates:
-            try:
-                await self._member.move_leader(member.number)
-            except CallFailed as error:
-                logger.debug("%s does not take etcd's leadership: %s", member.name, error)
-            else:
-                return
-
 
 class ClusterKeeper:
-    """The leader's care for the members: promote, remove, make room.
+    """The leader's care for the members: promote, remove.
 
     Args:
         cluster: Our member, which must lead.
@@ -304,8 +383,6 @@ class ClusterKeeper:
         self._alive_since: dict[int, float] = {}
         """Learners that run, and since when we have known them alive without a break."""
         self._unstarted_since: dict[int, float] = {}
-        self._joined_at = 0.0
-        self._count = 0
 
     async def look(self, *, now: float) -> None:
         """One round of care; errors are for the next round.
@@ -314,8 +391,6 @@ class ClusterKeeper:
             CallFailed: Our member does not answer.
         """
         members = await self._cluster.members()
-        if len(members) != self._count:
-            self._count, self._joined_at = len(members), now
         presence = self._presence()
         learners = [member for member in members if member.is_learner and presence.get(member.name)]
         self._alive_since = {
@@ -326,20 +401,6 @@ class ClusterKeeper:
                 await self._promote(member)
         await self._remove_unstarted(members, now=now)
         await self._remove_dead(members, now=now)
-        status = await self._cluster.status()
-        if any("NOSPACE" in alarm for alarm in status.alarms):
-            await self._make_room()
-        elif (
-            status.size > DEFRAGMENT_SIZE_MIN
-            and status.size > DEFRAGMENT_RATIO * status.size_in_use
-            and now - self._joined_at > QUIET_AFTER_JOIN
-        ):
-            logger.info(
-                "defragmenting the storage: %d of %d bytes are in use",
-                status.size_in_use,
-                status.size,
-            )
-            await self._cluster.defragment()
 
     async def _promote(self, member: Member) -> None:
         try:
@@ -390,13 +451,6 @@ class ClusterKeeper:
             )
             await self._cluster.remove(member.number)
             return
-
-    async def _make_room(self) -> None:
-        """The database had reached its quota: nothing can be written until this is done."""
-        logger.error("the storage has reached its quota (storage.etcd.quota_bytes): making room")
-        await self._cluster.compact()
-        await self._cluster.defragment()
-        await self._cluster.disarm()
 
 
 _LEFT_TIME: Final = 3.0

@@ -40,6 +40,7 @@ from isthmus.store.engine import (
     Head,
     Lead,
     LeaderInfo,
+    NoSpace,
 )
 from isthmus.store.keys import rows_prefix, table_index_key
 from isthmus.store.store import Store
@@ -342,7 +343,7 @@ class Replica:
             self._progress.clear()
             try:
                 await self._campaign_once()
-            except (EngineUnavailable, Fenced) as error:
+            except (EngineUnavailable, Fenced, NoSpace) as error:
                 logger.debug("could not claim the leadership: %s", error)
                 await asyncio.sleep(ELECTION_INTERVAL)
 
@@ -380,6 +381,8 @@ class Replica:
                     self._advanced.clear()
                     await self._advanced.wait()
         except TimeoutError:
+            if not self.is_loaded:  # What came meanwhile we cannot read: let others lead.
+                await self._hand_over(lead)
             raise EngineUnavailable(
                 "claimed the leadership and heard nothing of it", operation="claim"
             ) from None

@@ -18,6 +18,7 @@ from isthmus.engine.etcd_members import (
     Member,
     MemberElection,
     MemberStatus,
+    Successors,
 )
 from isthmus.store.engine import LeaderInfo
 from support.virtual_loop import now, run_virtual
@@ -69,14 +70,9 @@ class FakeCluster(EtcdCluster):
         self._do(f"remove {number}")
         self.found = [member for member in self.found if member.number != number]
 
-    async def compact(self) -> None:
-        self._do("compact")
-
-    async def defragment(self) -> None:
-        self._do("defragment")
-
-    async def disarm(self) -> None:
-        self._do("disarm")
+    async def move_leader(self, number: int) -> None:
+        self._do(f"move to {number}")
+        self.now = replace(self.now, leader=number)
 
 
 class Care:
@@ -189,11 +185,23 @@ async def test_learner_votes_when_it_has_been_alive_for_long_enough_without_a_br
         assert ("promote 3" in care.cluster.done) is (second >= 18), second
 
 
-async def test_full_database_is_compacted_then_defragmented_then_disarmed() -> None:
-    care = Care("a")
-    care.cluster.now = status(leads=True, alarms=("memberID:1 alarm:NOSPACE ",))
-    await care.keeper.look(now=0.0)
-    assert care.cluster.done == ["compact", "defragment", "disarm"]
+async def test_server_that_is_not_fit_has_who_leads_the_datacenter_lead_etcd_or_each_in_turn() -> (
+    None
+):
+    cluster = FakeCluster("a", "b", "c", "d")
+    cluster.found[3] = replace(cluster.found[3], is_learner=True)
+    successors = Successors(cluster)
+    done = []
+    for leader in ("c", "", "a", "d", "c"):
+        cluster.now = status(leads=True)
+        done.append(await successors.look(leader))
+        assert not cluster.now.leads
+    assert done == ["c", "b", "c", "b", "c"]
+    assert await successors.look("") == ""  # Our member does not lead.
+    cluster.now, cluster.refuses = status(leads=True), {"move to 2", "move to 3"}
+    assert await successors.look("c") == ""
+    alone = FakeCluster("a")
+    assert await Successors(alone).look("") == ""
 
 
 def make_election(found: MemberStatus | None) -> MemberElection:

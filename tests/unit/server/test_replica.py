@@ -21,6 +21,7 @@ from isthmus.store.engine import (
     Head,
     Lead,
     LeaderInfo,
+    NoSpace,
     OutcomeUnknown,
 )
 from isthmus.store.rows import ROW_VERSION
@@ -308,6 +309,63 @@ def test_server_that_cannot_read_what_a_newer_release_wrote_passes_calls_on_and_
         await cluster.until(lambda: old.replica.is_loaded)
         await cluster.until(lambda: same_tables(cluster))
         assert await value(old, "k", stale=True) == b"3"
+
+    play(act, chosen=True)
+
+
+def test_server_that_claims_and_then_hears_of_what_it_cannot_read_leaves_the_leadership_free() -> (
+    None
+):
+    async def act(cluster: Cluster) -> None:
+        newer, old = cluster["s1"], cluster["s2"]
+        commit, changes = newer.engine.commit, old.engine.changes
+        heard = asyncio.Event()
+
+        async def commit_as_newer(lead: Lead, base: int, batch: Batch) -> Head:
+            puts = {
+                key: bytes([ROW_VERSION + 1]) + data[1:] if key.startswith(b"d/") else data
+                for key, data in batch.puts.items()
+            }
+            return await commit(lead, base, replace(batch, puts=puts))
+
+        async def changes_late(after: int) -> AsyncIterator[Change]:
+            await heard.wait()
+            async for change in changes(after):
+                yield change
+
+        old.engine.changes = changes_late  # type: ignore[method-assign]
+        old.replica._turn()
+        await asyncio.sleep(0.1)
+        newer.engine.commit = commit_as_newer  # type: ignore[method-assign]
+        await newer.call("KVS.Apply", put("k", b"1"))
+        cluster.elect("s2")
+        await cluster.until(lambda: not newer.is_leader)
+        holder = await newer.engine.leader()
+        assert holder is not None
+        assert holder.node == "s2"
+        heard.set()
+        await cluster.until(lambda: not old.replica.is_loaded)
+        await cluster.until(lambda: newer.replica.leader is None)  # Nor does it hold the key.
+        assert await newer.engine.leader() is None
+
+    play(act, chosen=True)
+
+
+def test_claim_that_fails_for_want_of_room_is_made_again() -> None:
+    async def act(cluster: Cluster) -> None:
+        next_one = cluster["s2"]
+        claim, asked = next_one.engine.claim, 0
+
+        async def claim_without_room(info: LeaderInfo, *, preempt: bool = False) -> Lead | None:
+            nonlocal asked
+            asked += 1
+            if asked < 3:
+                raise NoSpace("database space exceeded", operation="claim")
+            return await claim(info, preempt=preempt)
+
+        next_one.engine.claim = claim_without_room  # type: ignore[method-assign]
+        cluster.elect("s2")
+        await cluster.until(lambda: cluster.leaders == ["s2"])
 
     play(act, chosen=True)
 
