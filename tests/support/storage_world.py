@@ -86,6 +86,8 @@ class PlayedProcess(EtcdProcess):
     async def start(self, formation: Formation, *, alone: bool = False) -> None:
         if self.data is None:
             self.data = self._world.enter(self.config, formation)
+        elif alone:
+            self.data = self._world.go_alone(self.data[1], formation)
         self.runs = True
 
     async def stop(self) -> None:
@@ -151,6 +153,12 @@ class Machine:
         )
         await self.keeper.open()
         self.running = asyncio.get_running_loop().create_task(self.keeper.run())
+
+    def empty(self) -> None:
+        """Have an operator move the folder away, between two lives."""
+        assert self.keeper is None
+        self.process.data = None
+        self.files.contents.clear()
 
     async def kill(self) -> None:
         """End it, with nothing more written."""
@@ -322,6 +330,14 @@ class StorageWorld:
         own.name = config.name
         own.is_learner = False  # The leader's keeper would promote it.
         return formation.token, own.number
+
+    def go_alone(self, number: int, formation: Formation) -> tuple[str, int]:
+        """An etcd goes on with its data and without the others, who know nothing of it."""
+        ((name, url),) = formation.members.items()
+        cluster = self.clusters[formation.token] = PlayedCluster(formation.token)
+        cluster.members[number] = PlayedMember(number, name, url)
+        cluster.keys[b"m/storage-ca"] = next(iter(self.clusters.values())).keys[b"m/storage-ca"]
+        return formation.token, number
 
     def has_majority(self, cluster: PlayedCluster, seen_by: Machine | None = None) -> bool:
         """Whether more than half of the voters run, within reach of a machine if one is named."""

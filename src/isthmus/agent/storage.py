@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -69,7 +69,9 @@ from isthmus.server.formation import (
     Join,
     Promise,
     Promises,
+    Torn,
     Wait,
+    clusters_of,
     decide,
 )
 from isthmus.server.forward import RemoteCaller
@@ -85,6 +87,8 @@ START_TIMEOUT: Final = 60.0
 OVERTAKEN_INTERVAL: Final = 5.0
 """Seconds between two questions whether others formed the cluster without us."""
 RENEWAL_INTERVAL: Final = 6 * 3600.0
+TORN_INTERVAL: Final = 30.0
+"""Seconds between two questions whether others of our datacenter are in another cluster."""
 _WARNING_INTERVAL: Final = 15.0
 
 
@@ -191,6 +195,7 @@ class StorageKeeper:
             await self._keep_authority()
         if self._renewing is None:
             self._renewing = self._scope.spawn(self._renew())
+            self._scope.spawn(self._watch_for_others())
 
     async def _find_cluster(self) -> None:
         """Form a cluster with others or join theirs, unless we know one."""
@@ -267,6 +272,9 @@ class StorageKeeper:
         match decision:
             case Wait(reason):
                 self._warn(f"waiting for the storage of this datacenter: {reason}")
+            case Torn(clusters):
+                text = _two_clusters(self._config.datacenter, clusters)
+                self._warn(f"this server joins none of them: {text}", level=logging.ERROR)
             case Join(candidates):
                 for server in candidates:
                     if await self._join(servers[server]):
@@ -278,6 +286,9 @@ class StorageKeeper:
         """What a server says of itself; None when it does not answer."""
         try:
             return await self._call(target, StorageRequest(operation=STATUS))
+        except RequestError as error:  # It keeps its data otherwise, or is no isthmus at all.
+            self._warn(f"server {target.node} has no part in the storage: {error}")
+            return None
         except IsthmusError as error:
             logger.debug("server %s does not say whether it has data: %s", target.node, error)
             return None
@@ -419,11 +430,12 @@ class StorageKeeper:
         assert cluster is not None
         own = self._config.member
         known = next((m for m in cluster.members if m.server_id == own.server_id), None)
-        if self._process.has_data and known is not None and known.peer_url != own.peer_url:
-            await self._tell_new_address(cluster)
         alone = self._process.has_data and await self._notes.read(RECOVER_FILE) is not None
+        moved = known is not None and known.peer_url != own.peer_url
+        if self._process.has_data and moved and not alone:
+            await self._tell_new_address(cluster)
         if alone:
-            logger.warning("going on as the only member of the storage, as an operator wants")
+            cluster = await self._found_alone(cluster)
         await self._process.start(
             Formation(
                 members={m.server_id: m.peer_url for m in cluster.members},
@@ -434,7 +446,17 @@ class StorageKeeper:
         )
         await self._until_ready()
         if alone:
+            if moved:
+                await self._services.move(own)  # Nobody else could.
             await self._notes.write(RECOVER_FILE, {})
+
+    async def _found_alone(self, cluster: Cluster) -> Cluster:
+        """A cluster of ours alone; who still has data of the earlier one is not in it."""
+        logger.warning("going on as the only member of the storage, as an operator wants")
+        token = uuid.UUID(bytes=self._entropy(16), version=4).hex
+        self._cluster = replace(cluster, token=token, members=(self._config.member,))
+        await self._notes.write(CLUSTER_FILE, self._cluster.as_dict())
+        return self._cluster
 
     async def _tell_new_address(self, cluster: Cluster) -> None:
         """Have another member say where we are now, before ours starts."""
@@ -504,6 +526,28 @@ class StorageKeeper:
             for answer in answers
         ):
             raise _Overtaken
+
+    async def _watch_for_others(self) -> None:
+        """Tell an operator, again and again, of servers that are in another cluster than we are.
+
+        It takes twice the servers that were expected, or data of another datacenter, or a member
+        that was made to go on alone beside others that live. It must last: who formed a cluster
+        that never worked is about to join ours.
+        """
+        before: set[str] = set()
+        while True:
+            await asyncio.sleep(TORN_INTERVAL)
+            cluster = self._cluster
+            if cluster is None:
+                continue
+            answers = await asyncio.gather(*(self._ask(t) for t in self._servers().values()))
+            clusters = clusters_of([*answers, self._status()])
+            others = {
+                node for token in clusters if token != cluster.token for node in clusters[token]
+            }
+            if others & before:
+                logger.error("%s", _two_clusters(self._config.datacenter, clusters.values()))
+            before = others
 
     def _peers(self) -> list[str]:
         return [member.peer_url for member in self._cluster.members] if self._cluster else []
@@ -682,12 +726,23 @@ class StorageKeeper:
             await self._notes.write(PROMISE_FILE, promises_as_dict(promises))
         self._promises = promises
 
-    def _warn(self, text: str) -> None:
+    def _warn(self, text: str, *, level: int = logging.WARNING) -> None:
         """Log once in a while."""
         now = asyncio.get_running_loop().time()
         if now - self._warned.get(text, -_WARNING_INTERVAL) >= _WARNING_INTERVAL:
-            self._warned = {text: now}
-            logger.warning("%s", text)
+            recent = now - _WARNING_INTERVAL
+            self._warned = {text: now} | {k: at for k, at in self._warned.items() if at > recent}
+            logger.log(level, "%s", text)
+
+
+def _two_clusters(datacenter: str, clusters: Iterable[tuple[str, ...]]) -> str:
+    """What is wrong, and what to do."""
+    return (
+        f"datacenter {datacenter} has several storage clusters, which take different writes: "
+        f"{' and '.join(', '.join(nodes) for nodes in sorted(clusters))}. Decide whose data is to "
+        "stay; stop all servers of the other clusters, move the folder storage in the data_dir of "
+        "each away, and start them: they join the cluster that is left"
+    )
 
 
 class _Overtaken(Exception):

@@ -11,7 +11,7 @@ This is the decision alone; who asks and who writes files is `agent.storage`.
 Source: design of storage, §10 "First start".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -44,7 +44,18 @@ class Coordinate:
     others: tuple[str, ...]
 
 
-Decision: TypeAlias = Wait | Join | Coordinate
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """There are several clusters: an operator must say which is to stay.
+
+    Attributes:
+        clusters: Their servers' nodes.
+    """
+
+    clusters: tuple[tuple[str, ...], ...]
+
+
+Decision: TypeAlias = Wait | Join | Coordinate | Torn
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +135,9 @@ def decide(
             None: it did not answer.
     """
     members = [server for server, answer in answers.items() if _state(answer) == MEMBER]
+    clusters = clusters_of(answers.values())
+    if len(clusters) > 1:
+        return Torn(tuple(sorted(clusters.values())))
     if members:
         return Join(tuple(sorted(members)))
     if not expect:
@@ -147,6 +161,15 @@ def decide(
     if found[0] != own_id:
         return Wait(f"server {found[0]} forms the storage cluster")
     return Coordinate(tuple(found[1:expect]))
+
+
+def clusters_of(answers: Iterable[StorageReply | None]) -> dict[str, tuple[str, ...]]:
+    """Nodes of the servers that are in each storage cluster, by its token."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        if answer is not None and answer.state == MEMBER:
+            found.setdefault(answer.token, []).append(answer.member.node)
+    return {token: tuple(sorted(nodes)) for token, nodes in found.items()}
 
 
 def _state(answer: StorageReply | None) -> str:

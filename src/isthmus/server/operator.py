@@ -182,7 +182,7 @@ class Operator:
         servers = [server for server in self._servers() if server.server_id]
         stats = await asyncio.gather(*(self._stats_of(server) for server in servers))
         found = [
-            self._judge(server, one, votes=voters.get(server.server_id, False))
+            self._judge(server, one, votes=voters.get(server.server_id))
             for server, one in zip(servers, stats, strict=True)
         ]
         self._stable = {one.id: (one.healthy, one.stable_since) for one in found}
@@ -197,12 +197,13 @@ class Operator:
         return self.seen
 
     def _judge(
-        self, server: LanServer, stats: RaftStats | None, *, votes: bool
+        self, server: LanServer, stats: RaftStats | None, *, votes: bool | None
     ) -> AutopilotServerHealth:
+        """How one is. One that is in no storage of ours (`votes` is None) is not well."""
         settings, leader = self._settings(), self._replica.leader
         leads = leader is not None and leader.server_id == server.server_id
         contact = Duration(0)
-        healthy = server.alive and stats is not None and leader is not None
+        healthy = server.alive and stats is not None and leader is not None and votes is not None
         if stats is not None and leader is not None:
             if stats.last_contact == "never":
                 healthy = False
@@ -228,7 +229,7 @@ class Operator:
             last_term=stats.last_term if stats else 0,
             last_index=stats.last_index if stats else 0,
             healthy=healthy,
-            voter=votes,
+            voter=bool(votes),
             stable_since=since,
         )
 

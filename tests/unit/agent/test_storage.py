@@ -1,13 +1,15 @@
 """Forming and joining a storage cluster, and a crash at every step of that."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from isthmus.agent.storage import OVERTAKEN_INTERVAL
+from isthmus.agent.storage import OVERTAKEN_INTERVAL, TORN_INTERVAL
+from isthmus.agent.storage_files import RECOVER_FILE
 from isthmus.errors import Unavailable
 from isthmus.server.formation import PROMISE_TIME
 from support.storage_world import Machine, StorageWorld
@@ -290,6 +292,82 @@ def test_one_cluster_at_most_whatever_is_cut_and_crashes_while_forming(
         ]
 
     play(tmp_path, act, count=5)
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged for an operator since the last call."""
+    found = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
+    caplog.clear()
+    return found
+
+
+def test_two_clusters_in_one_pool_are_told_of_until_one_is_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Twice the servers that were expected, cut in two from the beginning."""
+
+    async def act(world: StorageWorld) -> None:
+        *six, late = world.machines
+        halves = six[:3], six[3:]
+        world.apart = set(halves[1])
+        await start(*six)
+        tokens = [await world.until_formed(*half) for half in halves]
+        assert tokens[0] != tokens[1]
+        await asyncio.sleep(3 * TORN_INTERVAL)
+        assert not errors_of(caplog)
+        world.apart = set()
+        await late.start(expect=0)
+        await asyncio.sleep(6 * TORN_INTERVAL)
+        said = errors_of(caplog)
+        assert all("s1, s2, s3 and s4, s5, s6" in text for text in said)
+        assert all("move the folder storage" in text for text in said)
+        joining = sum("joins none" in text for text in said)
+        assert joining >= 6
+        assert len(said) - joining >= 6 * 4
+        assert late.number == 0
+        for machine in halves[1]:
+            await machine.kill()
+            machine.empty()
+        await start(*halves[1])
+        assert await world.until_formed() == tokens[0]
+        await asyncio.sleep(TORN_INTERVAL)
+        errors_of(caplog)
+        await asyncio.sleep(3 * TORN_INTERVAL)
+        assert not errors_of(caplog)
+
+    play(tmp_path, act, count=7)
+
+
+def test_member_that_was_made_to_go_on_alone_beside_others_that_live_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        token = await world.until_formed()
+        survivor, *others = world.machines
+        for machine in world.machines:
+            await machine.kill()
+        (folder,) = {path.parent for path in survivor.files.contents}
+        survivor.files.contents[folder / RECOVER_FILE] = b'{"wanted": true}'
+        survivor.move("10.0.0.11")
+        await survivor.start()
+        alone = await world.until_formed(survivor)
+        assert alone != token
+        (member,) = world.clusters[alone].members.values()
+        assert member.peer_url == "https://10.0.0.11:8304"
+        others[0].empty()
+        await others[0].start()  # As the guide says.
+        assert await world.until_formed(survivor, others[0]) == alone
+        await asyncio.sleep(3 * TORN_INTERVAL)
+        assert not errors_of(caplog)
+        await others[1].start()  # It still has its data.
+        await asyncio.sleep(3 * TORN_INTERVAL)
+        assert "s1, s2 and s3" in errors_of(caplog)[0]
+        await survivor.kill()
+        await survivor.start()
+        assert await world.until_formed(survivor, others[0]) == alone
+
+    play(tmp_path, act)
 
 
 def test_server_that_moved_has_another_one_say_so_before_its_member_starts(tmp_path: Path) -> None:

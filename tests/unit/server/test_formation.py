@@ -5,6 +5,7 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from isthmus.model.storage import MEMBER, NO_STORAGE, PROMISED, StorageMember, StorageReply
 from isthmus.server.formation import (
@@ -13,6 +14,7 @@ from isthmus.server.formation import (
     Join,
     Promise,
     Promises,
+    Torn,
     Wait,
     decide,
 )
@@ -55,6 +57,16 @@ def test_a_cluster_that_exists_is_joined_and_none_is_formed_beside_it() -> None:
     }
     for expect in (0, 1, 3, 7):
         assert decide(own_id="a", expect=expect, answers=known) == Join(("z",))
+
+
+def test_server_joins_neither_of_two_clusters() -> None:
+    def member(node: str, token: str) -> StorageReply:
+        return replace(reply(node, state=MEMBER), token=token)
+
+    known = {"c": member("c", "t1"), "b": member("b", "t2"), "a": member("a", "t1"), "d": None}
+    assert decide(own_id="e", expect=3, answers=known) == Torn((("a", "c"), ("b",)))
+    known = {"c": member("c", "t1"), "b": reply("b", state=PROMISED), "a": member("a", "t1")}
+    assert decide(own_id="e", expect=3, answers=known) == Join(("a", "c"))
 
 
 def test_server_that_expects_nothing_only_joins() -> None:

@@ -95,6 +95,11 @@ def test_server_that_failed_or_does_not_answer_is_not_healthy() -> None:
         found = await health(cluster)
         assert not found.healthy
         assert [one.id for one in found.servers or () if not one.healthy] == ["id-gone"]
+        del cluster.votes["id-gone"], cluster.votes["id-s2"]  # It may be in another storage.
+        found = await health(cluster)
+        assert [one.name for one in found.servers or () if not one.healthy] == ["s2"]
+        cluster.votes["id-s2"] = False  # It learns.
+        assert (await health(cluster)).healthy
 
     play(act)
 
