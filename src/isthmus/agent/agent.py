@@ -62,6 +62,7 @@ from isthmus.rpc.sniff import Speaks
 from isthmus.server.leader import FederationDuties, feed_locator
 from isthmus.server.operator import LanServer
 from isthmus.server.server import Server, ServerConfig
+from isthmus.server.snapshot_stream import SnapshotStreams
 from isthmus.store.store import Store
 
 if TYPE_CHECKING:
@@ -321,13 +322,15 @@ class Agent(NodeAgent):
     async def _start_listener(self) -> ServerListener:
         config = self.config
         gateways = config.connect.mesh_gateway_wan_federation
+        snapshots = SnapshotStreams(self.server.call)
+        self._closers.append(snapshots.close)
         listener = ServerListener(
             self._network,
             self._listener_config(config),
             self.server,
             on_gossip_packets=self._accept_packets if gateways else None,
             on_gossip_stream=self._accept_stream if gateways else None,
-            handlers={Speaks.GRPC: self._grpc_protocol},
+            handlers={Speaks.GRPC: self._grpc_protocol, Speaks.SNAPSHOT: snapshots.protocol},
             is_gateway=self._is_gateway,
         )
         with listening(config, "server RPC", "bind_addr", config.addresses.bind, port="server"):

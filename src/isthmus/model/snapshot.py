@@ -1,8 +1,8 @@
 """Snapshots on the wire: a file that travels in pieces, and what was done with it.
 
-Ours; a Consul server answers that it has no such service. Consul streams snapshots on a
-connection of their own that one side half-closes, which TLS under asyncio cannot; pieces go over
-the connections that all calls use, through gateways and to the leader. Source: protocol/rpc.md §10.
+Between servers and agents of isthmus pieces go over the connections that all calls use, through
+gateways and to the leader. Consul streams a snapshot on a connection of its own (`StreamRequest`).
+Source: protocol/rpc.md §10.
 """
 
 from typing import Final
@@ -118,3 +118,33 @@ class SnapshotWriteReply(Record, frozen=True, kw_only=True):
     done: bool = False
     index: Uint = 0
     kinds: tuple[ImportedKind, ...] | None = None
+
+
+STREAM_SAVE: Final = 0
+STREAM_RESTORE: Final = 1
+
+
+class StreamRequest(Record, frozen=True, kw_only=True):
+    """First thing on a snapshot connection of Consul's (Go: ``SnapshotRequest``).
+
+    Attributes:
+        datacenter: Whose data; empty for the server's own.
+        token: ACL secret.
+        allow_stale: Any server may save what it has.
+        op: `STREAM_SAVE`, or `STREAM_RESTORE`: the file follows until the caller's end.
+    """
+
+    datacenter: str = ""
+    token: str = ""
+    allow_stale: bool = False
+    op: int = STREAM_SAVE
+
+
+class StreamReply(QueryMeta, frozen=True, kw_only=True):
+    """Its answer (Go: ``SnapshotResponse``); behind that of a save the file, until our end.
+
+    Attributes:
+        error: Why it was not done; nothing follows then.
+    """
+
+    error: str = ""

@@ -20,7 +20,13 @@ from isthmus.net.connections import ConnectionSet, SharedMemory
 from isthmus.net.multiplex import MultiplexProtocol
 from isthmus.net.network import Inbound, Listening, Network, TlsAccept
 from isthmus.net.tasks import TaskScope
-from isthmus.net.tls import HandshakeFailed, TlsConfigurator, certificate_names, server_dcs
+from isthmus.net.tls import (
+    HandshakeFailed,
+    TlsConfigurator,
+    certificate_names,
+    outlive_end,
+    server_dcs,
+)
 from isthmus.rpc.calls import CallMalformed, CallReceived, ServerChannel
 from isthmus.rpc.replies import Answers
 from isthmus.rpc.sniff import Speaks, choose_alpn, sniff_alpn, sniff_byte, sniff_inner_byte
@@ -696,7 +702,7 @@ class _SingleConnection(asyncio.Protocol):
 
 
 class _InnerSniffer(asyncio.Protocol):
-    """Waits, inside TLS, for the second type byte."""
+    """Waits, inside TLS, for the second type byte; whoever ends behind it gets its answer yet."""
 
     def __init__(self) -> None:
         self.first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -706,6 +712,7 @@ class _InnerSniffer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        outlive_end(transport, self._ended)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
@@ -715,6 +722,9 @@ class _InnerSniffer(asyncio.Protocol):
             self.first.set_result(data[0])
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._ended()
+
+    def _ended(self) -> None:
         if not self.first.done():
             self.first.set_exception(UnknownProtocol("connection ended before its inner byte"))
 
@@ -725,6 +735,7 @@ class _InnerSniffer(asyncio.Protocol):
         assert isinstance(protocol, asyncio.Protocol)
         if transport.is_closing():
             raise UnknownProtocol("connection ended after its inner byte")
+        outlive_end(transport, None)  # The protocol may say otherwise.
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if len(self._data) > 1:

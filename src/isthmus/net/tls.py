@@ -6,10 +6,12 @@ chain and server name are always checked, except that a dial without server name
 chain only.
 """
 
+import asyncio
 import ssl
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,13 +130,22 @@ class TlsConfig:
         return self.verify_incoming or self.verify_incoming_rpc
 
 
-class _TellingObject(ssl.SSLObject):
-    """A TLS engine whose failed handshake carries the alert for the peer.
+class _Engine(ssl.SSLObject):
+    """A TLS engine for asyncio, with what asyncio leaves out.
 
-    asyncio drops the alert, and the peer would see only that the connection ended.
+    A failed handshake carries the alert for the peer, who would see only that the connection
+    ended. And a connection may stay open in one direction (`outlive_end`).
     """
 
     outgoing: ssl.MemoryBIO
+    on_end: Callable[[], object] | None = None
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 (the name is theirs)
+        found = super().read(len, buffer)
+        if not found and self.on_end is not None:
+            self.on_end()
+            raise ssl.SSLWantReadError("the peer sends no more")
+        return found
 
     def do_handshake(self) -> None:
         try:
@@ -146,9 +157,9 @@ class _TellingObject(ssl.SSLObject):
 
 
 class _Context(ssl.SSLContext):
-    """A context whose engines are `_TellingObject`."""
+    """A context whose engines are `_Engine`."""
 
-    sslobject_class = _TellingObject
+    sslobject_class = _Engine
 
     def wrap_bio(
         self,
@@ -159,7 +170,7 @@ class _Context(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         engine = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        assert isinstance(engine, _TellingObject)
+        assert isinstance(engine, _Engine)
         engine.outgoing = outgoing
         return engine
 
@@ -170,6 +181,23 @@ class _Contexts:
 
     incoming: Mapping[TlsAccept, ssl.SSLContext] = field(default_factory=dict)
     outgoing: Mapping[tuple[str, bool], ssl.SSLContext] = field(default_factory=dict)
+
+
+def outlive_end(transport: asyncio.BaseTransport, ended: Callable[[], None] | None) -> None:
+    """Keep a TLS connection open for what we send when its peer says that it sends no more.
+
+    That is what ``CloseWrite`` of Go's TLS does. Of its own accord asyncio closes the connection
+    then, whatever `eof_received` returns. Without TLS, that return value alone decides.
+
+    Args:
+        transport: A connection of a `TlsConfigurator`'s context; others are left as they are.
+        ended: Called after the last data, more than once perhaps; None: close again as asyncio
+            does, a connection whose peer has ended already included.
+    """
+    engine = transport.get_extra_info("ssl_object")
+    if isinstance(engine, _Engine):
+        loop = asyncio.get_running_loop()
+        engine.on_end = None if ended is None else partial(loop.call_soon, ended)
 
 
 class TlsConfigurator:
