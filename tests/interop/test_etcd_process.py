@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdAccess, EtcdClient
+from isthmus.engine.etcd_access import EtcdAccess, MemberFiles
+from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
 from isthmus.engine.etcd_certificates import (
     Authority,
-    MemberFiles,
+    keep_certificate,
     make_authority,
     make_request,
+    own_key,
     sign,
 )
 from isthmus.engine.etcd_process import EtcdProcess, EtcdProcessConfig, Formation
@@ -28,9 +30,9 @@ WALL = datetime.now(UTC)  # noqa: TID251 (certificates of real programs)
 
 def make_files(directory: Path, authority: Authority, name: str) -> MemberFiles:
     files = MemberFiles(directory)
-    request = make_request(files.own_key(), name=name, addresses=["127.0.0.1"])
-    files.write(
-        ca=authority.certificate, certificate=sign(authority, request, name=name, wall=WALL)
+    request = make_request(own_key(files), name=name, addresses=["127.0.0.1"])
+    keep_certificate(
+        files, ca=authority.certificate, certificate=sign(authority, request, name=name, wall=WALL)
     )
     return files
 
@@ -49,7 +51,9 @@ def make_process(
         heartbeat=0.05,
         election=0.5,
     )
-    return EtcdProcess(config, removed=removed.set if removed else lambda: None)
+    process = EtcdProcess(config)
+    process.when_removed(removed.set if removed else lambda: None)
+    return process
 
 
 def pid_of(process: EtcdProcess) -> int:

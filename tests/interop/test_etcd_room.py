@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from isthmus.engine.etcd_api import CallFailed, EtcdAccess
+from isthmus.engine.etcd_access import EtcdAccess
+from isthmus.engine.etcd_api import CallFailed
 from isthmus.engine.etcd_members import EtcdCluster
 from isthmus.engine.etcd_room import RETRY_INTERVAL, RoomKeeper
 from isthmus.store.engine import Batch, Head, Lead, LeaderInfo, NoSpace

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from isthmus.engine.etcd import EtcdEngine
-from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdAccess, EtcdClient
+from isthmus.engine.etcd_access import EtcdAccess
+from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
 from isthmus.store.engine import Limits
 
 START_TIMEOUT = 20.0
@@ -94,3 +95,13 @@ def make_etcd(
         limits=Limits(operations_max, 1_572_864),
         lease_time=lease_time,
     )
+
+
+def fake_etcd(folder: Path, version: str, life: str = "true") -> Path:
+    """A program that says it is an etcd, and otherwise does as it is told."""
+    program = folder / "fake-etcd"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {version}" && exit\n{life}\n'
+    )
+    program.chmod(0o755)
+    return program

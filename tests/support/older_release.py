@@ -4,7 +4,7 @@ Run in place of ``python -m isthmus.cli.main``, with its arguments.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from isthmus.store import commands, rows, store
@@ -18,14 +18,15 @@ def decode_row(kind: type[Any], data: bytes) -> Any:
     return rows.decode_row(kind, data)
 
 
-def row_decoder(kind: type[Any]) -> Callable[[bytes], Any]:
+def decode_rows(kind: type[Any], found: Sequence[bytes]) -> list[Any]:
     """As `decode_row`."""
-    return lambda data: decode_row(kind, data)
+    return [decode_row(kind, data) for data in found]
 
 
 for module in (store, commands):
     module.encode_row = rows._encode_array  # type: ignore[attr-defined]
-store.decode_row, store.row_decoder = decode_row, row_decoder  # type: ignore[attr-defined]
+store.decode_row = decode_row  # type: ignore[attr-defined]
+store.decode_rows = decode_rows  # type: ignore[attr-defined,assignment]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Servers that form a storage cluster: real keepers; etcd, disks and the network are played."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from isthmus.agent.storage import StorageKeeper, StorageKeeperConfig
+from isthmus.engine.etcd_access import MemberFiles
 from isthmus.engine.etcd_api import MESSAGES, CallFailed
-from isthmus.engine.etcd_certificates import MemberFiles
 from isthmus.engine.etcd_process import EtcdProcess, EtcdProcessConfig, Formation
 from isthmus.errors import ConnectionLost, DialFailed, IsthmusError, RemoteError
 from isthmus.model.record import Record
@@ -67,10 +67,8 @@ class CrashingFiles(MemoryFiles):
 class PlayedProcess(EtcdProcess):
     """An etcd that needs no program. Its data outlives it."""
 
-    def __init__(
-        self, config: EtcdProcessConfig, world: "StorageWorld", removed: Callable[[], None]
-    ) -> None:
-        super().__init__(config, removed=removed)
+    def __init__(self, config: EtcdProcessConfig, world: "StorageWorld") -> None:
+        super().__init__(config)
         self._world = world
         self.runs = False
         self.data: tuple[str, int] | None = None
@@ -79,6 +77,10 @@ class PlayedProcess(EtcdProcess):
     @property
     def has_data(self) -> bool:
         return self.data is not None
+
+    @property
+    def is_started(self) -> bool:
+        return self.runs
 
     async def check(self) -> str:
         return "3.4.23"
@@ -119,7 +121,7 @@ class Machine:
             name=self.server_id,
             peer_host=self.target.host,
         )
-        return PlayedProcess(config, self.world, lambda: None)
+        return PlayedProcess(config, self.world)
 
     def move(self, host: str) -> None:
         """Have another address from the next life on."""

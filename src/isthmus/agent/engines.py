@@ -10,6 +10,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from isthmus.agent.member import FOLDER
 from isthmus.agent.platform import Platform
 from isthmus.config.model import AgentConfig
 from isthmus.errors import ConfigError, InvalidRequest, Mistake
@@ -25,8 +26,6 @@ from isthmus.store.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-FOLDER: Final = "storage"
-"""Folder in the data directory of a server whose data etcd keeps."""
 ELECTION_DELAY_MAX: Final = 0.5
 """With somebody else's etcd: seconds after which the last server claims a free leadership."""
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from isthmus.agent.engines import FOLDER, ServerStorage, departed, other_servers, presence
+from isthmus.agent.engines import ServerStorage, departed, other_servers, presence
 from isthmus.agent.platform import Platform
 from isthmus.agent.storage import StorageKeeper, StorageKeeperConfig
 from isthmus.config.model import AgentConfig
 from isthmus.engine.etcd import EtcdEngine
-from isthmus.engine.etcd_api import CallFailed, EtcdAccess
-from isthmus.engine.etcd_certificates import MemberFiles
+from isthmus.engine.etcd_access import EtcdAccess
+from isthmus.engine.etcd_api import CallFailed
 from isthmus.engine.etcd_members import (
     ClusterKeeper,
     EtcdCluster,
@@ -25,11 +25,8 @@ from isthmus.engine.etcd_members import (
 from isthmus.engine.etcd_process import (
     OPERATIONS_MAX,
     REQUEST_SIZE_MAX,
-    EtcdProcess,
-    EtcdProcessConfig,
 )
 from isthmus.engine.etcd_room import RoomKeeper
-from isthmus.engine.folder_lock import FolderLock
 from isthmus.errors import NoLeader, RequestError, Unavailable
 from isthmus.gossip.roster import Member
 from isthmus.model.storage import StorageMember, StorageReply, StorageRequest
@@ -82,46 +79,33 @@ class ManagedStorage(ServerStorage):
         lan: Callable[[], tuple[Member, ...]],
         rng: Random,
     ) -> None:
-        assert config.data_dir is not None
         self._scope = TaskScope()
         self._leaving = self._keeps_room = False
-        storage, folder = config.storage, config.data_dir / FOLDER
-        self._folder, self._lock = folder, FolderLock(folder)
-        host = config.addresses.advertise
-        process_config = EtcdProcessConfig(
-            binary=storage.etcd_binary,
-            directory=folder / "etcd",
-            files=MemberFiles(folder / "certificates"),
-            name=node_id,
-            peer_host=host,
-            peer_port=storage.peer_port,
-            client_port=storage.client_port,
-            heartbeat=storage.heartbeat_interval,
-            election=storage.election_timeout,
-            quota=storage.quota_bytes,
-        )
+        self._member = platform.member(config, node_id)
+        process = self._member.process
         self.keeper = StorageKeeper(
             StorageKeeperConfig(
                 datacenter=config.datacenter,
                 member=StorageMember(
-                    server_id=node_id, node=config.node_name, peer_url=process_config.peer_url
+                    server_id=node_id, node=config.node_name, peer_url=process.config.peer_url
                 ),
-                peer_host=host,
+                peer_host=process.config.peer_host,
                 expect=config.bootstrap_expect or int(config.bootstrap),
-                directory=folder,
+                directory=self._member.folder,
             ),
-            EtcdProcess(process_config, removed=self._removed),
+            process,
             servers=lambda: other_servers(lan(), own_id=node_id, dc=config.datacenter),
             caller=caller,
             files=LocalFiles(),
             wall=platform.wall,
             entropy=platform.entropy,
         )
-        self.cluster = EtcdCluster(process_config.access)
+        process.when_removed(self._removed)
+        self.cluster = EtcdCluster(process.config.access)
         self.members = MemberElection(self.cluster, rng=rng)
         engine = self._etcd = ManagedEtcdEngine(
             self.cluster,
-            process_config.access,
+            process.config.access,
             datacenter=config.datacenter,
             cluster=_new_uuid(platform),
             wall=platform.wall,
@@ -136,8 +120,7 @@ class ManagedStorage(ServerStorage):
         Raises:
             Locked: Another process has the storage: its etcd must not be taken for a leftover.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock.take()
+        self._member.take()
         await self.keeper.open()
 
     async def run(self, server: Server) -> None:
@@ -204,7 +187,7 @@ class ManagedStorage(ServerStorage):
         await self._scope.close()
         await self.cluster.close()
         await self.keeper.close()
-        self._lock.release()
+        await self._member.close()
 
     def wake(self) -> None:
         """A server came or went."""

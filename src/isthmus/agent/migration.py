@@ -14,8 +14,8 @@ from random import Random
 from typing import Any, Final
 
 from isthmus.agent import settings
-from isthmus.agent.engines import FOLDER
-from isthmus.agent.identity import node_id
+from isthmus.agent.member import FOLDER
+from isthmus.agent.node_id import node_id
 from isthmus.agent.platform import Platform
 from isthmus.agent.storage_files import RECOVER_FILE
 from isthmus.config.model import AgentConfig

@@ -20,7 +20,7 @@ from isthmus.agent.checks import CheckWorld
 from isthmus.agent.coordinates import CoordinateReports
 from isthmus.agent.dns import dns_config, open_dns
 from isthmus.agent.events import UserEvents
-from isthmus.agent.identity import identity, node_facts, node_id
+from isthmus.agent.identity import identity, node_facts
 from isthmus.agent.intervals import Intervals
 from isthmus.agent.join import JoinGaveUp
 from isthmus.agent.joining import Joining
@@ -30,6 +30,7 @@ from isthmus.agent.local import LocalState
 from isthmus.agent.log_stream import LogStreams
 from isthmus.agent.members import address_problem, lan_member_problem, shared_id_problem
 from isthmus.agent.named_metrics import MemberEvents, NamedMetrics
+from isthmus.agent.node_id import node_id
 from isthmus.agent.platform import Platform
 from isthmus.agent.ports import listening, serving_http
 from isthmus.agent.reload import Reloading

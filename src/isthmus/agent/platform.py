@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from isthmus.agent import settings
+from isthmus.agent.member import LocalMember
 from isthmus.config.model import AgentConfig
 from isthmus.net.gossip import GossipRunner, GossipThread
 from isthmus.net.network import Network
@@ -60,6 +61,9 @@ class Platform(Protocol):
     def engine(self, config: AgentConfig) -> Engine:
         """Where data is durable."""
 
+    def member(self, config: AgentConfig, node_id: str) -> LocalMember:
+        """Our member of the storage cluster; it may run already."""
+
     def started(self) -> None:
         """The agent runs, and what it made until now will stay."""
 
@@ -70,6 +74,7 @@ class Machine:
     Args:
         entropy: Makes that many random bytes.
         wall: Reads the calendar clock; None: the machine's.
+        member: Our member of the storage cluster, if it was started before all else.
     """
 
     def __init__(
@@ -77,8 +82,9 @@ class Machine:
         *,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         wall: Callable[[], datetime] | None = None,
+        member: LocalMember | None = None,
     ) -> None:
-        self._entropy, self._wall = entropy, wall
+        self._entropy, self._wall, self._member = entropy, wall, member
 
     def entropy(self, size: int) -> bytes:
         """See `Platform.entropy`."""
@@ -112,6 +118,10 @@ class Machine:
     def engine(self, config: AgentConfig) -> Engine:
         """See `Platform.engine`."""
         return settings.engine(config, entropy=self.entropy, wall=self.wall)
+
+    def member(self, config: AgentConfig, node_id: str) -> LocalMember:
+        """See `Platform.member`."""
+        return self._member or LocalMember(config, node_id)
 
     def started(self) -> None:
         """Take what was made until now out of garbage collection's rounds; have fewer of them."""

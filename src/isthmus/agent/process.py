@@ -7,15 +7,18 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isthmus.agent import logs
-from isthmus.agent.agent import Agent
-from isthmus.agent.client import ClientAgent
 from isthmus.agent.limits import raise_descriptor_limit
+from isthmus.agent.member import start_known_member
 from isthmus.agent.memory import give_back_large_blocks
-from isthmus.agent.platform import Machine
 from isthmus.config.model import AgentConfig, LogConfig
 from isthmus.errors import ConfigError, IsthmusError, Mistake
+
+if TYPE_CHECKING:
+    from isthmus.agent.member import LocalMember
+    from isthmus.agent.node import NodeAgent
 
 
 def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
@@ -37,14 +40,36 @@ def run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
 
 
 async def _run(config: AgentConfig, reload: Callable[[], AgentConfig]) -> int:
-    kind = Agent if config.server else ClientAgent
-    agent = kind(config, Machine())
+    member = await start_known_member(config)
+    try:
+        agent = _make_agent(config, member)
+        _listen_to_signals(agent, reload)
+        return await agent.run()
+    finally:
+        if member is not None:
+            await member.close()
+
+
+def _make_agent(config: AgentConfig, member: "LocalMember | None") -> "NodeAgent":
+    # What takes the time to be loaded; our etcd starts meanwhile.
+    from isthmus.agent.platform import Machine
+
+    machine = Machine(member=member)
+    if config.server:
+        from isthmus.agent.agent import Agent
+
+        return Agent(config, machine)
+    from isthmus.agent.client import ClientAgent
+
+    return ClientAgent(config, machine)
+
+
+def _listen_to_signals(agent: "NodeAgent", reload: Callable[[], AgentConfig]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, agent.receive_signal, number)
     agent.reloading.read = reload
     loop.add_signal_handler(signal.SIGHUP, agent.receive_reload)
-    return await agent.run()
 
 
 def _set_up_log(config: LogConfig) -> None:

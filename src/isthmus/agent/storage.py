@@ -38,12 +38,14 @@ from isthmus.agent.storage_members import EtcdCalls, MemberServices
 from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
 from isthmus.engine.etcd_certificates import (
     Authority,
+    keep_certificate,
     make_authority,
     make_request,
     needs_renewal,
+    own_key,
     sign,
 )
-from isthmus.engine.etcd_process import EtcdProcess, Formation
+from isthmus.engine.etcd_process import EtcdProcess
 from isthmus.errors import InvalidRequest, IsthmusError, RequestError, Unavailable
 from isthmus.model.storage import (
     CANCEL,
@@ -177,7 +179,8 @@ class StorageKeeper:
         Raises:
             EngineUnavailable: There is no fit etcd to run.
         """
-        await self._process.check()
+        if not self._process.is_started:
+            await self._process.check()
         plan = await self._notes.read(PLAN_FILE)
         if plan is not None:
             await self._carry_out(plan)
@@ -417,7 +420,7 @@ class StorageKeeper:
 
     async def _enter(self, cluster: Cluster, *, ca: bytes, certificate: bytes) -> None:
         """Be part of a cluster from now on."""
-        self._process.config.files.write(ca=ca, certificate=certificate)
+        keep_certificate(self._process.config.files, ca=ca, certificate=certificate)
         await self._notes.write(CLUSTER_FILE, cluster.as_dict())
         self._cluster = cluster
         await self._keep_promises(Promises())
@@ -428,22 +431,18 @@ class StorageKeeper:
     async def _start_member(self) -> None:
         cluster = self._cluster
         assert cluster is not None
+        if self._process.is_started:  # Before we were: `agent.member`.
+            await self._until_ready()
+            return
         own = self._config.member
-        known = next((m for m in cluster.members if m.server_id == own.server_id), None)
+        known = cluster.peer_url(own.server_id)
         alone = self._process.has_data and await self._notes.read(RECOVER_FILE) is not None
-        moved = known is not None and known.peer_url != own.peer_url
+        moved = known not in {None, own.peer_url}
         if self._process.has_data and moved and not alone:
             await self._tell_new_address(cluster)
         if alone:
             cluster = await self._found_alone(cluster)
-        await self._process.start(
-            Formation(
-                members={m.server_id: m.peer_url for m in cluster.members},
-                token=cluster.token,
-                new=cluster.new,
-            ),
-            alone=alone,
-        )
+        await self._process.start(cluster.formation, alone=alone)
         await self._until_ready()
         if alone:
             if moved:
@@ -594,7 +593,7 @@ class StorageKeeper:
                         name=self._config.member.server_id,
                         wall=self._wall(),
                     )
-                    files.write(ca=authority.certificate, certificate=certificate)
+                    keep_certificate(files, ca=authority.certificate, certificate=certificate)
                     logger.info("renewed the certificate of our storage member")
                 except IsthmusError as error:
                     logger.warning("could not renew our storage certificate: %s", error)
@@ -708,7 +707,7 @@ class StorageKeeper:
     def _own_request(self) -> bytes:
         files = self._process.config.files
         return make_request(
-            files.own_key(),
+            own_key(files),
             name=self._config.member.server_id,
             addresses=[self._config.peer_host],
         )

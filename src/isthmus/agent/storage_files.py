@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from isthmus.engine.etcd_process import Formation
 from isthmus.errors import Unavailable
 from isthmus.model.storage import StorageMember
 from isthmus.net.files import Files
@@ -75,6 +76,19 @@ class Cluster:
     members: tuple[StorageMember, ...]
     new: bool
     started: bool = False
+
+    @property
+    def formation(self) -> Formation:
+        """What our member is started into."""
+        return Formation(
+            members={member.server_id: member.peer_url for member in self.members},
+            token=self.token,
+            new=self.new,
+        )
+
+    def peer_url(self, server_id: str) -> str | None:
+        """Where the cluster knows a member to be; None: it knew none of that name."""
+        return next((one.peer_url for one in self.members if one.server_id == server_id), None)
 
     def as_dict(self) -> dict[str, Any]:
         """As its file has it."""

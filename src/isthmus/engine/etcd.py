@@ -24,11 +24,11 @@ from typing import Any, Final
 
 import msgpack
 
+from isthmus.engine.etcd_access import EtcdAccess
 from isthmus.engine.etcd_api import (
     DELETE_EVENT,
     MESSAGES,
     CallFailed,
-    EtcdAccess,
     EtcdClient,
     compare_revision,
     delete,

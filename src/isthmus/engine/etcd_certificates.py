@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from isthmus.engine.etcd_access import MemberFiles
 from isthmus.errors import InvalidRequest
 
 AUTHORITY_TIME: Final = timedelta(days=3650)
@@ -130,43 +131,19 @@ def needs_renewal(certificate: bytes, *, addresses: Sequence[str], wall: datetim
     return held.not_valid_after_utc - wall < RENEWAL_TIME or not wanted <= known
 
 
-@dataclass(frozen=True, slots=True)
-class MemberFiles:
-    """Where a member's certificate, key and authority are.
+def own_key(files: MemberFiles) -> bytes:
+    """Our key, PEM; made at the first call."""
+    files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not files.key.exists():
+        _write(files.key, make_key())
+    return files.key.read_bytes()
 
-    Attributes:
-        directory: Their folder; made when missing.
-    """
 
-    directory: Path
-
-    @property
-    def ca(self) -> Path:
-        """The authority's certificate."""
-        return self.directory / "storage-ca.pem"
-
-    @property
-    def certificate(self) -> Path:
-        """Our certificate."""
-        return self.directory / "storage.pem"
-
-    @property
-    def key(self) -> Path:
-        """Our key."""
-        return self.directory / "storage-key.pem"
-
-    def own_key(self) -> bytes:
-        """Our key, made at the first call."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.key.exists():
-            _write(self.key, make_key())
-        return self.key.read_bytes()
-
-    def write(self, *, ca: bytes, certificate: bytes) -> None:
-        """Keep what was signed. etcd reads it again at every handshake."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self.ca, ca)
-        _write(self.certificate, certificate)
+def keep_certificate(files: MemberFiles, *, ca: bytes, certificate: bytes) -> None:
+    """Keep what was signed. etcd reads it again at every handshake."""
+    files.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(files.ca, ca)
+    _write(files.certificate, certificate)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -12,13 +12,13 @@ from random import Random
 from typing import Any, Final
 
 from isthmus.engine.etcd import EtcdEngine
+from isthmus.engine.etcd_access import EtcdAccess
 from isthmus.engine.etcd_api import (
     ALARM_DISARM,
     ALARM_GET,
     ALARM_NOSPACE,
     MESSAGES,
     CallFailed,
-    EtcdAccess,
     EtcdClient,
     compare_revision,
     put,

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from isthmus.engine.etcd_api import EtcdAccess
-from isthmus.engine.etcd_certificates import MemberFiles
+from isthmus.engine.etcd_access import EtcdAccess, MemberFiles
 from isthmus.names import host_port
 from isthmus.store.engine import EngineUnavailable
 
@@ -151,11 +150,11 @@ class EtcdProcess:
 
     Args:
         config: The member.
-        removed: Called when the cluster has removed this member for good; it is not restarted.
     """
 
-    def __init__(self, config: EtcdProcessConfig, *, removed: Callable[[], None]) -> None:
-        self.config, self._removed = config, removed
+    def __init__(self, config: EtcdProcessConfig) -> None:
+        self.config = config
+        self._removed: Callable[[], None] | None = None
         self._supervising: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._stopping = False
@@ -168,6 +167,11 @@ class EtcdProcess:
     def has_data(self) -> bool:
         """Whether this member was started before."""
         return (self.config.directory / "member").exists()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it is kept running: started, and not stopped since."""
+        return self._supervising is not None
 
     @property
     def pid(self) -> int | None:
@@ -225,6 +229,15 @@ class EtcdProcess:
         self._supervising = asyncio.get_running_loop().create_task(
             self._supervise(formation, alone=alone)
         )
+
+    def when_removed(self, told: Callable[[], None]) -> None:
+        """Have somebody told when the cluster has removed this member for good.
+
+        It is not restarted then. Who asks too late is told at once.
+        """
+        self._removed = told
+        if self._supervising is not None and self._supervising.done() and self._was_removed:
+            told()
 
     async def stop(self) -> None:
         """Stop it: first kindly. Idempotent."""
@@ -328,7 +341,8 @@ class EtcdProcess:
                 return
             if self._was_removed:
                 logger.warning("this member was removed from the cluster")
-                self._removed()
+                if self._removed is not None:
+                    self._removed()
                 return
             if clock.time() - started > _HEALTHY_TIME:
                 wait = RESTART_MIN

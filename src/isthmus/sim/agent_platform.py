@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Final, TypeVar
 
+from isthmus.agent.member import LocalMember
 from isthmus.config.model import AgentConfig
 from isthmus.engine.memory import MemoryEngine
 from isthmus.errors import Unavailable
@@ -144,6 +145,10 @@ class SimulatedMachine:
     def engine(self, config: AgentConfig) -> Engine:
         """See `Platform.engine`."""
         return self._disk.engine
+
+    def member(self, config: AgentConfig, node_id: str) -> LocalMember:
+        """There is no etcd in a simulation: its servers share an engine in memory."""
+        raise NotImplementedError("a simulated server runs no etcd")
 
     def started(self) -> None:
         """Nothing to do: other agents live beside this one."""

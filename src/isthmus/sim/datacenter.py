@@ -68,7 +68,8 @@ class Tables:
     def fill(self, states: Iterable[FederationState], *, index: int) -> None:
         """Begin with these records, as a datacenter that has run for long."""
         assert not len(self._table)
-        self._table.fill((folded(state.datacenter), state) for state in states)
+        rows = list(states)
+        self._table.fill([folded(state.datacenter) for state in rows], rows)
         self._table.index = self.index = max(index, self.index)
         self.states.observe()
 

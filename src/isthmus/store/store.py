@@ -1,7 +1,7 @@
 """The store: all tables, what is read from them, and how committed batches reach them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from isthmus.model.operator import AutopilotConfig
@@ -23,7 +23,7 @@ from isthmus.store.keys import (
 )
 from isthmus.store.kv import KV, KeyValues
 from isthmus.store.prepared_query import PREPARED_QUERIES, PreparedQueries
-from isthmus.store.rows import decode_row, encode_row, row_decoder
+from isthmus.store.rows import decode_row, decode_rows, encode_row
 from isthmus.store.session import SESSIONS, Sessions
 from isthmus.store.sharing import Sharing
 from isthmus.store.table import Overlay, Schema, Table
@@ -116,7 +116,11 @@ class Store:
             end = bisect_left(rows, (prefix_end(prefix),), start)
             table = self._tables.get(split_row_key(prefix)[0])
             if table is not None:  # Else of a release that knows more tables: not ours to read.
-                table.fill(self._decoded(table.schema, len(prefix), rows[start:end]))
+                cut = len(prefix)
+                found = decode_rows(table.schema.record, [data for _, data in rows[start:end]])
+                if table.schema.name in _CATALOG:
+                    self._sharing.take(found)
+                table.fill([key[cut:] for key, _ in rows[start:end]], found)
             start = end
 
     def fill(self, name: str, rows: Iterable[Record]) -> None:
@@ -126,25 +130,11 @@ class Store:
             Corrupt: Two rows have the same key.
         """
         table, shared = self._tables[name], name in _CATALOG
-
-        def keyed() -> Iterator[tuple[bytes, Any]]:
-            for row in rows:
-                pk = table.schema.key(row)
-                if table.get(pk) is not None:
-                    raise Corrupt(f"a row of {name} is there twice", operation="load")
-                yield pk, self._sharing.row(row) if shared else row
-
-        table.fill(keyed())
-
-    def _decoded(
-        self, schema: Schema[Any], cut: int, pairs: Sequence[tuple[bytes, bytes]]
-    ) -> Iterator[tuple[bytes, Any]]:
-        """Rows with their primary keys, which follow `cut` bytes of the stored ones."""
-        decode = row_decoder(schema.record)
-        rows = [decode(data) for _, data in pairs]
-        if schema.name in _CATALOG:
-            self._sharing.take(rows)
-        return zip((key[cut:] for key, _ in pairs), rows, strict=True)
+        found = [self._sharing.row(row) if shared else row for row in rows]
+        pks = list(map(table.schema.key, found))
+        if len(set(pks)) < len(pks) or any(table.get(pk) is not None for pk in pks):
+            raise Corrupt(f"a row of {name} is there twice", operation="load")
+        table.fill(pks, found)
 
     def loaded(
         self,

@@ -100,21 +100,20 @@ class Table(Generic[Row]):
         """All rows by primary key, in no order; what is written later is not in it."""
         return self._rows.copy()
 
-    def fill(self, rows: Iterable[tuple[bytes, Row]]) -> None:
+    def fill(self, pks: Sequence[bytes], rows: Sequence[Row]) -> None:
         """Insert many rows under their primary keys, none of which is there yet."""
-        keys, filled = [], self._rows
-        indexes = [(self._buckets[name], keys_of) for name, keys_of in self.schema.indexes.items()]
-        for pk, row in rows:
-            assert pk not in filled, "a table is filled once"
-            filled[pk] = row
-            keys.append(pk)
-            for buckets, keys_of in indexes:
-                for key in keys_of(row):
+        count = len(self._rows) + len(pks)
+        self._rows.update(zip(pks, rows, strict=True))
+        assert len(self._rows) == count, "a table is filled once"
+        self._keys.update(pks)
+        for name, keys_of in self.schema.indexes.items():
+            buckets = self._buckets[name]
+            for pk, keys in zip(pks, map(keys_of, rows), strict=True):
+                for key in keys:
                     if key in buckets:
                         _add(buckets, key, pk)
                     else:
                         buckets[key] = pk
-        self._keys.update(keys)
 
     def adopt(self, other: "Table[Row]") -> None:
         """Hold what another table of the same schema holds; that one is not to be used again."""

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.engine.etcd_access import MemberFiles
 from isthmus.engine.etcd_certificates import (
-    MemberFiles,
     make_authority,
     make_key,
     make_request,
     needs_renewal,
+    own_key,
     sign,
 )
 from isthmus.engine.etcd_process import (
@@ -22,6 +23,7 @@ from isthmus.engine.etcd_process import (
 )
 from isthmus.errors import InvalidRequest
 from isthmus.store.engine import EngineUnavailable
+from support.etcd import fake_etcd
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -35,7 +37,7 @@ async def test_missing_program_says_what_to_install(tmp_path: Path) -> None:
         peer_host="127.0.0.1",
     )
     with pytest.raises(EngineUnavailable, match=r"(?s)not installed.*etcd-server.*etcd\.binary"):
-        await EtcdProcess(config, removed=lambda: None).check()
+        await EtcdProcess(config).check()
 
 
 async def test_program_that_is_no_etcd_is_refused(tmp_path: Path) -> None:
@@ -47,17 +49,7 @@ async def test_program_that_is_no_etcd_is_refused(tmp_path: Path) -> None:
         peer_host="127.0.0.1",
     )
     with pytest.raises(EngineUnavailable, match="is no etcd"):
-        await EtcdProcess(config, removed=lambda: None).check()
-
-
-def fake_etcd(folder: Path, version: str, life: str = "true") -> Path:
-    """A program that says it is an etcd, and otherwise does as it is told."""
-    program = folder / "fake-etcd"
-    program.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && echo "etcd Version: {version}" && exit\n{life}\n'
-    )
-    program.chmod(0o755)
-    return program
+        await EtcdProcess(config).check()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ async def test_members_may_dial_from_any_address(tmp_path: Path, version: str, f
         name="a",
         peer_host="10.0.0.1",
     )
-    process = EtcdProcess(config, removed=lambda: None)
+    process = EtcdProcess(config)
     await process.check()
     assert flag in process.command(Formation(members={"a": "u"}, token="t", new=True))
 
@@ -92,9 +84,7 @@ async def test_member_is_asked_through_a_socket_where_its_path_fits(
         peer_host="127.0.0.1",
         client_port=1234,
     )
-    command = EtcdProcess(config, removed=lambda: None).command(
-        Formation(members={"a": "u"}, token="t", new=True)
-    )
+    command = EtcdProcess(config).command(Formation(members={"a": "u"}, token="t", new=True))
     (listen,) = [word for word in command if word.startswith("--listen-client-urls=")]
     assert listen.partition("=")[2].split(",")[0] == "https://127.0.0.1:1234"
     assert ("unix://client:1" in listen) is fits
@@ -118,7 +108,7 @@ async def test_member_whose_process_id_cannot_be_noted_is_looked_after_all_the_s
         peer_host="127.0.0.1",
     )
     (tmp_path / "etcd.pid").mkdir()  # It cannot be written.
-    process = EtcdProcess(config, removed=lambda: None)
+    process = EtcdProcess(config)
     await process.start(Formation(members={"a": "u"}, token="t", new=True))
     try:
         async with asyncio.timeout(20):
@@ -168,5 +158,5 @@ def test_certificate_is_renewed_in_its_last_third_or_for_another_address() -> No
 
 def test_key_is_made_once_and_is_ours_alone(tmp_path: Path) -> None:
     files = MemberFiles(tmp_path / "storage")
-    assert files.own_key() == files.own_key()
+    assert own_key(files) == own_key(files)
     assert files.key.stat().st_mode & 0o777 == 0o600

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from isthmus.engine.etcd import reads_trusted
-from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdAccess, EtcdClient
+from isthmus.engine.etcd_access import EtcdAccess
+from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
 from isthmus.store.engine import (
     Change,
     Compacted,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isthmus.model.kv import DirEntry
 from isthmus.model.record import Record
 from isthmus.store.engine import Corrupt
-from isthmus.store.rows import ROW_VERSION, decode_row, encode_row
+from isthmus.store.rows import ROW_VERSION, decode_row, decode_rows, encode_row
 from isthmus.store.store import SCHEMAS
 from support.records import values
 
@@ -55,6 +55,22 @@ def test_row_of_an_earlier_release_takes_defaults_for_fields_it_does_not_have() 
 def test_any_bytes_are_a_row_or_corrupt(version: bytes, data: bytes) -> None:
     with contextlib.suppress(Corrupt):
         decode_row(DirEntry, version + data)
+
+
+@given(st.lists(st.sampled_from([b"\x01\x92\x01\xa1k", b"\x02\x82\xa9LockIndex\x01\xa3Key\xa1j"])))
+def test_rows_are_decoded_together_as_one_by_one(rows: list[bytes]) -> None:
+    assert decode_rows(DirEntry, rows) == [decode_row(DirEntry, data) for data in rows]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\x02", b"\x02\x80\x80", b"\x02\x81\xa3Key", b"\x03\x80", b"", b"\x02\x81\xa3Key\x01"]
+)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_one_bad_row_among_many_is_corrupt(bad: bytes, at: int) -> None:
+    rows = [b"\x02\x81\xa3Key\xa1k"] * 2
+    rows.insert(at, bad)
+    with pytest.raises(Corrupt):
+        decode_rows(DirEntry, rows)
 
 
 def test_row_of_another_version_is_corrupt() -> None:
