@@ -30,7 +30,7 @@ _KEYS: Final = (
 
 def _list_peers(args: Parsed) -> int:
     query = {"stale": ""} if args["stale"] else {}
-    with failing_as("Error getting peers"):
+    with failing_as("Error getting peers: Failed to retrieve raft configuration"):
         found = AgentClient.of(args).get_object(f"{_RAFT}/configuration", query)
     rows = [("Node", "ID", "Address", "State", "Voter", "RaftProtocol")]
     rows += [
@@ -97,6 +97,8 @@ def _set_config(args: Parsed) -> int:
 
 
 def _state(args: Parsed) -> int:
+    if args["format"] not in {"pretty", "json"}:
+        raise CommandFailed(f"Unknown format: {args['format']}")
     with failing_as("Error querying Autopilot state"):
         found = AgentClient.of(args).get_object(f"{_AUTOPILOT}/state", {})
     if args["format"] == "json":
@@ -114,6 +116,11 @@ def _state(args: Parsed) -> int:
         say(f"   {server_id}")
         for label, key in _SERVER_ROWS:
             say(f"      {label + ':':17}{_shown(server[key])}")
+        meta = server.get("Meta") or {}
+        if meta:
+            say("      Meta")
+        for key, value in sorted(meta.items()):
+            say(f"         {json.dumps(key)}: {json.dumps(value)}")
     return 0
 
 
@@ -125,6 +132,13 @@ def _shown(value: object) -> str:
 
 def _duration(given: str) -> str:
     return str(parse_duration(given))
+
+
+def _count(given: str) -> int:
+    found = whole_number(given)
+    if found < 0:
+        raise ValueError("must not be negative")
+    return found
 
 
 _SERVER_ROWS: Final = (
@@ -145,6 +159,9 @@ _SETTINGS: Final = {
     "max-trailing-logs": "MaxTrailingLogs",
     "min-quorum": "MinQuorum",
     "server-stabilization-time": "ServerStabilizationTime",
+    "redundancy-zone-tag": "RedundancyZoneTag",
+    "disable-upgrade-migration": "DisableUpgradeMigration",
+    "upgrade-version-tag": "UpgradeVersionTag",
 }
 
 
@@ -299,13 +316,13 @@ SET_CONFIG: Final = Command(
         Flag(
             "max-trailing-logs",
             "Most writes that a healthy server is behind.",
-            whole_number,
+            _count,
             placeholder="N",
         ),
         Flag(
             "min-quorum",
             "No failed server is removed below so many.",
-            whole_number,
+            _count,
             placeholder="N",
         ),
         Flag(
@@ -314,6 +331,11 @@ SET_CONFIG: Final = Command(
             _duration,
             placeholder="TIME",
         ),
+        Flag("redundancy-zone-tag", "Kept, and without effect.", placeholder="TAG"),
+        Flag(
+            "disable-upgrade-migration", "Kept, and without effect.", parse_bool, placeholder="BOOL"
+        ),
+        Flag("upgrade-version-tag", "Kept, and without effect.", placeholder="TAG"),
         *CLIENT_FLAGS,
         *QUERY_FLAGS,
     ),

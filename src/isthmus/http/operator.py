@@ -36,11 +36,12 @@ _NEITHER: Final = (
 )
 _BOTH: Final = "Bad request: Must specify only one of ?id or ?address"
 _SERF_STATUS: Final = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
+_HALF_A_SECOND: Final = 500_000_000
 _UNHEALTHY: Final = 429  # As Consul answers, so that a load balancer understands it.
 
 
 class _ServerView(Record, frozen=True, kw_only=True):
-    """A server's health as JSON has it: the wire has a number for the status."""
+    """A server's health as JSON has it: a word for the status, whole seconds of the moment."""
 
     id: str = ""
     name: str = ""
@@ -157,6 +158,8 @@ async def health(context: Context, request: Request) -> Response:
 
 def _view(server: AutopilotServerHealth) -> _ServerView:
     fields = msgspec.structs.asdict(server)
+    since = server.stable_since
+    fields["stable_since"] = Timestamp(since.seconds + (since.nanoseconds >= _HALF_A_SECOND))
     fields["serf_status"] = _SERF_STATUS.get(server.serf_status, "none")
     return _ServerView(**fields)
 

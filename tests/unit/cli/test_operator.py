@@ -120,6 +120,12 @@ def test_only_what_is_named_is_changed(cli: Cli, agent: FakeAgent) -> None:
     result = cli("operator", "autopilot", "set-config")
     assert result.code == 1
     assert "Nothing to set" in result.err
+    assert cli("operator", "autopilot", "set-config", "-max-trailing-logs=-1").code == 1
+    agent.answer(f"{AUTOPILOT}/configuration", b"true", method="PUT")
+    flags = ("-redundancy-zone-tag=z", "-disable-upgrade-migration=true", "-upgrade-version-tag=v")
+    assert cli("operator", "autopilot", "set-config", *flags).code == 0
+    tags = {"RedundancyZoneTag": "z", "DisableUpgradeMigration": True, "UpgradeVersionTag": "v"}
+    assert json.loads(agent.last[3]) == CONFIG | tags
 
 
 def test_storage_is_moved_by_the_running_agent(cli: Cli, agent: FakeAgent) -> None:
@@ -138,6 +144,7 @@ def test_state_is_shown(cli: Cli, agent: FakeAgent) -> None:
         "ID": "id1", "Name": "s1", "Address": "10.0.0.1:8300", "NodeStatus": "alive",
         "Version": "1.10.11", "LastContact": "0s", "LastTerm": 3, "LastIndex": 9,
         "Healthy": True, "Status": "leader", "NodeType": "voter",
+        "Meta": {"consul-network-segment": ""},
     }  # fmt: skip
     state = {
         "Healthy": True, "FailureTolerance": 1, "OptimisticFailureTolerance": 1,
@@ -147,8 +154,12 @@ def test_state_is_shown(cli: Cli, agent: FakeAgent) -> None:
     lines = cli("operator", "autopilot", "state").out.splitlines()
     assert lines[0] == "Healthy:                      true"
     assert "      Status:          leader" in lines
+    assert lines[-2:] == ["      Meta", '         "consul-network-segment": ""']
     shown = cli("operator", "autopilot", "state", "-format=json").out
     assert json.loads(shown) == state
+    refused = cli("operator", "autopilot", "state", "-format=xml")
+    assert (refused.code, refused.out) == (1, "")
+    assert "Unknown format: xml" in refused.err
 
 
 @pytest.mark.parametrize(

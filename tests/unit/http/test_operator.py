@@ -13,6 +13,7 @@ from isthmus.model.operator import (
     TransferLeaderResponse,
 )
 from isthmus.model.query import Empty
+from isthmus.model.timestamp import Timestamp
 from support.http import FakeRpc, as_json, make_client
 
 SERVER = RaftServer(id="i", node="s1", address="10.0.0.1:8300", leader=True, voter=True)
@@ -116,6 +117,17 @@ async def test_health_says_by_its_status_whether_all_is_well(healthy: bool, stat
     assert shown["Servers"][0]["LastContact"] == "0s"
     assert shown["Servers"][0]["SerfStatus"] == "alive"
     assert list(shown) == ["Healthy", "FailureTolerance", "Servers"]
+
+
+async def test_health_is_shown_since_a_whole_second() -> None:
+    moment = Timestamp.parse("2026-01-02T03:04:05Z").seconds
+    found = []
+    for nanoseconds in (499_999_999, 500_000_000):
+        one = AutopilotServerHealth(id="i", stable_since=Timestamp(moment, nanoseconds))
+        rpc = FakeRpc(Operator_ServerHealth=AutopilotHealthReply(servers=(one,)))
+        shown = as_json(await make_client(rpc).get("/v1/operator/autopilot/health"))
+        found.append(shown["Servers"][0]["StableSince"])
+    assert found == ["2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"]
 
 
 async def test_state() -> None:
