@@ -18,6 +18,7 @@ from isthmus.model.config_entry import ConfigEntryRequest
 from isthmus.model.federation import UPSERT, FederationStateRequest
 from isthmus.model.identifier import uuid_fault
 from isthmus.model.kv import KV_LOCK, KV_SET, DirEntry, KVSRequest
+from isthmus.model.operator import AutopilotConfig, AutopilotSetConfigRequest
 from isthmus.model.prepared_query import QUERY_CREATE, PreparedQuery, PreparedQueryRequest
 from isthmus.model.session import SESSION_CREATE, Session, SessionRequest
 from isthmus.model.snapshot import ImportedKind
@@ -47,6 +48,16 @@ _OWN: Final = {
     29: "it belongs to Consul's storage",
     31: "it belongs to Consul's storage",
 }
+_NAMES: Final = {
+    rows.CONNECT_CA: ("Name", "ID"),
+    rows.INTENTION: ("SourceName", "DestinationName"),
+    rows.ACL_TOKEN: ("AccessorID",),  # Not by its id in older shapes, which is the secret.
+    rows.ACL_POLICY: ("Name",),
+    rows.ACL_ROLE: ("Name",),
+    rows.ACL_BINDING_RULE: ("AuthMethod", "ID"),
+    rows.ACL_AUTH_METHOD: ("Name",),
+}
+"""Fields that make up what an operator calls a row that has no place here."""
 _OTHER: Final = "this release has no place for them"
 _SECONDARY: Final = "the primary datacenter owns them; import them there"
 _NO_HOLDER: Final = "the session that holds them is not there"
@@ -176,6 +187,9 @@ class ConsulImport:
         elif row.type == rows.PREPARED_QUERY:
             query: PreparedQuery = from_plain(PreparedQuery, row.value)
             yield from self._query(query)
+        elif row.type == rows.AUTOPILOT:
+            config: AutopilotConfig = from_plain(AutopilotConfig, row.value)
+            yield from self._autopilot(config)
         else:
             self._leave(row)
 
@@ -263,6 +277,20 @@ class ConsulImport:
         kind = rows.TYPE_NAMES[rows.PREPARED_QUERY]
         yield from self._one(kind, query.name or query.id, command, there=there)
 
+    def _autopilot(self, config: AutopilotConfig) -> Iterator[tuple[_Tally, str, Command]]:
+        """The settings; those that only come from our configuration are not there yet."""
+        kind, ours = rows.TYPE_NAMES[rows.AUTOPILOT], self._store.autopilot.get()
+        config = msgspec.structs.replace(
+            config, create_index=ours.create_index, modify_index=ours.modify_index
+        )
+        if ours.modify_index and config == ours:
+            tally = self._tally(kind)
+            tally.found += 1
+            tally.imported += 1
+            return
+        command = AutopilotSetConfigRequest(datacenter=self._dc, config=config)
+        yield from self._one(kind, "settings", command, there=ours.modify_index > 0)
+
     def _one(
         self, kind: str, name: str, command: Command, *, there: bool
     ) -> Iterator[tuple[_Tally, str, Command]]:
@@ -279,8 +307,8 @@ class ConsulImport:
         tally = self._tally(_name_of_type(row.type))
         tally.found += 1
         tally.reason = _NO_TABLE.get(row.type) or _OWN.get(row.type) or _OTHER
-        if row.type in _NO_TABLE:
-            tally.leave(_name_of(row))
+        if name := _name_of(row):
+            tally.leave(name)
 
     def _tally(self, kind: str) -> _Tally:
         return self._tallies.setdefault(kind, _Tally(kind))
@@ -291,7 +319,7 @@ def _name_of_type(kind: int) -> str:
 
 
 def _name_of(row: ConsulRow) -> str:
-    """What an operator calls a row that has no place here."""
+    """What an operator calls a row that has no place here; empty for what nobody misses."""
     value: Any = row.value
     if row.type == rows.CONFIG_ENTRY:
         try:
@@ -299,6 +327,5 @@ def _name_of(row: ConsulRow) -> str:
         except MalformedPacket:
             return _BINARY_CONFIG_ENTRY
         return f"{entry.kind}/{entry.name}" if entry is not None else _BINARY_CONFIG_ENTRY
-    if not isinstance(value, dict):
-        return ""
-    return str(value.get("Name") or value.get("ID") or "")
+    fields = _NAMES.get(row.type, ()) if isinstance(value, dict) else ()
+    return "/".join(str(value[name]) for name in fields if value.get(name))

@@ -17,6 +17,7 @@ from isthmus.model.catalog import (
 from isthmus.model.config_entry import ConfigEntryRequest, ServiceConfigEntry
 from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
+from isthmus.model.operator import AutopilotConfig
 from isthmus.model.prepared_query import PreparedQuery, ServiceQuery
 from isthmus.model.session import Session
 from isthmus.model.snapshot import ImportedKind
@@ -131,11 +132,12 @@ async def test_what_is_there_is_replaced_or_kept(server: Server) -> None:
 
 async def test_repeated_import_changes_nothing(server: Server) -> None:
     rows = [node("n1"), service("n1"), check("n1"), key("k")]
+    rows.append((9, AutopilotConfig(create_index=3, modify_index=4)))
     await run(server, rows)
     index = server.store.index
     kinds = await run(server, rows)
     assert server.store.index == index
-    assert counts(kinds["KVS"]) == (1, 1, 0, 0)
+    assert counts(kinds["KVS"]) == counts(kinds["Autopilot"]) == (1, 1, 0, 0)
 
 
 async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
@@ -146,14 +148,43 @@ async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
         (5, DirEntry(key="gone")),
         (6, [{"Node": "n1"}]),
         (16, {"Key": "kvs", "Value": 5}),
-        (17, {"AccessorID": "secret"}),
-        (99, {}),
+        (4, {"ID": "secret", "Name": "before 1.4"}),
+        (12, {"ID": "i", "SourceName": "web", "DestinationName": "db"}),
+        (13, {"Name": "Consul CA Root Cert", "ID": "aa:bb", "PrivateKey": "secret"}),
+        (17, {"AccessorID": "a-1", "SecretID": "secret", "Rules": "x"}),
+        (17, {"SecretID": "secret", "ID": "secret"}),
+        (19, {"Name": "readers", "ID": "p"}),
+        (23, {"Name": "ops", "ID": "r"}),
+        (25, {"ID": "b-1", "AuthMethod": "k8s"}),
+        (27, {"Name": "k8s"}),
+        (99, {"Name": "x", "ID": "secret"}),
     ]
     kinds = await run(server, rows)
-    assert kinds["ConfigEntry"].names == ("service-defaults/web", "config entry")
     assert all(kind.reason for kind in kinds.values())
     assert kinds["type 99"].found == kinds["Tombstone"].found == 1
-    assert kinds["ACLToken"].names is None
+    assert {name: kind.names for name, kind in kinds.items() if kind.names} == {
+        "ConfigEntry": ("service-defaults/web", "config entry"),
+        "Intention": ("web/db",),
+        "ConnectCA": ("Consul CA Root Cert/aa:bb",),
+        "ACLToken": ("a-1",),
+        "ACLPolicy": ("readers",),
+        "ACLRole": ("ops",),
+        "ACLBindingRule": ("k8s/b-1",),
+        "ACLAuthMethod": ("k8s",),
+    }
+    assert "secret" not in repr(kinds)
+
+
+async def test_autopilot_settings_come_over_unless_there_are_some(server: Server) -> None:
+    theirs = AutopilotConfig(max_trailing_logs=123, cleanup_dead_servers=False)
+    kinds = await run(server, [(9, theirs)], keep=True)  # Nobody has set any here.
+    assert counts(kinds["Autopilot"]) == (1, 1, 0, 0)
+    assert server.store.autopilot.get().max_trailing_logs == 123
+    kinds = await run(server, [(9, AutopilotConfig(max_trailing_logs=7))], keep=True)
+    assert counts(kinds["Autopilot"]) == (1, 0, 1, 0)
+    assert server.store.autopilot.get().max_trailing_logs == 123
+    await run(server, [(9, AutopilotConfig(max_trailing_logs=7))])
+    assert server.store.autopilot.get().max_trailing_logs == 7
 
 
 async def test_sessions_and_the_locks_they_hold_come_over(server: Server) -> None:
