@@ -324,3 +324,37 @@ async def test_whole_snapshot_of_consul_1_10_is_imported(server: Server) -> None
     session = server.store.sessions.get(lock.session).value
     assert session is not None
     assert (session.behavior, session.ttl, session.lock_delay.seconds) == ("delete", "3600s", 5)
+
+
+async def test_snapshot_of_a_consul_mesh_leaves_nothing_unsaid(server: Server) -> None:
+    """Saved by a server of Consul 1.10.11 with ACLs, a CA and config entries of every kind.
+
+    The bytes of its private keys were replaced.
+    """
+    file = io.BytesIO((VECTOR.parent / "consul-1.10.11-mesh.snap").read_bytes())
+    row_count = check_snapshot(file)
+    file.seek(0)
+    importing = ConsulImport(server.store, server.apply, dc="dc1", writes_states=True, keep=False)
+    kinds = {kind.kind: kind for kind in await importing.run(file)}
+    assert {name: kind.found for name, kind in kinds.items() if kind.imported} == {
+        "Node": 3, "Service": 7, "Check": 4, "Session": 1, "KVS": 4, "Lock": 1,
+        "PreparedQuery": 2, "Autopilot": 1, "FederationState": 1,
+    }  # fmt: skip
+    rest = {name: kind for name, kind in kinds.items() if not kind.imported}
+    assert {name: len(kind.names or ()) for name, kind in rest.items()} == {
+        "ConfigEntry": 11, "ACLToken": 3, "ACLPolicy": 2, "ACLRole": 1, "ACLBindingRule": 1,
+        "ACLAuthMethod": 1, "ConnectCA": 1, "ConnectCAProviderState": 0, "ConnectCAConfig": 0,
+        "CoordinateBatchUpdate": 0, "Tombstone": 0, "SystemMetadata": 0, "Index": 0,
+        "ChunkingState": 0,
+    }  # fmt: skip
+    assert all(kind.reason for kind in rest.values())
+    assert {(name or "").split("/")[0] for name in kinds["ConfigEntry"].names or ()} == {
+        "proxy-defaults", "service-defaults", "service-resolver", "service-router",
+        "service-splitter", "ingress-gateway", "terminating-gateway", "service-intentions", "mesh",
+    }  # fmt: skip
+    found = sum(kind.found for name, kind in kinds.items() if name != "Lock")  # Part of a key.
+    assert found == row_count
+    (state,) = server.store.federation.list().value
+    assert [gateway.service.port for gateway in state.mesh_gateways or () if gateway.service] == [
+        443
+    ]
