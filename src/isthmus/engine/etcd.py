@@ -68,6 +68,8 @@ _GUARDS: Final = 16
 _PAGE_ROWS_FIRST: Final = 1000
 _PAGE_ROWS_MAX: Final = 100_000
 _PAGE_SIZE: Final = 16 * 1024 * 1024
+_PAGE_GROWTH: Final = 8
+"""The first pages are short, so that there is work while the longer ones come."""
 _TURNS_TO_SEND: Final = 3
 """Turns of the loop after which a call's request is on its way."""
 _REDO: Final = b"r/"
@@ -243,7 +245,8 @@ class EtcdEngine:
                 if answer.more:  # The next page comes while the caller works on this one.
                     start = answer.kvs[-1].key + b"\x00"
                     size = sum(len(key) + len(value) for key, value in rows)
-                    limit = min(_PAGE_ROWS_MAX, max(100, _PAGE_SIZE * len(rows) // max(1, size)))
+                    fitting = max(100, _PAGE_SIZE * len(rows) // max(1, size))
+                    limit = min(_PAGE_ROWS_MAX, fitting, _PAGE_GROWTH * limit)
                     fetching = self._fetch(start, end, limit, revision)
                     for _ in range(_TURNS_TO_SEND):
                         await asyncio.sleep(0)

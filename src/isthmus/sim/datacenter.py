@@ -69,7 +69,7 @@ class Tables:
         """Begin with these records, as a datacenter that has run for long."""
         assert not len(self._table)
         rows = list(states)
-        self._table.fill([folded(state.datacenter) for state in rows], rows)
+        self._table.fill([([folded(state.datacenter) for state in rows], rows)])
         self._table.index = self.index = max(index, self.index)
         self.states.observe()
 

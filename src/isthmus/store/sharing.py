@@ -57,28 +57,27 @@ class Sharing:
             return
         if len(self._pool) >= self._values_max:
             self._pool.clear()
-        for name, default, inside in _taken_fields(type(rows[0])):
+        for name, kind, default in _taken_fields(type(rows[0])):
             values = list(map(attrgetter(name), rows))
             if not any(values):
                 continue
-            if inside:
+            if _is_record(kind) and not _is_hashable(kind):
                 self.take([value for value in values if value is not None and value is not default])
-            else:
-                self._take(rows, name, values, default)
+                continue
+            shared = self._taken(kind, values, default)
+            deque(map(force_setattr, rows, repeat(name), shared), maxlen=0)
 
-    def _take(self, rows: Sequence[Record], name: str, values: list[Any], default: object) -> None:
-        """Replace the values of one field by known ones; a default is shared anyway."""
-        pooled, share = self._pool.setdefault, self._share
-        if isinstance(default, str):
-            if max(map(len, values)) <= _TEXT_SIZE_MAX:
-                shared = list(map(pooled, values, values))
-            else:
-                shared = [share(value) for value in values]
-        else:
-            shared = [
-                value if value is default or value is None else share(value) for value in values
+    def _taken(self, kind: Any, values: list[Any], default: object) -> list[Any]:
+        """Known values in the place of those of one field; a default is shared anyway."""
+        known, share = self._pool.get, self._share
+        if kind is str and max(map(len, values)) <= _TEXT_SIZE_MAX:
+            return list(map(self._pool.setdefault, values, values))
+        if kind is not str and _is_hashable(kind):
+            return [
+                value if value is default or value is None else known(value) or share(value)
+                for value in values
             ]
-        deque(map(force_setattr, rows, repeat(name), shared), maxlen=0)
+        return [value if value is default or value is None else share(value) for value in values]
 
     def _share(self, value: Any) -> Any:
         kind = type(value)
@@ -125,19 +124,17 @@ def _shared_fields(record: type[Record]) -> tuple[tuple[str, object], ...]:
 
 
 @functools.cache
-def _taken_fields(record: type[Record]) -> tuple[tuple[str, object, bool], ...]:
-    """As `_shared_fields`; and whether a value is a record to look into, as it has no hash."""
+def _taken_fields(record: type[Record]) -> tuple[tuple[str, Any, object], ...]:
+    """As `_shared_fields`, with the declared types."""
     kinds = {field.name: split_optional(field.kind)[0] for field in fields_of(record)}
-    return tuple(
-        (name, default, _is_record(kinds[name]) and not _is_hashable(kinds[name]))
-        for name, default in _shared_fields(record)
-    )
+    return tuple((name, kinds[name], default) for name, default in _shared_fields(record))
 
 
 def _is_record(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Record)
 
 
+@functools.cache
 def _is_hashable(kind: Any) -> bool:
     """Whether values of a declared type can always be looked up."""
     kind, _ = split_optional(kind)

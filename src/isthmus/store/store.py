@@ -1,7 +1,7 @@
 """The store: all tables, what is read from them, and how committed batches reach them."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from isthmus.model.operator import AutopilotConfig
@@ -42,6 +42,8 @@ SCHEMAS: Final[tuple[Schema[Any], ...]] = (
 )
 """Every table."""
 
+_ROWS_AT_ONCE: Final = 500
+"""Rows that are loaded together: as many as stay in a processor's cache meanwhile."""
 _TABLE_INDEXES: Final = b"i/"
 _CATALOG: Final = frozenset({NODES.name, SERVICES.name, CHECKS.name})
 
@@ -116,12 +118,19 @@ class Store:
             end = bisect_left(rows, (prefix_end(prefix),), start)
             table = self._tables.get(split_row_key(prefix)[0])
             if table is not None:  # Else of a release that knows more tables: not ours to read.
-                cut = len(prefix)
-                found = decode_rows(table.schema.record, [data for _, data in rows[start:end]])
-                if table.schema.name in _CATALOG:
-                    self._sharing.take(found)
-                table.fill([key[cut:] for key, _ in rows[start:end]], found)
+                table.fill(self._chunks(table.schema, len(prefix), rows[start:end]))
             start = end
+
+    def _chunks(
+        self, schema: Schema[Any], cut: int, pairs: Sequence[tuple[bytes, bytes]]
+    ) -> Iterator[tuple[list[bytes], list[Any]]]:
+        """Rows and their primary keys, which follow `cut` bytes of the stored ones."""
+        for start in range(0, len(pairs), _ROWS_AT_ONCE):
+            chunk = pairs[start : start + _ROWS_AT_ONCE]
+            rows = decode_rows(schema.record, [data for _, data in chunk])
+            if schema.name in _CATALOG:
+                self._sharing.take(rows)
+            yield [key[cut:] for key, _ in chunk], rows
 
     def fill(self, name: str, rows: Iterable[Record]) -> None:
         """Put rows into a table that is empty yet; call `loaded` after the last table.
@@ -134,7 +143,7 @@ class Store:
         pks = list(map(table.schema.key, found))
         if len(set(pks)) < len(pks) or any(table.get(pk) is not None for pk in pks):
             raise Corrupt(f"a row of {name} is there twice", operation="load")
-        table.fill(pks, found)
+        table.fill([(pks, found)])
 
     def loaded(
         self,

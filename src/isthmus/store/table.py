@@ -100,20 +100,26 @@ class Table(Generic[Row]):
         """All rows by primary key, in no order; what is written later is not in it."""
         return self._rows.copy()
 
-    def fill(self, pks: Sequence[bytes], rows: Sequence[Row]) -> None:
-        """Insert many rows under their primary keys, none of which is there yet."""
-        count = len(self._rows) + len(pks)
-        self._rows.update(zip(pks, rows, strict=True))
-        assert len(self._rows) == count, "a table is filled once"
-        self._keys.update(pks)
-        for name, keys_of in self.schema.indexes.items():
-            buckets = self._buckets[name]
-            for pk, keys in zip(pks, map(keys_of, rows), strict=True):
-                for key in keys:
-                    if key in buckets:
-                        _add(buckets, key, pk)
-                    else:
-                        buckets[key] = pk
+    def fill(self, chunks: Iterable[tuple[Sequence[bytes], Sequence[Row]]]) -> None:
+        """Insert many rows, chunk by chunk with their primary keys, none of which is there yet."""
+        filled: list[bytes] = []
+        indexes = [(self._buckets[name], keys_of) for name, keys_of in self.schema.indexes.items()]
+        for pks, rows in chunks:
+            count = len(self._rows) + len(pks)
+            self._rows.update(zip(pks, rows, strict=True))
+            assert len(self._rows) == count, "a table is filled once"
+            filled += pks
+            for buckets, keys_of in indexes:
+                for pk, keys in zip(pks, map(keys_of, rows), strict=True):
+                    for key in keys:
+                        bucket = buckets.get(key)
+                        if bucket is None:
+                            buckets[key] = pk
+                        elif type(bucket) is list and bucket[-1] < pk:
+                            bucket.append(pk)  # Nearly always: they come in order.
+                        else:
+                            _add(buckets, key, pk)
+        self._keys.update(filled)
 
     def adopt(self, other: "Table[Row]") -> None:
         """Hold what another table of the same schema holds; that one is not to be used again."""
@@ -172,8 +178,6 @@ def _add(buckets: dict[bytes, bytes | list[bytes]], key: bytes, pk: bytes) -> No
         buckets[key] = pk
     elif isinstance(bucket, bytes):
         buckets[key] = [bucket, pk] if bucket < pk else [pk, bucket]
-    elif bucket[-1] < pk:
-        bucket.append(pk)  # As always in a load, which comes in order.
     else:
         insort(bucket, pk)
 
