@@ -219,5 +219,5 @@ class EngineError(IsthmusError):
     """Disk or quorum failed. The server stops accepting writes; `operation` says what failed."""
 
     def __init__(self, text: str, *, operation: str) -> None:
-        self.operation = operation
+        self.operation, self.text = operation, text
         super().__init__(f"{operation}: {text}")

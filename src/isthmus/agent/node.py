@@ -41,7 +41,7 @@ from isthmus.agent.tables import Tables
 from isthmus.agent.watches import Watches
 from isthmus.config.model import AgentConfig
 from isthmus.dns.server import DnsServer
-from isthmus.errors import InvalidRequest, RequestError
+from isthmus.errors import InvalidRequest, IsthmusError, RequestError
 from isthmus.http import repeats
 from isthmus.http.server import HttpServer
 from isthmus.model.diagnosis import DoctorReport
@@ -425,7 +425,9 @@ class NodeAgent:
         """A part of us is dead and the others cannot do without it: stop, with exit code 1."""
         self._failure = error
         if not isinstance(error, JoinGaveUp):
-            logger.error("a background duty failed", exc_info=error)
+            # What is no defect of ours is told in a line when we stop.
+            level = logging.DEBUG if isinstance(error, IsthmusError) else logging.ERROR
+            logger.log(level, "a background duty failed", exc_info=error)
         self._stopping.set()
 
 

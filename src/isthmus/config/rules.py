@@ -178,8 +178,8 @@ def _storage(config: AgentConfig) -> _Rule:
     storage = config.storage
     if storage.engine not in _ENGINES:
         yield "storage.engine", f"unknown engine {storage.engine!r}", f"use {' or '.join(_ENGINES)}"
-    if storage.engine == "sqlite" and config.bootstrap_expect > 1:
-        text = "sqlite keeps the data of one server only"
+    if storage.engine in {"sqlite", "memory"} and config.bootstrap_expect > 1:
+        text = f"{storage.engine} keeps the data of one server only"
         yield "storage.engine", text, 'use engine = "etcd", or set bootstrap = true'
     if storage.engine in {"sqlite", "memory"} and storage.endpoints:
         text = f"endpoints are of no use with engine = {storage.engine!r}"
@@ -189,6 +189,12 @@ def _storage(config: AgentConfig) -> _Rule:
             names.split_host_port(endpoint.removeprefix("https://").removeprefix("http://"))
         except ValueError:
             yield "storage.endpoints", f"{endpoint!r} is not host:port", "as in 10.0.0.1:2379"
+        if endpoint.startswith("https://") and not storage.ca_file:
+            yield "storage.endpoints", f"{endpoint} without ca_file", "set ca_file too"
+        if endpoint.startswith("http://") and storage.ca_file:
+            yield "storage.endpoints", f"{endpoint} with ca_file", "write https://, or no ca_file"
+    if storage.password and not storage.username:
+        yield "storage.password", "password without username", "set username too"
     if bool(storage.cert_file) != bool(storage.key_file):
         yield "storage.cert_file", "cert_file and key_file belong together", "set both"
     if storage.cert_file and not storage.ca_file:

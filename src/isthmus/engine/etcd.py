@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgpack
 
 from isthmus.engine.etcd_access import EtcdAccess
+from isthmus.engine.etcd_advice import advice
 from isthmus.engine.etcd_api import (
     DELETE_EVENT,
     MESSAGES,
@@ -165,7 +166,13 @@ class EtcdEngine:
             FormatTooNew: The data is of a newer release, or of another datacenter.
         """
         self._open = True
-        await self._create()
+        try:
+            await self._create()
+        except EngineUnavailable as error:
+            hint = advice(str(error)) if self._root else ""  # Our own etcd is ours to mend.
+            if not hint:
+                raise
+            raise EngineUnavailable(f"{error.text}; {hint}", operation="open") from error
         keys = (FORMAT_KEY, INDEX_KEY, LEADER_KEY)
         answer = await self._call(
             "Txn",

@@ -359,4 +359,4 @@ def translated(error: CallFailed, operation: str) -> EngineError:
         return NoSpace(
             f"{text}: compact and defragment etcd, or raise its quota", operation=operation
         )
-    return EngineUnavailable(str(error), operation=operation)
+    return EngineUnavailable(error.text, operation=operation)

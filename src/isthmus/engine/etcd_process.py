@@ -186,13 +186,7 @@ class EtcdProcess:
         """
         path = shutil.which(self.config.binary)
         if path is None:
-            raise EngineUnavailable(
-                f"{self.config.binary!r} is not installed: a datacenter of several servers keeps "
-                "its data in etcd; install it (Debian and Ubuntu: apt-get install etcd-server), or "
-                "name the program in storage.etcd.binary, or use an etcd of your own with "
-                "storage.endpoints",
-                operation="open",
-            )
+            raise EngineUnavailable(_why_absent(self.config.binary), operation="open")
         process = await asyncio.create_subprocess_exec(path, "--version", stdout=PIPE, stderr=PIPE)
         try:
             async with asyncio.timeout(_VERSION_TIMEOUT):
@@ -202,7 +196,9 @@ class EtcdProcess:
             raise EngineUnavailable(f"{path} --version does not end", operation="open") from None
         found = re.search(rb"(?m)^etcd Version: (\d+)\.(\d+)\.(\d+)", output)
         if found is None:
-            raise EngineUnavailable(f"{path} is no etcd", operation="open")
+            raise EngineUnavailable(
+                f"{path} is no etcd: name its program in storage.etcd.binary", operation="open"
+            )
         version = tuple(int(part) for part in found.groups())
         self._number, self.version = version, ".".join(map(str, version))
         problem = version_problem(version)
@@ -428,6 +424,17 @@ class EtcdProcess:
             logger.warning("ending a member of an earlier agent, process %d", pid)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _why_absent(binary: str) -> str:
+    """Why there is no such program, and what to do."""
+    if os.sep in binary and os.path.exists(binary):
+        return f"{binary} is no program that may be executed: name etcd's in storage.etcd.binary"
+    return (
+        f"{binary!r} is not installed: a datacenter of several servers keeps its data in etcd; "
+        "install it (Debian and Ubuntu: apt-get install etcd-server), or name the program in "
+        "storage.etcd.binary, or use an etcd of your own with storage.endpoints"
+    )
 
 
 def version_problem(version: tuple[int, ...]) -> str:

@@ -288,7 +288,7 @@ async def connect(endpoint: str, context: ssl.SSLContext | None, *, timeout: flo
                 try:
                     return await _connect(endpoint, context)
                 except (OSError, GrpcError) as error:
-                    failure = f": {error}"
+                    failure = f": {str(error) or type(error).__name__}"
                 await asyncio.sleep(RETRY_INTERVAL)
     except TimeoutError:
         raise GrpcError("UNAVAILABLE", f"{endpoint} does not answer{failure}", sent=False) from None

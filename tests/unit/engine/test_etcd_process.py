@@ -52,6 +52,19 @@ async def test_program_that_is_no_etcd_is_refused(tmp_path: Path) -> None:
         await EtcdProcess(config).check()
 
 
+async def test_file_that_is_no_program_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "etcd-3.5").write_text("")
+    config = EtcdProcessConfig(
+        binary=str(tmp_path / "etcd-3.5"),
+        directory=tmp_path / "etcd",
+        files=MemberFiles(tmp_path),
+        name="a",
+        peer_host="127.0.0.1",
+    )
+    with pytest.raises(EngineUnavailable, match=r"no program that may be executed.*etcd\.binary"):
+        await EtcdProcess(config).check()
+
+
 @pytest.mark.parametrize(
     ("version", "flag"),
     [
