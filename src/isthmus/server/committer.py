@@ -45,6 +45,7 @@ GATHER_TIME_MIN: Final = 0.0005
 """Shorter waits are not worth their timer."""
 EXCLUSIVE_MAX: Final = 8
 """Pieces of work that may wait for their turn between two batches."""
+_CONFIRM: Final = "confirm"  # `EngineError.operation` of `Engine.confirm`.
 _HARMLESS: Final = (NoSpace, TooLarge, EngineUnavailable)
 """Errors after which the engine is as before the commit, so that the leader goes on."""
 
@@ -354,7 +355,8 @@ def _blame(error: EngineError, outcome: object) -> Exception:
     """What a caller is told when its batch was not committed."""
     if isinstance(outcome, RequestError):
         return outcome
-    return NoLeader() if isinstance(error, Fenced) else error
+    # Where only a confirmation failed there was nothing to commit, so nothing took effect.
+    return NoLeader() if isinstance(error, Fenced) or error.operation == _CONFIRM else error
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:

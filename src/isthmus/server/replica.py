@@ -524,16 +524,19 @@ class Replica:
             return False
         if not self.engine.shared:
             return True
+        return asyncio.get_running_loop().time() - self._surely_led_at() < CONFIRMED_MAX
+
+    def _surely_led_at(self) -> float:
         committer = self._committer
-        confirmed = max(self._confirmed_at, committer.committed_at if committer else 0.0)
-        return asyncio.get_running_loop().time() - confirmed < CONFIRMED_MAX
+        return max(self._confirmed_at, committer.committed_at if committer else 0.0)
 
     @property
     def last_contact(self) -> float:
-        """Seconds since we heard of the leader's storage; 0 on the leader."""
-        if self._lead is not None:
+        """Seconds since we heard of the leader's storage; 0 on a leader that is sure to be it."""
+        if self.is_sure():
             return 0.0
-        return asyncio.get_running_loop().time() - self._contact_at
+        heard_at = self._contact_at if self._lead is None else self._surely_led_at()
+        return asyncio.get_running_loop().time() - heard_at
 
     def heard_at(self) -> float:
         """When we last made or saw a commit, on the loop's clock."""

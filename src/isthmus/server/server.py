@@ -377,8 +377,11 @@ class Server:
         self.call_counts[method] += 1
 
     def _dated(self, reply: object) -> object:
-        """A reply of a server that need not lead, with how old its data may be."""
-        if self.is_leader or not isinstance(reply, QueryMeta):
+        """A reply of a server that need not lead, with how old its data may be.
+
+        A leader that could not confirm for a while that it leads may have been replaced.
+        """
+        if not isinstance(reply, QueryMeta) or self.replica.is_sure():
             return reply
         return msgspec.structs.replace(
             reply,

@@ -26,6 +26,9 @@ class Fenced(EngineError):
 class OutcomeUnknown(EngineError):
     """No answer to a commit: it may be in or not. Step down; never retry for the caller."""
 
+    def __init__(self, text: str, *, operation: str) -> None:
+        super().__init__(f"{text}; the write may have taken effect", operation=operation)
+
 
 class EngineUnavailable(EngineError):
     """Surely nothing was committed; the same call may be tried again."""

@@ -16,6 +16,7 @@ from isthmus.model.kv import KV_CAS, KV_SET, DirEntry, KVSRequest
 from isthmus.server.committer import EXCLUSIVE_MAX, GATHER_SHARE, Busy, Committer
 from isthmus.store.engine import (
     Batch,
+    EngineUnavailable,
     Fenced,
     Head,
     Lead,
@@ -333,6 +334,19 @@ async def test_nothing_is_refused_or_found_unchanged_on_behalf_of_a_deposed_lead
         assert [type(outcome) for outcome in outcomes] == [NoLeader, NoLeader]
         with pytest.raises(Fenced):
             await task
+
+
+async def test_write_that_finds_nothing_to_do_waits_for_a_leader_that_can_say_so() -> None:
+    class Doubtful(GatedEngine):
+        async def confirm(self, lead: Lead) -> None:
+            raise EngineUnavailable("no answer in time", operation="confirm")
+
+    engine, store = Doubtful(), Store()
+    async with running(engine, store) as (committer, _):
+        await committer.submit(set_key("k"))
+        with pytest.raises(NoLeader):  # It is passed on or held, then; nothing took effect.
+            await committer.submit(set_key("k"))
+        await committer.submit(set_key("other"))
 
 
 async def test_exclusive_work_runs_between_two_batches_and_holds_writes() -> None:
