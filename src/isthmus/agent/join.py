@@ -21,6 +21,7 @@ from isthmus.federation.joining import (
     TryFailed,
     TryJoin,
 )
+from isthmus.model.reminders import Reminders
 from isthmus.net.tasks import TaskScope, pause
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class RetryJoin:
         self._rng = rng
         self._core: JoinRetry | None = None
         self._news = asyncio.Event()
-        self._warned_at = -_REPEATED_WARNING_INTERVAL
+        self._failures = Reminders(_REPEATED_WARNING_INTERVAL)
 
     def wake(self) -> None:
         """Something changed that may let the next attempt succeed: try soon."""
@@ -143,10 +144,8 @@ class RetryJoin:
         return True
 
     def _warn(self, text: str, wait: float, *, now: float) -> None:
-        repeated = now - self._warned_at < _REPEATED_WARNING_INTERVAL
-        self._warned_at = self._warned_at if repeated else now
         logger.log(
-            logging.DEBUG if repeated else logging.WARNING,
+            logging.WARNING if self._failures.due(now=now) else logging.DEBUG,
             "could not join the %s pool, next try in %.1f s: %s",
             self._pool,
             wait,

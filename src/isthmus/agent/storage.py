@@ -47,6 +47,7 @@ from isthmus.engine.etcd_certificates import (
 )
 from isthmus.engine.etcd_process import EtcdProcess
 from isthmus.errors import InvalidRequest, IsthmusError, RequestError, Unavailable
+from isthmus.model.reminders import Reminders
 from isthmus.model.storage import (
     CANCEL,
     JOIN,
@@ -148,7 +149,7 @@ class StorageKeeper:
         self._promises = Promises()
         self._cluster: Cluster | None = None
         self._step = asyncio.Event()
-        self._warned: dict[str, float] = {}
+        self._warnings = Reminders(_WARNING_INTERVAL)
         self._telling: list[asyncio.Task[None]] = []
         self._renewing: asyncio.Task[None] | None = None
         self._scope = TaskScope()
@@ -727,10 +728,7 @@ class StorageKeeper:
 
     def _warn(self, text: str, *, level: int = logging.WARNING) -> None:
         """Log once in a while."""
-        now = asyncio.get_running_loop().time()
-        if now - self._warned.get(text, -_WARNING_INTERVAL) >= _WARNING_INTERVAL:
-            recent = now - _WARNING_INTERVAL
-            self._warned = {text: now} | {k: at for k, at in self._warned.items() if at > recent}
+        if self._warnings.due(text, now=asyncio.get_running_loop().time()):
             logger.log(level, "%s", text)
 
 

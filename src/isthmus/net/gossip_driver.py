@@ -36,6 +36,7 @@ from isthmus.gossip.serf import (
 )
 from isthmus.gossip.snapshot import Snapshot
 from isthmus.gossip.streams import JoinTarget
+from isthmus.model.reminders import Reminders
 from isthmus.names import split_host_port
 from isthmus.net.files import Files, LocalFiles
 from isthmus.net.gateways import WanCarrier
@@ -106,7 +107,7 @@ class PoolDriver:
         self._ended: asyncio.Event
         self._closing: asyncio.Task[None] | None = None
         self._released: asyncio.Event
-        self._warned: dict[str, float] = {}
+        self._warnings = Reminders(REPEATED_WARNING_INTERVAL, size_max=REMEMBERED_WARNINGS_MAX)
         self._counters: dict[str, int] = {}
         self._closed = False
         self.address: tuple[str, int] = ("", 0)
@@ -509,17 +510,10 @@ class PoolDriver:
 
     def _warn(self, text: str) -> None:
         """Log a warning, unless the same was logged lately, of whatever peer."""
-        now = self._loop.time()
-        what = text.partition(" from=")[0]
-        last = self._warned.get(what)
-        if last is not None and now - last < REPEATED_WARNING_INTERVAL:
+        if self._warnings.due(text.partition(" from=")[0], now=self._loop.time()):
+            _logger.warning("%s", text, extra={"pool": self.config.name})
+        else:
             self._count("warnings_repeated")
-            return
-        self._warned.pop(what, None)
-        self._warned[what] = now
-        if len(self._warned) > REMEMBERED_WARNINGS_MAX:
-            del self._warned[next(iter(self._warned))]
-        _logger.warning("%s", text, extra={"pool": self.config.name})
 
     # --- Packets --------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ from isthmus.model.federation import (
 )
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
+from isthmus.model.reminders import Reminders
 from isthmus.net.tasks import pause
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class FederationDuties:
         )
         self._pruner = Pruner(dc, known_dcs=known_dcs, now=now)
         self._announcing, self._other = asyncio.Event(), asyncio.Event()
-        self._warned_at = -REPEATED_WARNING_INTERVAL
+        self._failures = Reminders(REPEATED_WARNING_INTERVAL)
 
     @property
     def _is_primary(self) -> bool:
@@ -273,7 +274,7 @@ class FederationDuties:
             case RoundFailed(text, wait):
                 self._warn_of_failed_round(text, wait)
             case RoundDone(write_count, went_back):
-                self._warned_at = -REPEATED_WARNING_INTERVAL
+                self._failures.forget()
                 if write_count:
                     logger.info("replicated %d federation states from the primary", write_count)
                 if went_back:
@@ -325,11 +326,8 @@ class FederationDuties:
         return reply
 
     def _warn_of_failed_round(self, text: str, wait: float) -> None:
-        now = self._clock.time()
-        repeated = now - self._warned_at < REPEATED_WARNING_INTERVAL
-        self._warned_at = self._warned_at if repeated else now
         logger.log(
-            logging.DEBUG if repeated else logging.WARNING,
+            logging.WARNING if self._failures.due(now=self._clock.time()) else logging.DEBUG,
             "replication of federation states failed, next try in %.0f s: %s",
             wait,
             text,
