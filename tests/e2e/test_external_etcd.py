@@ -205,7 +205,11 @@ def test_user_without_the_right_and_a_prefix_of_another_datacenter_are_refused(
             one.start()
         for number, (datacenter, more, told) in enumerate(
             (
-                ("dc1", {"prefix": "/isthmus/dc2/"}, "read and write all keys under storage.prefix"),
+                (
+                    "dc1",
+                    {"prefix": "/isthmus/dc2/"},
+                    "read and write all keys under storage.prefix",
+                ),
                 ("dc1", {"password": "wrong"}, "check storage.username and password"),
                 ("dc2", {"username": "dc1", "password": "dc1", "prefix": "/isthmus/dc1/"}, "dc1"),
                 ("dc1", {"cert_file": "", "key_file": ""}, "check storage.cert_file"),

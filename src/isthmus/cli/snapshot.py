@@ -32,6 +32,9 @@ IMPORT_PATH: Final = "/v1/isthmus/snapshot/import"
 LOCK_KEY: Final = "isthmus-snapshot/lock"
 ROUNDS_MAX: Final = 2
 """Intervals without a sign of the agent that saves, after which another one does."""
+FAILURES_MAX: Final = 3  # Consul's default.
+RETRY_INTERVAL: Final = 10.0
+"""Seconds after which a save that failed is tried again, if no interval is shorter."""
 _KV_DEPTH: Final = 2  # Consul's default.
 _GAP: Final = 6
 _COLUMN_MIN: Final = 8
@@ -313,6 +316,7 @@ class Turn:
         self._client, self._path, self._holder = client, f"/v1/kv/{key}", holder
         self._seen = 0
         self._rounds = 0
+        self._has_given_up = False
 
     def take(self) -> bool:
         """Whether it is our turn to save; to be asked once at each interval.
@@ -323,18 +327,37 @@ class Turn:
         entries = self._client.get_list(self._path)
         index = entries[0]["ModifyIndex"] if entries else 0
         value = self._client.request("GET", self._path, {"raw": ""})[1] if entries else b""
-        if index and value.split(b" ")[0] != self._holder.encode():
+        is_ours = self._is_ours(value)
+        self._has_given_up = self._has_given_up and is_ours  # Else another agent has taken over.
+        if index and (self._has_given_up or not is_ours):
             self._rounds = self._rounds + 1 if index == self._seen else 0
             self._seen = index
-            if self._rounds < ROUNDS_MAX:
+            if self._rounds < ROUNDS_MAX + self._has_given_up:
                 return False
         return self._write(index)
+
+    def give_up(self) -> None:
+        """Leave saving to another agent; it is our turn again only when none takes over."""
+        self._has_given_up = True
+
+    def end(self) -> None:
+        """Have another agent save at its next interval already, since we stop.
+
+        Raises:
+            RequestFailed: The agent does not answer.
+        """
+        entries = self._client.get_list(self._path)
+        if entries and self._is_ours(self._client.request("GET", self._path, {"raw": ""})[1]):
+            self._client.request("DELETE", self._path, {"cas": str(entries[0]["ModifyIndex"])})
+
+    def _is_ours(self, value: bytes) -> bool:
+        return value.split(b" ")[0] == self._holder.encode()
 
     def _write(self, index: int) -> bool:
         # The value must differ from the last one: a write of the same changes no index.
         body = f"{self._holder} {index}".encode()
         answer = self._client.put(self._path, {"cas": index}, body)
-        self._seen, self._rounds = 0, 0
+        self._seen, self._rounds, self._has_given_up = 0, 0, False
         return answer.strip() == b"true"
 
 
@@ -363,43 +386,96 @@ def save_dated(client: AgentClient, directory: Path) -> Path:
     return fresh.replace(path)
 
 
+class Schedule:
+    """Saves at each interval, if it is our turn; what failed is tried again soon.
+
+    Args:
+        client: The way to the datacenter.
+        turn: Decides which of several agents saves; None: we do.
+        directory: Where files are kept.
+        retain: How many of them; 0: all.
+        interval: Seconds between two.
+        failures_max: Failures in a row after which another agent shall try.
+    """
+
+    def __init__(
+        self,
+        client: AgentClient,
+        turn: Turn | None,
+        directory: Path,
+        *,
+        retain: int,
+        interval: float = 0.0,
+        failures_max: int = FAILURES_MAX,
+    ) -> None:
+        self._client, self._turn, self._directory = client, turn, directory
+        self._retain, self._interval, self._failures_max = retain, interval, failures_max
+        self._has_turn = False
+        self.failure_count = 0
+        """Failures since the last success, or since we gave up."""
+
+    def round(self) -> float:
+        """Save, if it is our turn; an error is said. Returns seconds until the next round."""
+        try:
+            if self._turn is not None and not self._has_turn and not self._turn.take():
+                say("Another agent saves snapshots; waiting")
+                return self._interval
+            self._has_turn = True  # Until the next interval, for as long as it takes.
+            path = save_dated(self._client, self._directory)
+            say(f"Saved and verified snapshot {path}")
+            for old in thin_out(self._directory, self._retain):
+                say(f"Removed {old}")
+        except (RequestFailed, UnreadableSnapshot) as error:
+            return self._failed(str(error))
+        except OSError as error:
+            return self._failed(f"{self._directory}: {error.strerror or error}")
+        self.failure_count, self._has_turn = 0, False
+        return self._interval
+
+    def _failed(self, text: str) -> float:
+        complain(f"Error saving snapshot: {text}")
+        self.failure_count += 1
+        if self._turn is None or self.failure_count < self._failures_max:
+            return min(self._interval, RETRY_INTERVAL)
+        complain(f"Error saving snapshot: {self.failure_count} failures, another agent may save")
+        self._turn.give_up()
+        self.failure_count, self._has_turn = 0, False
+        return self._interval
+
+
 def _agent(args: Parsed) -> int:
     directory = Path(args["local-path"])
     if args["retain"] < 0:
         raise UsageError("-retain must not be negative")
+    if args["max-failures"] < 1:
+        raise UsageError("-max-failures must be at least 1")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise CommandFailed(f"Error: cannot use {directory}: {error.strerror}") from error
     client = AgentClient.of(args)
     if not args["interval"]:
-        return _round(client, None, directory, args["retain"])
+        once = Schedule(client, None, directory, retain=args["retain"])
+        once.round()
+        return 1 if once.failure_count else 0
     turn = Turn(client, args["lock-key"], f"{socket.gethostname()}/{os.getpid()}")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    _round(client, turn, directory, args["retain"])
-    while not stopping.wait(args["interval"]):
-        _round(client, turn, directory, args["retain"])
-    return 0
-
-
-def _round(client: AgentClient, turn: Turn | None, directory: Path, retain: int) -> int:
-    """Save, if it is our turn; an error is said, and the next round tries again."""
+    schedule = Schedule(
+        client,
+        turn,
+        directory,
+        retain=args["retain"],
+        interval=args["interval"],
+        failures_max=args["max-failures"],
+    )
+    while not stopping.wait(schedule.round()):
+        pass
     try:
-        if turn is not None and not turn.take():
-            say("Another agent saves snapshots; waiting")
-            return 0
-        path = save_dated(client, directory)
-        say(f"Saved and verified snapshot {path}")
-        for old in thin_out(directory, retain):
-            say(f"Removed {old}")
-    except (RequestFailed, UnreadableSnapshot) as error:
-        complain(f"Error saving snapshot: {error}")
-        return 1
-    except OSError as error:
-        complain(f"Error saving snapshot: {directory}: {error.strerror or error}")
-        return 1
+        turn.end()
+    except RequestFailed as error:
+        complain(f"Another agent will save only after {ROUNDS_MAX} intervals: {error}")
     return 0
 
 
@@ -462,6 +538,13 @@ AGENT: Final = Command(
         Flag("interval", "Between two; 0 saves one and ends.", _interval, 3600.0, placeholder="1h"),
         Flag("retain", "How many to keep; 0 keeps all.", whole_number, 30, placeholder="N"),
         Flag("local-path", "Where to keep them.", default=".", placeholder="DIR"),
+        Flag(
+            "max-failures",
+            "Failures in a row after which another agent shall save.",
+            whole_number,
+            FAILURES_MAX,
+            placeholder="N",
+        ),
         Flag("lock-key", "Key by which agents agree who saves.", default=LOCK_KEY),
         *CLIENT_FLAGS,
         *QUERY_FLAGS,

@@ -10,7 +10,9 @@ import pytest
 from isthmus.cli.client import AgentClient, parse_address
 from isthmus.cli.snapshot import (
     LOCK_KEY,
+    RETRY_INTERVAL,
     ROUNDS_MAX,
+    Schedule,
     Turn,
     format_size,
     read_contents,
@@ -260,6 +262,10 @@ class FakeKey:
             def request(
                 self, method: str, path: str, query: Any = None, body: bytes | None = None
             ) -> tuple[int, bytes]:
+                if method == "DELETE":
+                    if query["cas"] == str(key.index):
+                        key.index, key.value = 0, b""
+                    return 200, b"true"
                 return 200, key.value
 
             def put(self, path: str, query: Any = None, body: bytes | None = None) -> bytes:
@@ -289,6 +295,68 @@ def test_only_one_of_those_that_wait_takes_over() -> None:
     assert turns[0].take()
     takers = [turn.take() for _ in range(ROUNDS_MAX + 1) for turn in turns[1:]]
     assert takers.count(True) == 1
+
+
+def test_agent_that_gave_up_saves_again_only_when_nobody_else_does() -> None:
+    key = FakeKey()
+    first, second = (Turn(key.client(), LOCK_KEY, name) for name in ("a", "b"))
+    assert first.take()
+    first.give_up()
+    taken = [(first.take(), second.take()) for _ in range(ROUNDS_MAX + 2)]
+    assert taken[-1] == (False, True)
+    assert not any(ours for ours, _ in taken)
+    second.give_up()
+    assert [first.take() for _ in range(ROUNDS_MAX + 1)] == [False] * ROUNDS_MAX + [True]
+
+
+def test_agent_that_stops_leaves_its_turn_to_the_next() -> None:
+    key = FakeKey()
+    first, second = (Turn(key.client(), LOCK_KEY, name) for name in ("a", "b"))
+    first.end()
+    assert first.take()
+    second.end()  # Not its own.
+    assert not second.take()
+    first.end()
+    assert second.take()
+    assert not first.take()
+
+
+def test_failed_save_is_tried_again_soon_then_left_to_another_agent(
+    agent: FakeAgent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = FakeKey()
+    turn = Turn(key.client(), LOCK_KEY, "a")
+    client = AgentClient(parse_address(agent.address))
+    schedule = Schedule(client, turn, tmp_path, retain=2, interval=3600.0, failures_max=3)
+    agent.answer(PATH, b"No cluster leader", status=500)
+    assert [schedule.round() for _ in range(2)] == [RETRY_INTERVAL] * 2
+    assert key.index == 1
+    agent.answer(PATH, snapshot())
+    assert (schedule.round(), schedule.failure_count) == (3600.0, 0)
+    agent.answer(PATH, b"No cluster leader", status=500)
+    waits = [schedule.round() for _ in range(4)]
+    assert waits == [RETRY_INTERVAL, RETRY_INTERVAL, 3600.0, 3600.0]
+    said = capsys.readouterr()
+    assert "3 failures, another agent may save" in said.err
+    assert said.out.endswith("Another agent saves snapshots; waiting\n")
+    assert key.index == 2
+
+
+def test_agent_that_cannot_ask_whose_turn_it_is_saves_nothing(
+    agent: FakeAgent, tmp_path: Path
+) -> None:
+    client = AgentClient(parse_address(agent.address))
+    agent.answer(KEY, b"No cluster leader", status=500)
+    agent.answer(PATH, snapshot())
+    schedule = Schedule(client, Turn(client, LOCK_KEY, "a"), tmp_path, retain=2, interval=60.0)
+    assert [schedule.round() for _ in range(2)] == [RETRY_INTERVAL] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_short_interval_is_not_waited_beyond(agent: FakeAgent, tmp_path: Path) -> None:
+    agent.answer(PATH, b"No cluster leader", status=500)
+    client = AgentClient(parse_address(agent.address))
+    assert Schedule(client, None, tmp_path, retain=2, interval=2.0).round() == 2.0
 
 
 def test_retained_files_are_the_newest(tmp_path: Path) -> None:
