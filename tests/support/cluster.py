@@ -9,8 +9,8 @@ from isthmus.engine.memory import MemoryEngine, MemoryStorage
 from isthmus.errors import DialFailed, RemoteError, RequestError, Unavailable
 from isthmus.model.record import Record
 from isthmus.net.client import ServerTarget
+from isthmus.server.election import Alone
 from isthmus.server.operator import LanServer
-from isthmus.server.replica import Alone
 from isthmus.server.server import Server, ServerConfig
 from isthmus.store.engine import Engine, LeaderInfo
 from isthmus.store.store import Store

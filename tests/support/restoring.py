@@ -7,7 +7,8 @@ from random import Random
 from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
 from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
-from isthmus.server.replica import Alone, Replica
+from isthmus.server.election import Alone
+from isthmus.server.replica import Replica
 from isthmus.store.engine import Engine, LeaderInfo
 from isthmus.store.keys import table_index_key
 from isthmus.store.snapshot import load_snapshot, take_view, write_snapshot

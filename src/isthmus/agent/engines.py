@@ -18,9 +18,9 @@ from isthmus.gossip.roster import Member, MemberStatus
 from isthmus.model.storage import StorageReply, StorageRequest
 from isthmus.names import host_port
 from isthmus.net.client import ServerTarget
+from isthmus.server.election import Alone, Election
 from isthmus.server.forward import RemoteCaller
 from isthmus.server.operator import LanServer
-from isthmus.server.replica import Alone, Election
 from isthmus.server.server import Server
 from isthmus.store.engine import Engine
 

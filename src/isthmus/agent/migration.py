@@ -22,7 +22,7 @@ from isthmus.config.model import AgentConfig
 from isthmus.engine.folder_lock import FolderLock
 from isthmus.errors import InvalidRequest, Unavailable
 from isthmus.net.client import ServerTarget
-from isthmus.server.replica import load_tables
+from isthmus.server.loading import load_tables
 from isthmus.server.restoring import fill_engine
 from isthmus.store.engine import Engine, LeaderInfo, Locked
 from isthmus.store.store import Store

@@ -221,7 +221,7 @@ class EtcdCluster:
 
 
 class MemberElection:
-    """Who leads is who etcd's leader belongs to. Implements `server.replica.Election`.
+    """Who leads is who etcd's leader belongs to. Implements `server.election.Election`.
 
     Writes are then one network trip shorter, and etcd's election is the only one there is.
 

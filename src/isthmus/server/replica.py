@@ -12,15 +12,16 @@ Source: design of storage, §7, §8.
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 from isthmus.errors import EngineError, NoLeader, Unavailable
 from isthmus.net.tasks import TaskScope
 from isthmus.server.committer import Committer
+from isthmus.server.election import Election
+from isthmus.server.loading import load_tables
 from isthmus.server.restoring import (
     Restoring,
     fill_engine,
@@ -42,7 +43,6 @@ from isthmus.store.engine import (
     LeaderInfo,
     NoSpace,
 )
-from isthmus.store.keys import rows_prefix, table_index_key
 from isthmus.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -58,50 +58,7 @@ UNREADABLE_RETRY: Final = 5.0
 RESIGN_TIMEOUT: Final = 2.0
 RESIGNED_TIME: Final = 3.0
 """Seconds for which a server that handed the leadership over does not claim it again."""
-FROZEN_ROWS_MIN: Final = 10_000
-"""So many rows that are loaded at once are kept out of garbage collection's rounds."""
 _BATCH_ID_SIZE: Final = 16
-
-
-class Election(Protocol):
-    """Knows when this server should lead."""
-
-    def may_claim(self, leader: LeaderInfo | None, *, now: float) -> bool:
-        """Whether to claim the leadership now.
-
-        Args:
-            leader: Who holds it; None when nobody does.
-            now: Seconds on the loop's clock.
-        """
-
-    def may_preempt(self, leader: LeaderInfo) -> bool:
-        """Whether to take it from another server that still holds it."""
-
-
-class Alone:
-    """The election of a datacenter with one server, or without a better rule: who is free leads.
-
-    Args:
-        rng: Source of jitter, so that not all servers claim in the same moment.
-        delay_max: Longest wait in seconds after the leadership became free.
-    """
-
-    def __init__(self, rng: Random, *, delay_max: float = 0.0) -> None:
-        self._rng, self._delay_max = rng, delay_max
-        self._free_at: float | None = None
-
-    def may_claim(self, leader: LeaderInfo | None, *, now: float) -> bool:
-        """Whether it has been free for our share of the delay."""
-        if leader is not None:
-            self._free_at = None
-            return False
-        if self._free_at is None:
-            self._free_at = now + self._rng.uniform(0, self._delay_max)
-        return now >= self._free_at
-
-    def may_preempt(self, leader: LeaderInfo) -> bool:
-        """Never."""
-        return False
 
 
 class Replica:
@@ -663,33 +620,6 @@ class Replica:
         with contextlib.suppress(TimeoutError, EngineError):
             async with asyncio.timeout(RESIGN_TIMEOUT):
                 await self.engine.resign(lead, to)
-
-
-async def load_tables(store: Store, engine: Engine, head: Head) -> list[bytes]:
-    """Fill empty tables, which another store is to adopt, with what an open engine has.
-
-    Returns:
-        Keys of the tables' indexes, of all generations.
-
-    Raises:
-        EngineError: It cannot be read.
-    """
-    collecting, rows = gc.isenabled(), 0
-    gc.disable()  # Rows hold no cycles; the collector would walk them over and over.
-    try:
-        async for page in engine.scan(rows_prefix(head.generation)):
-            store.load(page)
-            rows += len(page)
-        indexes = [pair async for page in engine.scan(b"i/") for pair in page]
-    finally:
-        if collecting:
-            if rows >= FROZEN_ROWS_MIN:
-                gc.freeze()  # Nor need it walk them later.
-            gc.enable()
-    prefix = table_index_key(head.generation)
-    own = [(key, data) for key, data in indexes if key.startswith(prefix)]
-    store.loaded(index=head.index, generation=head.generation, table_indexes=own, served=False)
-    return [key for key, _ in indexes]
 
 
 class _NewGeneration(EngineError):

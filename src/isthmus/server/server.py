@@ -31,6 +31,7 @@ from isthmus.net.listener import PeerInfo
 from isthmus.net.tasks import TaskScope
 from isthmus.server.blocking import QUERY_TIME, QUERY_TIME_MAX, Blocking
 from isthmus.server.coordinates import CoordinateUpdates
+from isthmus.server.election import Alone, Election
 from isthmus.server.endpoints import HANDLERS, Context, Forwarder, GossipPools, Handler, NoPools
 from isthmus.server.endpoints.context import StorageAnswer, WanView, no_storage
 from isthmus.server.endpoints.federation_state import check_writer
@@ -40,7 +41,7 @@ from isthmus.server.forward import RemoteCaller
 from isthmus.server.leader_search import LeaderSearch
 from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
-from isthmus.server.replica import Alone, Election, Replica
+from isthmus.server.replica import Replica
 from isthmus.server.sessions import SessionTimers
 from isthmus.server.snapshot import SnapshotConfig, Snapshots
 from isthmus.store.commands import Command

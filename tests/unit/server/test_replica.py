@@ -12,7 +12,8 @@ from isthmus.errors import InvalidRequest, NoLeader
 from isthmus.model.catalog import NodeService, RegisterRequest, ServiceRequest
 from isthmus.model.kv import KV_CAS, KV_DELETE, KV_SET, DirEntry, KeyRequest, KVSRequest
 from isthmus.model.query import DatacenterRequest
-from isthmus.server.replica import CONFIRMED_MAX, Alone
+from isthmus.server.election import Alone
+from isthmus.server.replica import CONFIRMED_MAX
 from isthmus.server.server import Server
 from isthmus.store.engine import (
     Batch,
