@@ -4,26 +4,23 @@ Consensus, elections and membership are etcd's. Every commit is one transaction 
 keys: the leader's, so that a server that lost its leadership commits nothing, however late it
 notices; and the index's, so that a batch is in once, however often it is sent.
 
-A batch that is larger than a transaction may be is kept as a *redo record* first: compressed parts
-under ``r/<index>/…``, then in one transaction a header and the new index, which is the commit. Its
-rows are then copied to their keys, and the record is deleted. Whoever leads next goes on with that
-before it serves; whoever loads the tables reads rows through the record.
+A batch that is larger than a transaction may be is kept as a redo record (`engine.redo`), which is
+the commit. Its rows are then copied to their keys, and the record is deleted. Whoever leads next
+goes on with that before it serves; whoever loads the tables reads rows through the record.
 
 Source: design of storage, §3 to §8.
 """
 
 import asyncio
 import contextlib
-import struct
-import zlib
-from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 import msgpack
 
+from isthmus.engine import redo
 from isthmus.engine.etcd_access import EtcdAccess
 from isthmus.engine.etcd_advice import advice
 from isthmus.engine.etcd_api import (
@@ -51,15 +48,12 @@ from isthmus.store.engine import (
     Limits,
     NoSpace,
     OutcomeUnknown,
-    TooLarge,
 )
 from isthmus.store.keys import FORMAT_KEY, INDEX_KEY, LEADER_KEY, prefix_end
 
 FORMAT: Final = 1
 OPERATIONS_MAX: Final = 128  # etcd's default.
 REQUEST_SIZE_MAX: Final = 1_572_864  # etcd's default.
-REDO_SIZE_MAX: Final = 512 * 1024 * 1024
-"""Uncompressed size of one command's changes, beyond which it is refused."""
 COMMIT_TIME_MAX: Final = 5.0
 """Seconds that one commit is tried for."""
 LEASE_TIME: Final = 10.0
@@ -73,26 +67,8 @@ _PAGE_GROWTH: Final = 8
 """The first pages are short, so that there is work while the longer ones come."""
 _TURNS_TO_SEND: Final = 3
 """Turns of the loop after which a call's request is on its way."""
-_REDO: Final = b"r/"
-_REDO_INDEX: Final = struct.Struct(">Q")
-_REDO_PART: Final = struct.Struct(">H")
-_REDO_PARTS_MAX: Final = 65_535
 _SURELY_NOT_IN: Final = ("no leader", "not capable", "too many requests")
 """etcd's refusals of a request that it did not begin."""
-
-
-@dataclass(slots=True)
-class _Redo:
-    """Changes that are committed but not yet under their keys."""
-
-    index: int
-    puts: dict[bytes, bytes]
-    deletes: set[bytes]
-    ranges: list[tuple[bytes, bytes]]
-
-    def hides(self, key: bytes) -> bool:
-        """Whether the row stored under `key` is no more."""
-        return key in self.deletes or any(start <= key < end for start, end in self.ranges)
 
 
 @dataclass(slots=True)
@@ -149,7 +125,7 @@ class EtcdEngine:
         self._led_until = 0
         """Revision up to which the leader key is surely ours, while we lead."""
         self._epoch = 0
-        self._redo: list[_Redo] = []
+        self._redo: list[redo.Record] = []
         self._lease = 0
         self._keeping: asyncio.Task[None] | None = None
         self._reads_trusted: bool | None = None
@@ -241,7 +217,7 @@ class EtcdEngine:
         Raises:
             Compacted: That moment is too long ago; open again.
         """
-        pending = _Pending(self._redo, prefix)
+        pending = redo.Pending(self._redo, prefix)
         start, end = self._root + prefix, _end_of(self._root + prefix)
         limit, cut, revision = _PAGE_ROWS_FIRST, len(self._root), self._scan_revision
         fetching = self._fetch(start, end, limit, revision)
@@ -350,9 +326,9 @@ class EtcdEngine:
             self._head = Head(index, revision, batch_id, generation, self._head.cluster)
         ranges: list[tuple[bytes, bytes]] = []
         if not found.puts and not found.deletes and not led:
-            for redo in await self._read_redo(revision):
-                if redo.index == index:
-                    found.puts, found.deletes, ranges = redo.puts, redo.deletes, redo.ranges
+            for record in await self._read_redo(revision):
+                if record.index == index:
+                    found.puts, found.deletes, ranges = record.puts, record.deletes, record.ranges
         return Change(
             revision, index, found.puts, found.deletes, ranges, generation, leadership=led
         )
@@ -422,7 +398,7 @@ class EtcdEngine:
     async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
         """Commit atomically; see `Engine.commit`."""
         operations = len(batch.puts) + len(batch.deletes) + len(batch.ranges)
-        if operations > self._limits.operations_max or _size(batch) > self._limits.bytes_max:
+        if operations > self._limits.operations_max or redo.size_of(batch) > self._limits.bytes_max:
             return await self._commit_redo(lead, base, batch)
         changes = [
             *(delete(self._root + start, self._root + end) for start, end in batch.ranges),
@@ -622,27 +598,14 @@ class EtcdEngine:
 
     async def _commit_redo(self, lead: Lead, base: int, batch: Batch) -> Head:
         """Commit a batch that no single transaction can hold."""
-        if _size(batch) > REDO_SIZE_MAX:
-            raise TooLarge(
-                f"{_size(batch)} bytes in one command, at most {REDO_SIZE_MAX}", operation="commit"
-            )
-        data = zlib.compress(
-            _packed([list(batch.puts.items()), sorted(batch.deletes), batch.ranges]), 1
-        )
-        key = _REDO + _REDO_INDEX.pack(batch.index)
-        size = self._limits.bytes_max
-        parts = [data[start : start + size] for start in range(0, len(data), size)]
-        if len(parts) > _REDO_PARTS_MAX:
-            raise TooLarge(f"{len(data)} compressed bytes in one command", operation="commit")
-        await self._guarded(lead, [delete(self._root + key, self._root + _end_of(key))])
-        for number, part in enumerate(parts):
-            await self._guarded(
-                lead, [put(self._root + key + b"/" + _REDO_PART.pack(number), part)]
-            )
-        head = await self._commit(
-            lead, base, batch, [put(self._root + key, _packed([len(parts), zlib.crc32(data)]))]
-        )
-        await self._settle(lead, _Redo(batch.index, batch.puts, batch.deletes, batch.ranges))
+        record = redo.Record.of(batch)
+        parts, header = record.stored(self._limits.bytes_max)
+        own = self._root + record.key
+        await self._guarded(lead, [delete(own, _end_of(own))])
+        for key, part in parts:
+            await self._guarded(lead, [put(self._root + key, part)])
+        head = await self._commit(lead, base, batch, [put(own, header)])
+        await self._settle(lead, record)
         return head
 
     async def _settle_left(self, lead: Lead) -> None:
@@ -650,8 +613,8 @@ class EtcdEngine:
         answer = await self._call(
             "Range",
             MESSAGES["RangeRequest"](
-                key=self._root + _REDO,
-                range_end=_end_of(self._root + _REDO),
+                key=self._root + redo.PREFIX,
+                range_end=_end_of(self._root + redo.PREFIX),
                 keys_only=True,
                 limit=1,
             ),
@@ -659,17 +622,18 @@ class EtcdEngine:
         )
         if not answer.kvs:
             return
-        for redo in await self._read_redo(0):
-            await self._settle(lead, redo)
-        await self._guarded(lead, [delete(self._root + _REDO, _end_of(self._root + _REDO))])
+        for record in await self._read_redo(0):
+            await self._settle(lead, record)
+        records = self._root + redo.PREFIX
+        await self._guarded(lead, [delete(records, _end_of(records))])
         self._redo = []
 
-    async def _settle(self, lead: Lead, redo: _Redo) -> None:
+    async def _settle(self, lead: Lead, record: redo.Record) -> None:
         """Copy a record's changes to their keys; the record goes with the last of them."""
-        changes = [delete(self._root + start, self._root + end) for start, end in redo.ranges]
-        changes += [delete(self._root + key) for key in sorted(redo.deletes)]
+        changes = [delete(self._root + start, self._root + end) for start, end in record.ranges]
+        changes += [delete(self._root + key) for key in sorted(record.deletes)]
         size = 0
-        for key, value in redo.puts.items():
+        for key, value in record.puts.items():
             if size + len(value) > self._limits.bytes_max or (
                 len(changes) >= self._limits.operations_max
             ):
@@ -679,7 +643,7 @@ class EtcdEngine:
             size += len(key) + len(value)
         for start in range(0, len(changes), self._limits.operations_max):
             await self._guarded(lead, changes[start : start + self._limits.operations_max])
-        own = self._root + _REDO + _REDO_INDEX.pack(redo.index)
+        own = self._root + record.key
         await self._guarded(lead, [delete(own, _end_of(own))])
 
     async def _guarded(self, lead: Lead, changes: list[Any]) -> None:
@@ -692,32 +656,15 @@ class EtcdEngine:
             raise Fenced("another server has taken over the storage", operation="commit")
         self._scan_revision = answer.header.revision
 
-    async def _read_redo(self, revision: int) -> list[_Redo]:
+    async def _read_redo(self, revision: int) -> list[redo.Record]:
         """Records that are committed and not yet copied, oldest first, as of a revision."""
+        start, cut = self._root + redo.PREFIX, len(self._root)
         answer = await self._call(
             "Range",
-            MESSAGES["RangeRequest"](
-                key=self._root + _REDO, range_end=_end_of(self._root + _REDO), revision=revision
-            ),
+            MESSAGES["RangeRequest"](key=start, range_end=_end_of(start), revision=revision),
             "open",
         )
-        cut = len(self._root) + len(_REDO)
-        heads: dict[int, list[int]] = {}
-        parts: dict[int, list[bytes]] = {}
-        for pair in answer.kvs:
-            (index,) = _REDO_INDEX.unpack_from(pair.key, cut)
-            if len(pair.key) == cut + _REDO_INDEX.size:
-                heads[index] = msgpack.unpackb(pair.value)
-            else:
-                parts.setdefault(index, []).append(pair.value)
-        found = []
-        for index, (count, checksum) in sorted(heads.items()):
-            data = b"".join(parts.get(index, ()))
-            if len(parts.get(index, ())) != count or zlib.crc32(data) != checksum:
-                continue  # Settled by half: its parts go first.
-            puts, deletes, ranges = msgpack.unpackb(zlib.decompress(data), use_list=False)
-            found.append(_Redo(index, dict(puts), set(deletes), list(ranges)))
-        return found
+        return redo.read((pair.key[cut:], pair.value) for pair in answer.kvs)
 
     # Calls ------------------------------------------------------------------------------------
 
@@ -774,38 +721,6 @@ _TRUSTED_FROM: Final = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
 _BARRIER_KEY: Final = b"m/barrier"
 
 
-class _Pending:
-    """Lays redo records over rows that are read in order of their keys."""
-
-    def __init__(self, redo: list[_Redo], prefix: bytes) -> None:
-        self._redo = redo
-        puts: dict[bytes, bytes] = {}
-        for record in redo:
-            for key in [key for key in puts if record.hides(key)]:
-                del puts[key]
-            puts.update(
-                (key, value) for key, value in record.puts.items() if key.startswith(prefix)
-            )
-        self._puts = puts
-        self._keys = sorted(puts)
-
-    def __bool__(self) -> bool:
-        return bool(self._redo)
-
-    def merge(
-        self, rows: list[tuple[bytes, bytes]], *, last: bool
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """The page as it should read, with new rows up to its last key, or all that remain."""
-        upto = len(self._keys) if last else bisect_left(self._keys, rows[-1][0] + b"\x00")
-        new, self._keys = self._keys[:upto], self._keys[upto:]
-        kept = [
-            (key, value)
-            for key, value in rows
-            if key not in self._puts and not any(record.hides(key) for record in self._redo)
-        ]
-        yield from sorted([*kept, *((key, self._puts[key]) for key in new)])
-
-
 def _unknown(text: str) -> OutcomeUnknown:
     return OutcomeUnknown(text, operation="commit")
 
@@ -813,13 +728,6 @@ def _unknown(text: str) -> OutcomeUnknown:
 def _end_of(prefix: bytes) -> bytes:
     """First key behind all that start with `prefix`, as etcd wants it: a zero byte for none."""
     return prefix_end(prefix) or b"\x00"
-
-
-def _size(batch: Batch) -> int:
-    """Bytes of a batch's keys and values."""
-    size = sum(len(key) + len(value) for key, value in batch.puts.items())
-    size += sum(map(len, batch.deletes))
-    return size + sum(len(start) + len(end) for start, end in batch.ranges)
 
 
 def _packed(value: object) -> bytes:
