@@ -4,8 +4,8 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from isthmus.errors import IsthmusError, RequestError
@@ -24,6 +24,11 @@ from isthmus.model.snapshot import (
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for telling a server that its file is not needed any more."""
 
+_NO_SERVICE: Final = "can't find service Isthmus."
+_OF_CONSUL: Final = (
+    "the servers there are Consul's, whose snapshots are saved and restored by their own agents:"
+    " consul snapshot save, on a machine of that datacenter"
+)
 _READ: Final = "Isthmus.SnapshotRead"
 _WRITE: Final = "Isthmus.SnapshotWrite"
 
@@ -41,8 +46,9 @@ async def take_snapshot(call: Call, **asked: Any) -> SnapshotPiece:
         IsthmusError: As the call.
     """
     piece = SnapshotPiece()
-    while not piece.done:
-        piece = await call(_READ, SnapshotReadRequest(operation=SAVE, id=piece.id, **asked))
+    with _consul_named():
+        while not piece.done:
+            piece = await call(_READ, SnapshotReadRequest(operation=SAVE, id=piece.id, **asked))
     return piece
 
 
@@ -92,7 +98,8 @@ async def send_snapshot(
         reply: SnapshotWriteReply = await call(_WRITE, request)
         return reply
 
-    sent = await step(BEGIN)
+    with _consul_named():
+        sent = await step(BEGIN)
     name = sent.id
     try:
         async for piece in body:
@@ -105,3 +112,18 @@ async def send_snapshot(
                 await step(CLOSE, id=name)
         raise
     return sent
+
+
+@contextmanager
+def _consul_named() -> Iterator[None]:
+    """Say in words why servers of Consul know none of our calls.
+
+    Raises:
+        RequestError: They are such.
+    """
+    try:
+        yield
+    except IsthmusError as error:
+        if _NO_SERVICE not in str(error):
+            raise
+        raise RequestError(f"{_OF_CONSUL} ({error})") from error

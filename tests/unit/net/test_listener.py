@@ -28,6 +28,7 @@ from isthmus.wire.netrpc import RequestHeader, encode_request
 from isthmus.wire.yamux import Flag, FrameType, Header, decode_header, encode_header
 from support.certificates import Certificate
 from support.rpc_server import SteeredDispatcher
+from support.snapshot_stream import stream_caller
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 CASES: list[dict[str, Any]] = json.loads(
@@ -716,6 +717,28 @@ async def test_other_second_bytes_are_refused(port: Port, certificates: Any, fir
 async def test_a_missing_second_byte_is_not_waited_for(port: Port, certificates: Any) -> None:
     async with announced_tls(port, certificates.alpha.context()) as client:
         assert await client.ended() == b""
+
+
+async def test_end_inside_tls_before_the_inner_byte_is_a_refusal(
+    port: Port, certificates: Any
+) -> None:
+    context = certificates.alpha.context()
+    async with stream_caller(port.number, context=context, preamble=b"") as caller:
+        await caller.end()
+        with pytest.raises(ConnectionResetError):
+            await caller.answer()
+    assert port.listener.connection_count == 0
+
+
+@pytest.mark.parametrize("preamble", [b"\x00", b"\x04"])
+async def test_end_inside_tls_ends_a_connection_that_is_no_snapshots(
+    port: Port, certificates: Any, preamble: bytes
+) -> None:
+    """The peer ends TLS and leaves TCP open: asyncio closes, unless `outlive_end` is asked to."""
+    context = certificates.alpha.context()
+    async with stream_caller(port.number, context=context, preamble=preamble) as caller:
+        await caller.end()
+        assert await caller.answer() == b""
 
 
 async def test_announced_tls_demands_a_certificate_of_the_ca(port: Port, certificates: Any) -> None:
