@@ -24,6 +24,7 @@ from isthmus.engine import redo
 from isthmus.engine.etcd_access import EtcdAccess
 from isthmus.engine.etcd_advice import advice
 from isthmus.engine.etcd_api import (
+    CALL_TIMEOUT,
     DELETE_EVENT,
     MESSAGES,
     CallFailed,
@@ -56,6 +57,9 @@ OPERATIONS_MAX: Final = 128  # etcd's default.
 REQUEST_SIZE_MAX: Final = 1_572_864  # etcd's default.
 COMMIT_TIME_MAX: Final = 5.0
 """Seconds that one commit is tried for."""
+ANSWER_TIME_MAX: Final = 2.0
+"""Seconds after which a commit is sent again, to the next endpoint if there is one: a member that
+has not noticed yet that etcd's leader is gone loses what it passes on."""
 LEASE_TIME: Final = 10.0
 _RETRY_INTERVAL: Final = 0.05
 _GUARDS: Final = 16
@@ -392,7 +396,7 @@ class EtcdEngine:
         while True:
             await asyncio.sleep(self._lease_time / 5)
             with contextlib.suppress(CallFailed):
-                if not await self.client.keep_alive(lease):
+                if not await self.client.keep_alive(lease, timeout=ANSWER_TIME_MAX):
                     return
 
     async def commit(self, lead: Lead, base: int, batch: Batch) -> Head:
@@ -495,9 +499,8 @@ class EtcdEngine:
         deadline, doubtful = clock.time() + COMMIT_TIME_MAX, False
         while True:
             try:
-                answer = await self.client.call(
-                    "Txn", request, timeout=max(0.1, deadline - clock.time())
-                )
+                left = max(0.1, deadline - clock.time())
+                answer = await self.client.call("Txn", request, timeout=min(ANSWER_TIME_MAX, left))
             except CallFailed as error:
                 known = translated(error, "commit")
                 refused = not isinstance(known, EngineUnavailable)
@@ -535,6 +538,7 @@ class EtcdEngine:
                 success=await self._barrier(),
             ),
             "confirm",
+            timeout=ANSWER_TIME_MAX,
         )
         if not answer.succeeded:
             raise Fenced("another server has taken over the storage", operation="confirm")
@@ -668,11 +672,13 @@ class EtcdEngine:
 
     # Calls ------------------------------------------------------------------------------------
 
-    async def _call(self, method: str, request: Any, operation: str) -> Any:
+    async def _call(
+        self, method: str, request: Any, operation: str, *, timeout: float = CALL_TIMEOUT
+    ) -> Any:
         """A call that may be repeated by whoever needs it."""
         self._check(operation)
         try:
-            return await self.client.call(method, request)
+            return await self.client.call(method, request, timeout=timeout)
         except CallFailed as error:
             if "required revision has been compacted" in error.details:
                 raise Compacted(error.details, operation=operation) from error

@@ -195,6 +195,8 @@ class EtcdClient:
         try:
             found = await channel.call(path, data, timeout=timeout, metadata=self._metadata)
         except GrpcError as error:
+            if error.status == "DEADLINE_EXCEEDED":
+                self._leave(channel)
             if error.status != "UNAUTHENTICATED" or not self._access.username:
                 raise _failed(method, error) from error
             await self._authenticate(channel)
@@ -236,10 +238,7 @@ class EtcdClient:
             CallFailed: The endpoint does not answer; the next one is the current one now.
         """
         self._retired = [channel for channel in self._retired if not channel.is_lost]
-        if self._channel is not None:
-            self._channel.retire()
-            self._retired.append(self._channel)
-            self._channel, self._metadata = None, ()
+        self._retire()
         endpoint = self.endpoint
         if self._context is None:
             self._context = self._access.context()
@@ -268,6 +267,19 @@ class EtcdClient:
             raise _failed("Authenticate", error) from error
         self._metadata = (("token", answer.FromString(found).token),)
 
+    def _leave(self, channel: GrpcChannel) -> None:
+        """Use another endpoint, if there is one, than that which hangs."""
+        if channel is self._channel and len(self._access.endpoints) > 1:
+            self._retire()
+            self._move_on()
+
+    def _retire(self) -> None:
+        """Begin no more calls on the present connection."""
+        if self._channel is not None:
+            self._channel.retire()
+            self._retired.append(self._channel)
+            self._channel, self._metadata = None, ()
+
     def _move_on(self) -> None:
         """Use the next endpoint from now on, with the certificates that we have by then."""
         self.endpoint = next(self._order)
@@ -275,8 +287,8 @@ class EtcdClient:
             with contextlib.suppress(EngineUnavailable):
                 self._context = self._access.context()
 
-    async def keep_alive(self, lease: int) -> int:
-        """Renew a lease; its remaining seconds, 0 when it is gone.
+    async def keep_alive(self, lease: int, *, timeout: float = CALL_TIMEOUT) -> int:
+        """Renew a lease within so many seconds; its remaining seconds, 0 when it is gone.
 
         Raises:
             CallFailed: The endpoint did not answer.
@@ -285,10 +297,11 @@ class EtcdClient:
         request = MESSAGES["LeaseKeepAliveRequest"](ID=lease).SerializeToString()
         answers = channel.stream(_KEEP_ALIVE, request, metadata=self._metadata)
         try:
-            async with asyncio.timeout(CALL_TIMEOUT), contextlib.aclosing(answers):
+            async with asyncio.timeout(timeout), contextlib.aclosing(answers):
                 async for answer in answers:
                     return int(MESSAGES["LeaseKeepAliveResponse"].FromString(answer).TTL)
         except TimeoutError:
+            self._leave(channel)
             raise CallFailed(
                 "LeaseKeepAlive", "DEADLINE_EXCEEDED", "no answer in time", sent=True
             ) from None

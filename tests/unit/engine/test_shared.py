@@ -555,3 +555,86 @@ def test_watch_is_begun_also_when_the_token_has_become_invalid(tmp_path: Path) -
             ask("auth/user/grant", user=name, role="root")
         ask("auth/enable")
         asyncio.run(watch())
+
+
+class Wire:
+    """A wire to an endpoint that can be made to deliver nothing more, and stay open."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._host, _, self._port = endpoint.partition(":")
+        self._moving = asyncio.Event()
+        self._moving.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.endpoint = ""
+
+    def freeze(self) -> None:
+        """Deliver nothing more."""
+        self._moving.clear()
+
+    async def __aenter__(self) -> "Wire":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        self.endpoint = f"{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection(self._host, int(self._port))
+        for source, target in ((reader, inner_writer), (inner_reader, writer)):
+            self._tasks.add(asyncio.ensure_future(self._carry(source, target)))
+
+    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self._moving.wait()
+                target.write(data)
+        finally:
+            target.close()
+
+
+async def test_endpoint_that_hangs_is_left_for_the_next_one_before_a_commit_is_given_up(
+    etcd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isthmus.engine.etcd.ANSWER_TIME_MAX", 0.5)
+    async with Wire(etcd) as wire:
+        engine = make_etcd(wire.endpoint, "/hangs/")
+        engine.client = EtcdClient(EtcdAccess(endpoints=(wire.endpoint, etcd)))
+        head = await engine.open()
+        lead = await engine.claim(ALPHA)
+        assert lead is not None
+        head = await engine.commit(lead, head.index, make_batch(head.index + 1))
+        assert engine.client.endpoint == wire.endpoint
+        wire.freeze()
+        head = await engine.commit(lead, head.index, make_batch(head.index + 1))
+        assert engine.client.endpoint == etcd
+        await engine.confirm(lead)
+        assert (await engine.open()).index == head.index
+        await engine.close()
+
+
+async def test_lease_is_kept_through_another_endpoint_when_one_hangs(etcd: str) -> None:
+    async with Wire(etcd) as wire:
+        client = EtcdClient(EtcdAccess(endpoints=(wire.endpoint, etcd)))
+        granted = await client.call("LeaseGrant", MESSAGES["LeaseGrantRequest"](TTL=30))
+        wire.freeze()
+        with pytest.raises(CallFailed, match="no answer"):
+            await client.keep_alive(granted.ID, timeout=0.2)
+        assert await client.keep_alive(granted.ID) == 30
+        await client.close()
+
+
+async def test_only_endpoint_is_not_left_when_it_hangs(etcd: str) -> None:
+    async with Wire(etcd) as wire:
+        client = EtcdClient(EtcdAccess(endpoints=(wire.endpoint,)))
+        await client.call("Status", MESSAGES["StatusRequest"]())
+        channel = client._channel
+        wire.freeze()
+        with pytest.raises(CallFailed, match="no answer"):
+            await client.call("Status", MESSAGES["StatusRequest"](), timeout=0.2)
+        assert client._channel is channel  # What else waits for its answers goes on.
+        await client.close()
