@@ -309,9 +309,15 @@ class Server:
 
     @property
     def leader_address(self) -> str:
-        """``host:port`` of the leader's RPC port; empty without a leader."""
+        """``host:port`` of the leader's RPC port; empty without a leader.
+
+        Nor is there one that we know of while we lead and could not confirm it for a while.
+        """
         leader = self.replica.leader
-        return leader.address if leader is not None else ""
+        if leader is None:
+            return ""
+        is_other = leader.server_id != self.config.node_id
+        return leader.address if is_other or self.replica.is_sure() else ""
 
     def datacenters(self) -> tuple[str, ...]:
         """Datacenters that have servers, nearest first; ours is always among them."""
@@ -387,7 +393,7 @@ class Server:
         return msgspec.structs.replace(
             reply,
             last_contact=Duration.of(self.replica.last_contact),
-            known_leader=self.replica.leader is not None,
+            known_leader=bool(self.leader_address),
         )
 
     async def apply(self, command: Command) -> object:

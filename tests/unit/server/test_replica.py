@@ -448,10 +448,12 @@ def test_leader_that_cannot_confirm_answers_no_reads_as_leader() -> None:
             await leader.call("KVS.Get", KeyRequest(key="k"))
         stale = await leader.call("KVS.Get", KeyRequest(key="k", allow_stale=True))
         assert stale.last_contact.seconds > 2.0  # It may have been replaced long ago.
+        assert (stale.known_leader, leader.leader_address) == (False, "")
         await leader.call("KVS.Apply", put("k"))  # The commit itself proves it.
         assert await value(leader, "k") is None
         stale = await leader.call("KVS.Get", KeyRequest(key="k", allow_stale=True))
         assert (stale.last_contact, stale.known_leader) == (0, True)
+        assert leader.leader_address == "10.0.0.1:8300"
 
     play(act, chosen=True)
 
