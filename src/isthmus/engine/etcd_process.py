@@ -207,7 +207,7 @@ class EtcdProcess:
         return self.version
 
     async def start(self, formation: Formation, *, alone: bool = False) -> None:
-        """Start it, and again whenever it ends, until `stop`.
+        """Start it, and again whenever it ends, until `stop`; it runs on return, or could not.
 
         Args:
             formation: The cluster, if the member has no data yet.
@@ -222,9 +222,11 @@ class EtcdProcess:
         self._end_stale()
         self.config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.config.directory.chmod(0o700)
+        launched = asyncio.Event()
         self._supervising = asyncio.get_running_loop().create_task(
-            self._supervise(formation, alone=alone)
+            self._supervise(formation, alone=alone, launched=launched)
         )
+        await launched.wait()
 
     def when_removed(self, told: Callable[[], None]) -> None:
         """Have somebody told when the cluster has removed this member for good.
@@ -326,12 +328,14 @@ class EtcdProcess:
 
     # Supervision ------------------------------------------------------------------------------
 
-    async def _supervise(self, formation: Formation, *, alone: bool) -> None:
+    async def _supervise(
+        self, formation: Formation, *, alone: bool, launched: asyncio.Event
+    ) -> None:
         clock = asyncio.get_running_loop()
         wait = RESTART_MIN
         while True:
             started = clock.time()
-            code = await self._run_once(formation, alone=alone)
+            code = await self._run_once(formation, alone=alone, launched=launched)
             alone = False
             if self._stopping:
                 return
@@ -351,7 +355,9 @@ class EtcdProcess:
             await asyncio.sleep(wait)
             wait = min(RESTART_MAX, 2 * wait)
 
-    async def _run_once(self, formation: Formation, *, alone: bool) -> int | None:
+    async def _run_once(
+        self, formation: Formation, *, alone: bool, launched: asyncio.Event
+    ) -> int | None:
         """Run it until it ends; its exit code, None when it could not even be started."""
         self._last_words = ""
         try:
@@ -369,6 +375,8 @@ class EtcdProcess:
         except OSError as error:
             self._last_words = str(error)
             return None
+        finally:
+            launched.set()
         self._process = process
         try:
             self._pid_file.write_text(f"{process.pid}\n")

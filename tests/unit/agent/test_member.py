@@ -77,6 +77,7 @@ async def test_member_that_has_worked_is_started(
 ) -> None:
     member = await begin(config)
     assert member.process.is_started
+    assert member.process.pid is not None  # What holds the loop up from now on does not delay it.
     async with asyncio.timeout(DEADLINE):
         while not (tmp_path / "starts").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
