@@ -71,6 +71,8 @@ class PlayedProcess(EtcdProcess):
         super().__init__(config)
         self._world = world
         self.runs = False
+        self.starts, self.refusals = 0, 0
+        """How often it was started, and how often it will not go beyond that."""
         self.data: tuple[str, int] | None = None
         """Token of the cluster and number of the member that its directory is of."""
 
@@ -86,7 +88,11 @@ class PlayedProcess(EtcdProcess):
         return "3.4.23"
 
     async def start(self, formation: Formation, *, alone: bool = False) -> None:
-        if self.data is None:
+        self.starts += 1
+        assert not self.runs, "started twice"
+        if self.data is None and self.refusals:
+            self.refusals -= 1
+        elif self.data is None:
             self.data = self._world.enter(self.config, formation)
         elif alone:
             self.data = self._world.go_alone(self.data[1], formation)

@@ -90,6 +90,8 @@ START_TIMEOUT: Final = 60.0
 OVERTAKEN_INTERVAL: Final = 5.0
 """Seconds between two questions whether others formed the cluster without us."""
 RENEWAL_INTERVAL: Final = 6 * 3600.0
+UNSTARTED_TIME: Final = 10.0
+"""Seconds in which etcd has begun to run as a member, or it never will."""
 TORN_INTERVAL: Final = 30.0
 """Seconds between two questions whether others of our datacenter are in another cluster."""
 _WARNING_INTERVAL: Final = 15.0
@@ -153,6 +155,10 @@ class StorageKeeper:
         self._telling: list[asyncio.Task[None]] = []
         self._renewing: asyncio.Task[None] | None = None
         self._scope = TaskScope()
+        self._is_entering = True
+        """Whether `run` has yet to bring our member into a cluster."""
+        self._was_removed = False
+        """Whether the cluster has removed our member, and we have not joined again yet."""
 
     # Life -------------------------------------------------------------------------------------
 
@@ -185,15 +191,23 @@ class StorageKeeper:
         plan = await self._notes.read(PLAN_FILE)
         if plan is not None:
             await self._carry_out(plan)
+        self._is_entering = True
         while True:
+            if self._was_removed:
+                logger.warning("our storage member was removed: joining again")
+                self._was_removed = False
+                await self._abandon("removed")
             await self._find_cluster()
             try:
                 await self._start_member()
-            except _Overtaken:
-                logger.warning("others formed the storage cluster without us: joining theirs")
+            except _Overtaken as error:
+                logger.warning("%s", error)
                 await self._abandon("overtaken")
+            except _Removed:
+                continue
             else:
                 break
+        self._is_entering = False
         await self._note_started()
         if await self._notes.read(PLAN_FILE) is not None:
             await self._keep_authority()
@@ -229,10 +243,14 @@ class StorageKeeper:
         await self._abandon("left")
 
     async def begin_anew(self) -> None:
-        """Join again: the cluster removed our member while we were away for too long."""
-        logger.warning("our storage member was removed: joining again")
-        await self._abandon("removed")
-        await self.run()
+        """Join again: the cluster removed our member while we were away for too long.
+
+        `run` does so itself if it is on its way, or has yet to begin.
+        """
+        self._was_removed = True
+        self._step.set()
+        if not self._is_entering:
+            await self.run()
 
     async def _abandon(self, why: str) -> None:
         """Leave a cluster that is not ours any more; its data stays beside."""
@@ -240,8 +258,8 @@ class StorageKeeper:
             telling.cancel()
         self._telling.clear()
         await self._process.stop()
-        place = self._process.archive(f"{why}-{int(self._wall().timestamp())}")
-        if place is not None:
+        if self._process.has_data:
+            place = self._process.archive(f"{why}-{int(self._wall().timestamp())}")
             logger.warning("the data of the earlier member is kept in %s", place)
         await self._forget_cluster()
 
@@ -497,11 +515,15 @@ class StorageKeeper:
                 status = await self._client.call("Status", MESSAGES["StatusRequest"]())
             except CallFailed:
                 status = None
+            if self._was_removed:
+                raise _Removed
             if status is not None and status.leader and not status.isLearner:
                 return
             if clock.time() - asked > OVERTAKEN_INTERVAL:
                 asked = clock.time()
                 await self._check_overtaken()
+            if clock.time() - started > UNSTARTED_TIME:
+                self._check_unstarted()
             if clock.time() - started > START_TIMEOUT:
                 self._warn(
                     "the storage cluster has no leader; it needs a majority of its servers: check "
@@ -509,6 +531,19 @@ class StorageKeeper:
                     f"({', '.join(self._peers())})"
                 )
             await asyncio.sleep(0.1)
+
+    def _check_unstarted(self) -> None:
+        """See whether our etcd cannot even begin in the cluster that let us in.
+
+        It compares the members that we were told of with those that it finds, and does not start
+        if others came or went meanwhile.
+
+        Raises:
+            _Overtaken: So it is.
+        """
+        cluster = self._cluster
+        if cluster is not None and not cluster.new and not self._process.has_data:
+            raise _Overtaken("our storage member did not start where it was let in: joining again")
 
     async def _check_overtaken(self) -> None:
         """See whether those that we were to form a cluster with are in another one.
@@ -525,7 +560,7 @@ class StorageKeeper:
             answer is not None and answer.state == MEMBER and answer.token != cluster.token
             for answer in answers
         ):
-            raise _Overtaken
+            raise _Overtaken("others formed the storage cluster without us: joining theirs")
 
     async def _watch_for_others(self) -> None:
         """Tell an operator, again and again, of servers that are in another cluster than we are.
@@ -743,4 +778,8 @@ def _two_clusters(datacenter: str, clusters: Iterable[tuple[str, ...]]) -> str:
 
 
 class _Overtaken(Exception):
-    """The others are in another cluster than the one that we were to form with them."""
+    """Our member will never work in the cluster that it is to be in; the text says why."""
+
+
+class _Removed(Exception):
+    """The cluster has removed our member."""

@@ -165,8 +165,8 @@ class EtcdProcess:
 
     @property
     def has_data(self) -> bool:
-        """Whether this member was started before."""
-        return (self.config.directory / "member").exists()
+        """Whether this member has taken part in a cluster: it has a log, not just a folder."""
+        return (self.config.directory / "member" / "wal").exists()
 
     @property
     def is_started(self) -> bool:

@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> AgentConfig:
         storage=StorageConfig(etcd_binary=str(runs)),
     )
     folder = tmp_path / "data" / "storage"
-    (folder / "etcd" / "member").mkdir(parents=True)
+    (folder / "etcd" / "member" / "wal").mkdir(parents=True)
     note(made, started=True)
     return made
 
@@ -104,7 +104,7 @@ async def test_its_folder_is_ours_alone_until_it_is_closed(
         lambda config: note(config, host="10.0.0.9", started=True),
         lambda config: write(config, CLUSTER_FILE, {}),
         lambda config: write(config, RECOVER_FILE, {"alone": True}),
-        lambda config: (config.data_dir / "storage" / "etcd" / "member").rmdir(),
+        lambda config: (config.data_dir / "storage" / "etcd" / "member" / "wal").rmdir(),
     ],
     ids=["never worked", "moved", "in no cluster", "to go on alone", "without its data"],
 )

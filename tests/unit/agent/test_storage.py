@@ -216,6 +216,48 @@ def test_server_that_crashed_and_was_removed_before_its_first_start_asks_again(
     play(tmp_path, act, count=4)
 
 
+@pytest.mark.parametrize("after", [0.0, 3.0], ids=["before it begins", "while it waits"])
+def test_member_that_was_removed_while_its_server_starts_joins_once(
+    tmp_path: Path, after: float
+) -> None:
+    async def act(world: StorageWorld) -> None:
+        await start(*world.machines)
+        token = await world.until_formed()
+        machine = world.machines[2]
+        await machine.kill()
+        number = machine.number
+        del world.clusters[token].members[number]
+        machine.process.starts = 0
+        await machine.start()
+        assert machine.keeper is not None
+        if after:
+            await asyncio.sleep(after)
+        await machine.keeper.begin_anew()
+        assert await world.until_formed() == token
+        assert machine.number != number
+        assert machine.process.starts == (2 if after else 1)
+        await asyncio.sleep(60)
+        assert names(world, token) == {"id-1", "id-2", "id-3"}
+
+    play(tmp_path, act)
+
+
+def test_server_that_was_let_in_and_cannot_begin_asks_again(tmp_path: Path) -> None:
+    """Etcd does not start if others came or went since it was told who they are."""
+
+    async def act(world: StorageWorld) -> None:
+        *first, late = world.machines
+        await start(*first)
+        token = await world.until_formed(*first)
+        late.process.refusals = 2
+        await late.start(expect=0)
+        assert await world.until_formed(late) == token
+        assert late.process.starts == 3
+        assert names(world, token) == {"id-1", "id-2", "id-3", "id-4"}
+
+    play(tmp_path, act, count=4)
+
+
 def test_coordinator_that_was_away_for_too_long_joins_what_others_formed(tmp_path: Path) -> None:
     async def act(world: StorageWorld) -> None:
         coordinator, *others, spare = world.machines
