@@ -276,6 +276,7 @@ class Agent(NodeAgent):
                 default_query_time=config.http.default_query_time,
                 max_query_time=config.http.max_query_time,
                 session_ttl_min=config.session_ttl_min,
+                hold_time=config.performance.rpc_hold_timeout,
             ),
             Store(autopilot=settings.autopilot_config(config)),
             self._storage.engine,

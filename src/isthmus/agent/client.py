@@ -73,6 +73,7 @@ class ClientAgent(NodeAgent):
             rng=self._rng,
             member_count=lambda: len(self._lan_pool_members()),
             limits=config.limits,
+            hold_time=config.performance.rpc_hold_timeout,
         )
         clock = asyncio.get_running_loop().time
         self.reloading.add(lambda new: self.calls.rate.reconfigure(new.limits, now=clock()))

@@ -78,6 +78,7 @@ class ServerCalls:
         rng: Source of order and jitter.
         member_count: Members of the LAN pool now.
         limits: Of the calls.
+        hold_time: Seconds for which calls are held.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class ServerCalls:
         rng: Random,
         member_count: Callable[[], int],
         limits: LimitConfig | None = None,
+        hold_time: float = HOLD_TIME,
     ) -> None:
         self._dc, self._rng, self._member_count = dc, rng, member_count
         self._clock = asyncio.get_running_loop()
         self._servers = LanServers(rng=rng, now=self._clock.time())
         self._connections: Connections | None = None
         self._news = asyncio.Event()
+        self._hold_time = hold_time
         self._closed = False
         self.call_count = self.exceeded_count = 0
         self.rate = CallRate(limits or LimitConfig(), now=self._clock.time())
@@ -150,7 +153,7 @@ class ServerCalls:
             self.exceeded_count += 1
             raise RequestError(RPC_RATE_EXCEEDED, status=429)
         self.call_count += 1
-        call = _Call(method, request, started=self._clock.time())
+        call = _Call(method, request, started=self._clock.time(), hold_time=self._hold_time)
         wait = RETRY_MIN
         while True:
             server = await self._next(call)
@@ -291,8 +294,9 @@ class _Call:
         lacks_leader: Whether a server had no leader to pass it on to.
     """
 
-    def __init__(self, method: str, request: Any, *, started: float) -> None:
+    def __init__(self, method: str, request: Any, *, started: float, hold_time: float) -> None:
         self.method, self._request, self.started = method, request, started
+        self._hold_time = hold_time
         self.tried: set[str] = set()
         self.failure: IsthmusError = NoServers()
         self.lacks_leader = False
@@ -313,7 +317,7 @@ class _Call:
     def held_until(self) -> float:
         """When it is given up: a read may have waited for long when its server is lost."""
         since = self.started if self._failing_since is None else self._failing_since
-        return since + HOLD_TIME
+        return since + self._hold_time
 
     def request_at(self, now: float) -> Any:
         """The request; one that blocks waits no longer than its caller expects."""

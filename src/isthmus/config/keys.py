@@ -216,7 +216,7 @@ _TLS: Final = (
     _key("enable_agent_tls_for_checks", BOOL, "tls.enable_agent_tls_for_checks", "Checks use the agent's certificate."),
 )
 _DOORS: Final = (
-    _later("performance.rpc_hold_timeout", DURATION, "performance.rpc_hold_timeout", "How long a call waits for a leader.", tier=1),
+    _key("performance.rpc_hold_timeout", DURATION, "performance.rpc_hold_timeout", "How long a call waits for a leader, and on a client agent for a server.", positive=True),
     _later("performance.leave_drain_time", DURATION, "performance.leave_drain_time", "How long a leaving server goes on answering.", tier=1),
     _later("performance.raft_multiplier", INT, "performance.raft_multiplier", "Pace of elections."),
     _key("limits.http_max_conns_per_client", INT, "limits.http_max_conns_per_client", "HTTP connections of one address.", positive=True),

@@ -1,6 +1,6 @@
 """Calls that only the leader may answer, made to a server that need not be it.
 
-While there is no leader they wait, as in Consul for `HOLD_TIME`, since a new one is elected soon.
+While there is no leader they wait, as in Consul for 7 s, since a new one is elected soon.
 A read is repeated when its connection breaks; a write only while it surely did not take effect.
 Source: protocol/rpc.md §7.
 """
@@ -49,6 +49,7 @@ class LeaderRelay:
         dc: Our datacenter.
         server_id: Us, as the leader's key would say.
         rng: Source of jitter.
+        hold_time: Seconds for which calls are held.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class LeaderRelay:
         dc: str,
         server_id: str,
         rng: Random,
+        hold_time: float = HOLD_TIME,
     ) -> None:
         self._replica, self._caller, self._search = replica, caller, search
         self._dc, self._own_id, self._rng = dc, server_id, rng
+        self._hold_time = hold_time
         self._closed = False
 
     async def call(
@@ -82,7 +85,7 @@ class LeaderRelay:
             ConnectionLost: The connection to the leader broke; a write may have taken effect.
         """
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + HOLD_TIME
+        deadline = clock.time() + self._hold_time
         wait = RETRY_MIN
         while True:
             try:

@@ -37,7 +37,7 @@ from isthmus.server.endpoints.context import StorageAnswer, WanView, no_storage
 from isthmus.server.endpoints.federation_state import check_writer
 from isthmus.server.endpoints.isthmus import check_server
 from isthmus.server.failover import Failover
-from isthmus.server.forward import RemoteCaller
+from isthmus.server.forward import HOLD_TIME, RemoteCaller
 from isthmus.server.leader_search import LeaderSearch
 from isthmus.server.operator import LanServer, Operator, StorageServers
 from isthmus.server.relay import LeaderRelay
@@ -86,6 +86,7 @@ class ServerConfig:
         default_query_time: How long a blocking query waits that does not say.
         max_query_time: Longest wait that a caller may ask for.
         session_ttl_min: Shortest time to live of a session.
+        hold_time: How long a call waits for a leader.
     """
 
     datacenter: str
@@ -96,12 +97,14 @@ class ServerConfig:
     default_query_time: float = QUERY_TIME
     max_query_time: float = QUERY_TIME_MAX
     session_ttl_min: float = TTL_MIN.seconds
+    hold_time: float = HOLD_TIME
 
     def __post_init__(self) -> None:
         """Check the relations between the values."""
         assert self.datacenter
         assert 0 < self.default_query_time <= self.max_query_time
         assert self.session_ttl_min >= 0
+        assert self.hold_time > 0
 
     @property
     def primary(self) -> str:
@@ -205,6 +208,7 @@ class Server:
             dc=config.datacenter,
             server_id=config.node_id,
             rng=rng,
+            hold_time=config.hold_time,
         )
         self._coordinates = CoordinateUpdates(self.apply)
         self.operator: Final = Operator(

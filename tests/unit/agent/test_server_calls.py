@@ -215,6 +215,11 @@ def test_calls_without_a_server_end_with_consuls_words() -> None:
         with pytest.raises(NoServers, match=r"^No known Consul servers$"):
             await world.call(READ)
         assert now() == pytest.approx(7.0)
+        patient = ServerCalls("dc1", rng=Random(1), member_count=lambda: 5, hold_time=20.0)
+        patient.use(world.servers)
+        with pytest.raises(NoServers):
+            await patient.call(*READ)
+        assert now() == pytest.approx(27.0)
 
     play(act)
 

@@ -38,7 +38,9 @@ def dial_failed() -> DialFailed:
 class Play:
     """A server ``s1`` and what the others say; stands in for replica, caller and search."""
 
-    def __init__(self, leader: LeaderInfo | None, *answers: object) -> None:
+    def __init__(
+        self, leader: LeaderInfo | None, *answers: object, hold_time: float = HOLD_TIME
+    ) -> None:
         self.leader, self.answers = leader, list(answers)
         self.sure = self.is_loaded = True
         self.last_contact = 0.0
@@ -52,6 +54,7 @@ class Play:
             dc="dc1",
             server_id="id-s1",
             rng=Random(1),
+            hold_time=hold_time,
         )
 
     @property
@@ -149,6 +152,9 @@ def test_calls_are_held_while_nobody_leads_then_fail_with_consuls_words(
             await Play(None).answer(call)
         assert str(caught.value) == "No cluster leader"
         assert now() == pytest.approx(HOLD_TIME)
+        with pytest.raises(NoLeader):
+            await Play(None, hold_time=2.0).answer(call)
+        assert now() == pytest.approx(HOLD_TIME + 2.0)
 
     run(play)
 
