@@ -382,21 +382,35 @@ class AgentClient:
 
         Raises:
             RequestFailed: No whole answer, or another status than 200.
+            OSError: It cannot be written.
         """
         connection = self._connect(timeout)
         try:
-            connection.request("GET", self._target(path, query), headers=self._headers)
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise _unexpected(answer.status, answer.read(_TEXT_SIZE_MAX))
-            while piece := answer.read(_PIECE_SIZE):
+            try:
+                connection.request("GET", self._target(path, query), headers=self._headers)
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    raise _unexpected(answer.status, answer.read(_TEXT_SIZE_MAX))
+            except (OSError, http.client.HTTPException) as error:
+                raise RequestFailed(self._unreachable(error)) from error
+            while piece := self._piece(answer):
                 out.write(piece)
-            if answer.length:
-                raise RequestFailed(f"{self.endpoint} broke off, {answer.length} bytes are missing")
-        except (OSError, http.client.HTTPException) as error:
-            raise RequestFailed(self._unreachable(error)) from error
         finally:
             connection.close()
+
+    def _piece(self, answer: http.client.HTTPResponse) -> bytes:
+        """The next part of a body; nothing at its end.
+
+        Raises:
+            RequestFailed: It ends early.
+        """
+        try:
+            piece = answer.read(_PIECE_SIZE)
+        except (OSError, http.client.HTTPException) as error:
+            raise RequestFailed(f"{self.endpoint} broke off: {error}") from error
+        if not piece and answer.length:
+            raise RequestFailed(f"{self.endpoint} broke off, {answer.length} bytes are missing")
+        return piece
 
     def upload(
         self, path: str, source: BinaryIO, size: int, query: Mapping[str, Any] | None = None

@@ -1,5 +1,6 @@
 """``isthmus snapshot``: output, exit codes, and files that are right or not there."""
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_file_that_cannot_be_written_is_told(cli: Cli, agent: FakeAgent, tmp_pat
     assert result.code == 1
     path = tmp_path / "none" / "s.snap"
     assert result.err == f"Error saving snapshot: {path}: No such file or directory\n"
+
+
+def test_full_disk_is_not_taken_for_an_agent_that_is_away(agent: FakeAgent, tmp_path: Path) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    agent.answer(PATH, snapshot())
+    client = AgentClient(parse_address(agent.address))
+    with pytest.raises(OSError, match="No space left"):  # Not that no agent answers.
+        client.download(PATH, Full())
 
 
 def test_restore_sends_the_file(cli: Cli, agent: FakeAgent, tmp_path: Path) -> None:
