@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from isthmus.agent.storage import StorageKeeper, StorageKeeperConfig
+from isthmus.agent.storage import StorageKeeper
+from isthmus.agent.storage_peers import StorageKeeperConfig
 from isthmus.engine.etcd_access import MemberFiles
 from isthmus.engine.etcd_api import MESSAGES, CallFailed
 from isthmus.engine.etcd_process import EtcdProcess, EtcdProcessConfig, Formation

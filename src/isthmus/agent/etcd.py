@@ -10,7 +10,8 @@ from typing import Final
 
 from isthmus.agent.engines import ServerStorage, departed, other_servers, presence
 from isthmus.agent.platform import Platform
-from isthmus.agent.storage import StorageKeeper, StorageKeeperConfig
+from isthmus.agent.storage import StorageKeeper
+from isthmus.agent.storage_peers import StorageKeeperConfig
 from isthmus.config.model import AgentConfig
 from isthmus.engine.etcd import EtcdEngine
 from isthmus.engine.etcd_access import EtcdAccess

@@ -15,39 +15,26 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from isthmus.agent.storage_files import (
-    CLUSTER_FILE,
-    PLAN_FILE,
-    PROMISE_FILE,
-    RECOVER_FILE,
-    Cluster,
-    StorageNotes,
-    as_data,
-    as_dict,
-    as_text,
-    promises_as_dict,
-    promises_of,
-)
+from isthmus.agent.storage_files import CLUSTER_FILE, RECOVER_FILE, Cluster, StorageNotes
+from isthmus.agent.storage_forming import STEP_INTERVAL, Former
 from isthmus.agent.storage_members import EtcdCalls, MemberServices
+from isthmus.agent.storage_peers import StorageKeeperConfig, StoragePeers
+from isthmus.agent.storage_pledges import Pledges
 from isthmus.engine.etcd_api import MESSAGES, CallFailed, EtcdClient
 from isthmus.engine.etcd_certificates import (
-    Authority,
     keep_certificate,
-    make_authority,
     make_request,
     needs_renewal,
     own_key,
     sign,
 )
 from isthmus.engine.etcd_process import EtcdProcess
-from isthmus.errors import InvalidRequest, IsthmusError, RequestError, Unavailable
-from isthmus.model.reminders import Reminders
+from isthmus.errors import InvalidRequest, IsthmusError
 from isthmus.model.storage import (
     CANCEL,
     JOIN,
@@ -59,32 +46,17 @@ from isthmus.model.storage import (
     SIGN,
     START,
     STATUS,
-    StorageMember,
     StorageReply,
     StorageRequest,
 )
 from isthmus.net.client import ServerTarget
 from isthmus.net.files import Files
 from isthmus.net.tasks import TaskScope
-from isthmus.server.formation import (
-    FORM_TIME,
-    Coordinate,
-    Join,
-    Promise,
-    Promises,
-    Torn,
-    Wait,
-    clusters_of,
-    decide,
-)
+from isthmus.server.formation import Coordinate, Join, Torn, Wait, clusters_of, decide
 from isthmus.server.forward import RemoteCaller
 
 logger = logging.getLogger(__name__)
 
-METHOD: Final = "Isthmus.Storage"
-STEP_INTERVAL: Final = 0.5
-"""Seconds between two looks at the other servers while there is no cluster."""
-CALL_TIMEOUT: Final = 5.0
 START_TIMEOUT: Final = 60.0
 """Seconds for our member to be part of a cluster that works; a warning follows, then again."""
 OVERTAKEN_INTERVAL: Final = 5.0
@@ -94,26 +66,6 @@ UNSTARTED_TIME: Final = 10.0
 """Seconds in which etcd has begun to run as a member, or it never will."""
 TORN_INTERVAL: Final = 30.0
 """Seconds between two questions whether others of our datacenter are in another cluster."""
-_WARNING_INTERVAL: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageKeeperConfig:
-    """Who we are.
-
-    Attributes:
-        datacenter: Our datacenter.
-        member: Us, as a member of the cluster.
-        peer_host: IP address in `member.peer_url`.
-        expect: How many servers make up a new datacenter; 0: we only join.
-        directory: Where the keeper's files are.
-    """
-
-    datacenter: str
-    member: StorageMember
-    peer_host: str
-    expect: int
-    directory: Path
 
 
 class StorageKeeper:
@@ -143,16 +95,26 @@ class StorageKeeper:
         client: EtcdCalls | None = None,
     ) -> None:
         self._config, self._process = config, process
-        self._servers, self._caller = servers, caller
         self._wall, self._entropy = wall, entropy
         self._notes = StorageNotes(files, config.directory)
         self._client = client or EtcdClient(process.config.access)
         self._services = MemberServices(self._client, config.member, wall=wall)
-        self._promises = Promises()
+        self._peers = StoragePeers(servers, caller)
+        self._pledges = Pledges(config, self._notes, wall=wall, living=servers)
+        self._former = Former(
+            config,
+            self._notes,
+            self._peers,
+            self._pledges,
+            self._services,
+            request=self._own_request,
+            enter=self._enter,
+            is_member=lambda: self.is_member,
+            wall=wall,
+            entropy=entropy,
+        )
         self._cluster: Cluster | None = None
         self._step = asyncio.Event()
-        self._warnings = Reminders(_WARNING_INTERVAL)
-        self._telling: list[asyncio.Task[None]] = []
         self._renewing: asyncio.Task[None] | None = None
         self._scope = TaskScope()
         self._is_entering = True
@@ -168,9 +130,7 @@ class StorageKeeper:
         Raises:
             Unavailable: A file cannot be read; the text names it.
         """
-        noted = await self._notes.read(PROMISE_FILE)
-        if noted is not None:
-            self._promises = promises_of(noted)
+        await self._pledges.open()
         cluster = await self._notes.read(CLUSTER_FILE)
         if cluster is not None:
             self._cluster = Cluster.of(cluster)
@@ -188,9 +148,7 @@ class StorageKeeper:
         """
         if not self._process.is_started:
             await self._process.check()
-        plan = await self._notes.read(PLAN_FILE)
-        if plan is not None:
-            await self._carry_out(plan)
+        await self._former.go_on()
         self._is_entering = True
         while True:
             if self._was_removed:
@@ -209,8 +167,7 @@ class StorageKeeper:
                 break
         self._is_entering = False
         await self._note_started()
-        if await self._notes.read(PLAN_FILE) is not None:
-            await self._keep_authority()
+        await self._former.finish()
         if self._renewing is None:
             self._renewing = self._scope.spawn(self._renew())
             self._scope.spawn(self._watch_for_others())
@@ -234,6 +191,7 @@ class StorageKeeper:
 
     async def close(self) -> None:
         """Stop our member and everything else."""
+        await self._former.close()
         await self._scope.close()
         await self._client.close()
         await self._process.stop()
@@ -254,9 +212,7 @@ class StorageKeeper:
 
     async def _abandon(self, why: str) -> None:
         """Leave a cluster that is not ours any more; its data stays beside."""
-        for telling in self._telling:
-            telling.cancel()
-        self._telling.clear()
+        self._former.cease()
         await self._process.stop()
         if self._process.has_data:
             place = self._process.archive(f"{why}-{int(self._wall().timestamp())}")
@@ -265,7 +221,7 @@ class StorageKeeper:
 
     async def _forget_cluster(self) -> None:
         self._cluster = None
-        await self._notes.write(PLAN_FILE, {})
+        await self._former.forget()
         await self._notes.write(CLUSTER_FILE, {})
 
     def wake(self) -> None:
@@ -280,154 +236,38 @@ class StorageKeeper:
     # Forming and joining ----------------------------------------------------------------------
 
     async def _form_or_join(self) -> None:
-        servers = dict(self._servers())
-        answers = dict(
-            zip(
-                servers,
-                await asyncio.gather(*(self._ask(target) for target in servers.values())),
-                strict=True,
-            )
-        )
+        servers = dict(self._peers.known())
+        answers = await self._peers.ask_all()
         decision = decide(
             own_id=self._config.member.server_id, expect=self._config.expect, answers=answers
         )
         match decision:
             case Wait(reason):
-                self._warn(f"waiting for the storage of this datacenter: {reason}")
+                self._peers.warn(f"waiting for the storage of this datacenter: {reason}")
             case Torn(clusters):
                 text = _two_clusters(self._config.datacenter, clusters)
-                self._warn(f"this server joins none of them: {text}", level=logging.ERROR)
+                self._peers.warn(f"this server joins none of them: {text}", level=logging.ERROR)
             case Join(candidates):
                 for server in candidates:
                     if await self._join(servers[server]):
                         return
             case Coordinate(others):
-                await self._form({server: servers[server] for server in others})
-
-    async def _ask(self, target: ServerTarget) -> StorageReply | None:
-        """What a server says of itself; None when it does not answer."""
-        try:
-            return await self._call(target, StorageRequest(operation=STATUS))
-        except RequestError as error:  # It keeps its data otherwise, or is no isthmus at all.
-            self._warn(f"server {target.node} has no part in the storage: {error}")
-            return None
-        except IsthmusError as error:
-            logger.debug("server %s does not say whether it has data: %s", target.node, error)
-            return None
-
-    async def _form(self, others: Mapping[str, ServerTarget]) -> None:
-        """Form the cluster, if all of them promise."""
-        config = self._config
-        token = uuid.UUID(bytes=self._entropy(16), version=4).hex
-        everyone = (
-            config.member,
-            *(StorageMember(server_id=one, node=target.node) for one, target in others.items()),
-        )
-        own = self._promise_of(token, config.member.server_id, everyone)
-        obstacle = self._promises.obstacle(own)
-        if obstacle is not None:
-            self._warn(f"waiting: {self._why_not(obstacle)}")
-            return
-        await self._keep_promises(self._promises.adding(own))
-        members, requests = [config.member], {config.member.server_id: self._own_request()}
-        try:
-            for server, target in others.items():
-                reply = await self._call(
-                    target,
-                    StorageRequest(
-                        operation=PROMISE,
-                        token=token,
-                        coordinator=config.member.server_id,
-                        members=everyone,
-                    ),
-                )
-                if reply.member.server_id != server or not reply.request:
-                    raise InvalidRequest(f"server {target.node} answered for another one")
-                members.append(reply.member)
-                requests[server] = reply.request
-            if self._promises.token != token:
-                raise InvalidRequest("this server promised itself to another attempt meanwhile")
-            if not 0 <= self._wall().timestamp() - own.made_at <= FORM_TIME:
-                raise InvalidRequest("the promises took too long")
-        except IsthmusError as error:
-            self._warn(f"could not form the storage cluster: {error}")
-            await self._release(token, others)
-            return
-        authority = make_authority(f"Storage of {config.datacenter}", wall=self._wall())
-        plan = {
-            "token": token,
-            "members": [as_dict(member) for member in members],
-            "certificates": {
-                server: as_text(sign(authority, request, name=server, wall=self._wall()))
-                for server, request in requests.items()
-            },
-            "ca": as_text(authority.certificate),
-            "ca_key": as_text(authority.key),
-        }
-        await self._notes.write(PLAN_FILE, plan)
-        logger.info(
-            "forming the storage cluster with %s",
-            ", ".join(member.node for member in members[1:]) or "nobody else",
-        )
-        await self._carry_out(plan)
-
-    async def _release(self, token: str, others: Mapping[str, ServerTarget]) -> None:
-        for target in others.values():
-            with contextlib.suppress(IsthmusError):
-                await self._call(target, StorageRequest(operation=CANCEL, token=token))
-        await self._keep_promises(self._promises.without(token))
-
-    async def _carry_out(self, plan: dict[str, Any]) -> None:
-        """Start our own member of a planned cluster, and go on telling the others to."""
-        own = self._config.member.server_id
-        members = tuple(StorageMember(**member) for member in plan["members"])
-        if self._cluster is None:
-            await self._enter(
-                Cluster(plan["token"], members, new=True),
-                ca=as_data(plan["ca"]),
-                certificate=as_data(plan["certificates"][own]),
-            )
-        for member in members:
-            if member.server_id != own:
-                request = StorageRequest(
-                    operation=START,
-                    token=plan["token"],
-                    coordinator=own,
-                    members=members,
-                    certificate=as_data(plan["certificates"][member.server_id]),
-                    ca=as_data(plan["ca"]),
-                )
-                self._telling.append(self._scope.spawn(self._tell_to_start(member, request)))
-
-    async def _tell_to_start(self, member: StorageMember, request: StorageRequest) -> None:
-        """Until it has heard."""
-        while True:
-            target = self._servers().get(member.server_id)
-            if target is not None:
-                try:
-                    await self._call(target, request)
-                except RequestError as error:
-                    self._warn(f"server {member.node} does not start its storage: {error}")
-                except IsthmusError as error:
-                    logger.debug("could not tell %s to start: %s", member.node, error)
-                else:
-                    return
-            await asyncio.sleep(STEP_INTERVAL)
+                await self._former.form({server: servers[server] for server in others})
 
     async def _join(self, target: ServerTarget) -> bool:
         """Ask a member to add us; whether it did."""
         try:
-            reply = await self._call(
+            reply = await self._peers.call(
                 target,
                 StorageRequest(
                     operation=JOIN, sender=self._config.member, request=self._own_request()
                 ),
             )
         except IsthmusError as error:
-            self._warn(f"could not join the storage cluster through {target.node}: {error}")
+            self._peers.warn(f"could not join the storage cluster through {target.node}: {error}")
             return False
         if not reply.members or not reply.certificate or not reply.ca:
-            self._warn(f"server {target.node} could not let us join its storage cluster")
+            self._peers.warn(f"server {target.node} could not let us join its storage cluster")
             return False
         logger.info("joining the storage cluster through %s", target.node)
         await self._enter(
@@ -442,7 +282,7 @@ class StorageKeeper:
         keep_certificate(self._process.config.files, ca=ca, certificate=certificate)
         await self._notes.write(CLUSTER_FILE, cluster.as_dict())
         self._cluster = cluster
-        await self._keep_promises(Promises())
+        await self._pledges.fulfil()
         self._step.set()
 
     # Our member -------------------------------------------------------------------------------
@@ -480,9 +320,9 @@ class StorageKeeper:
         """Have another member say where we are now, before ours starts."""
         request = StorageRequest(operation=MOVE, sender=self._config.member)
         while True:
-            for target in self._servers().values():
+            for target in self._peers.known().values():
                 try:
-                    await self._call(target, request)
+                    await self._peers.call(target, request)
                 except IsthmusError as error:
                     logger.debug("could not tell %s our new address: %s", target.node, error)
                 else:
@@ -495,9 +335,9 @@ class StorageKeeper:
                     self._cluster = replace(cluster, members=members)
                     await self._notes.write(CLUSTER_FILE, self._cluster.as_dict())
                     return
-            if not self._servers() and len(cluster.members) == 1:
+            if not self._peers.known() and len(cluster.members) == 1:
                 return
-            self._warn(
+            self._peers.warn(
                 "this server has another address than before; waiting for another server to tell "
                 "the storage cluster"
             )
@@ -525,10 +365,11 @@ class StorageKeeper:
             if clock.time() - started > UNSTARTED_TIME:
                 self._check_unstarted()
             if clock.time() - started > START_TIMEOUT:
-                self._warn(
+                members = self._cluster.members if self._cluster else ()
+                self._peers.warn(
                     "the storage cluster has no leader; it needs a majority of its servers: check "
                     "that they run and reach each other on their peer ports "
-                    f"({', '.join(self._peers())})"
+                    f"({', '.join(member.peer_url for member in members)})"
                 )
             await asyncio.sleep(0.1)
 
@@ -555,10 +396,10 @@ class StorageKeeper:
         cluster = self._cluster
         if cluster is None or cluster.started or not cluster.new:
             return
-        answers = await asyncio.gather(*(self._ask(t) for t in self._servers().values()))
+        answers = await self._peers.ask_all()
         if any(
             answer is not None and answer.state == MEMBER and answer.token != cluster.token
-            for answer in answers
+            for answer in answers.values()
         ):
             raise _Overtaken("others formed the storage cluster without us: joining theirs")
 
@@ -575,45 +416,14 @@ class StorageKeeper:
             cluster = self._cluster
             if cluster is None:
                 continue
-            answers = await asyncio.gather(*(self._ask(t) for t in self._servers().values()))
-            clusters = clusters_of([*answers, self._status()])
+            answers = await self._peers.ask_all()
+            clusters = clusters_of([*answers.values(), self._status()])
             others = {
                 node for token in clusters if token != cluster.token for node in clusters[token]
             }
             if others & before:
                 logger.error("%s", _two_clusters(self._config.datacenter, clusters.values()))
             before = others
-
-    def _peers(self) -> list[str]:
-        return [member.peer_url for member in self._cluster.members] if self._cluster else []
-
-    async def _keep_authority(self) -> None:
-        """Keep the authority in the storage itself, then forget the plan."""
-        plan = await self._notes.read(PLAN_FILE)
-        if plan is None:
-            return
-        authority = Authority(as_data(plan["ca"]), as_data(plan["ca_key"]))
-        while True:
-            try:
-                await self._services.keep_authority(authority)
-            except Unavailable as error:
-                logger.debug("could not keep the storage's authority yet: %s", error)
-                await asyncio.sleep(STEP_INTERVAL)
-            else:
-                break
-        self._scope.spawn(self._forget_plan())
-
-    async def _forget_plan(self) -> None:
-        """Once every member has started."""
-        while True:
-            try:
-                started = await self._services.all_started()
-            except Unavailable:
-                started = False
-            if started:
-                await self._notes.write(PLAN_FILE, {})  # It holds the authority's key no more.
-                return
-            await asyncio.sleep(STEP_INTERVAL)
 
     async def _renew(self) -> None:
         """Have our certificate signed again before it runs out."""
@@ -662,7 +472,7 @@ class StorageKeeper:
         return self._status()
 
     async def _answer_cancel(self, request: StorageRequest) -> StorageReply:
-        await self._keep_promises(self._promises.without(request.token))
+        await self._pledges.release(request.token)
         return self._status()
 
     def _status(self) -> StorageReply:
@@ -670,7 +480,7 @@ class StorageKeeper:
         if cluster is not None:
             state, token = MEMBER, cluster.token
         else:
-            token = self._promises.token
+            token = self._pledges.token
             state = PROMISED if token else NO_STORAGE
         return StorageReply(
             member=self._config.member, state=state, expect=self._config.expect, token=token
@@ -679,11 +489,7 @@ class StorageKeeper:
     async def _answer_promise(self, request: StorageRequest) -> StorageReply:
         if self._cluster is not None:
             raise InvalidRequest(f"{self._config.member.node} is in a storage cluster already")
-        promise = self._promise_of(request.token, request.coordinator, request.members or ())
-        obstacle = self._promises.obstacle(promise)
-        if obstacle is not None:
-            raise InvalidRequest(self._why_not(obstacle))
-        await self._keep_promises(self._promises.adding(promise))
+        await self._pledges.give(request.token, request.coordinator, request.members or ())
         return StorageReply(
             member=self._config.member,
             state=PROMISED,
@@ -692,29 +498,12 @@ class StorageKeeper:
             request=self._own_request(),
         )
 
-    def _why_not(self, obstacle: Promise) -> str:
-        """Why a promise cannot be made; with what an operator can do if that lasts."""
-        servers = self._servers()
-        away = [
-            server
-            for server in obstacle.members
-            if server not in servers and server != self._config.member.server_id
-        ]
-        text = f"{self._config.member.node} has promised itself to another attempt"
-        if not away:
-            return text
-        return (
-            f"{text}, which servers that are away now may have finished without it: start "
-            f"{', '.join(away)}; if they are gone for good, stop {self._config.member.node} and "
-            f"remove {self._config.directory / PROMISE_FILE} there"
-        )
-
     async def _answer_start(self, request: StorageRequest) -> StorageReply:
         if self._cluster is not None:
             if self._cluster.token != request.token:
                 raise InvalidRequest(f"{self._config.member.node} is in another storage cluster")
             return self._status()
-        if self._promises.token != request.token:
+        if self._pledges.token != request.token:
             raise InvalidRequest(f"{self._config.member.node} has not promised itself to this")
         if not request.members or not request.certificate or not request.ca:
             raise InvalidRequest("incomplete description of a storage cluster")
@@ -732,39 +521,14 @@ class StorageKeeper:
         await self._services.move(request.sender)
         return self._status()
 
-    # Small steps ------------------------------------------------------------------------------
-
-    async def _call(self, target: ServerTarget, request: StorageRequest) -> StorageReply:
-        reply: StorageReply = await self._caller.call(
-            target, METHOD, request, StorageReply, timeout=CALL_TIMEOUT
-        )
-        return reply
-
     def _own_request(self) -> bytes:
+        """For our certificate."""
         files = self._process.config.files
         return make_request(
             own_key(files),
             name=self._config.member.server_id,
             addresses=[self._config.peer_host],
         )
-
-    def _promise_of(
-        self, token: str, coordinator: str, members: Sequence[StorageMember]
-    ) -> Promise:
-        """One that is made now."""
-        servers = tuple(member.server_id for member in members)
-        return Promise(token, coordinator, self._wall().timestamp(), servers)
-
-    async def _keep_promises(self, promises: Promises) -> None:
-        """On the disk first."""
-        if promises != self._promises:
-            await self._notes.write(PROMISE_FILE, promises_as_dict(promises))
-        self._promises = promises
-
-    def _warn(self, text: str, *, level: int = logging.WARNING) -> None:
-        """Log once in a while."""
-        if self._warnings.due(text, now=asyncio.get_running_loop().time()):
-            logger.log(level, "%s", text)
 
 
 def _two_clusters(datacenter: str, clusters: Iterable[tuple[str, ...]]) -> str:
