@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from isthmus.model.catalog import DeregisterRequest, RegisterRequest
+from isthmus.model.config_entry import ConfigEntryRequest
 from isthmus.model.coordinate import CoordinateBatch
 from isthmus.model.federation import FederationStateRequest
 from isthmus.model.kv import DirEntry, KVSRequest
@@ -18,6 +19,7 @@ from isthmus.model.session import SessionRequest
 from isthmus.model.txn import TxnRequest
 from isthmus.store import (
     autopilot,
+    config_entry,
     coordinates,
     federation,
     invalidation,
@@ -39,6 +41,7 @@ Command: TypeAlias = (
     | PreparedQueryRequest
     | SessionRequest
     | TxnRequest
+    | ConfigEntryRequest
 )
 
 _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
@@ -51,6 +54,7 @@ _APPLY: Final[Mapping[type, Callable[[Overlay, Any, int], object]]] = {
     PreparedQueryRequest: prepared_query.apply,
     SessionRequest: invalidation.apply,
     TxnRequest: txn.apply,
+    ConfigEntryRequest: config_entry.apply,
 }
 _SIZE: Final = 1024
 _GATEWAY_SIZE: Final = 4096
@@ -97,6 +101,8 @@ def size(command: Command) -> int:
         return _SIZE + sum(_SIZE + len(check.output) for check in checks if check is not None)
     if isinstance(command, PreparedQueryRequest) and command.query is not None:
         return _SIZE + len(encode_row(command.query))
+    if isinstance(command, ConfigEntryRequest) and command.entry is not None:
+        return _SIZE + len(encode_row(command.entry))
     return _SIZE
 
 

@@ -8,6 +8,7 @@ from isthmus.model.operator import AutopilotConfig
 from isthmus.model.record import Record
 from isthmus.store.autopilot import AUTOPILOT, AutopilotSettings
 from isthmus.store.catalog import CHECKS, NODES, SERVICES, Catalog, RowChange
+from isthmus.store.config_entry import CONFIG_ENTRIES, ConfigEntries
 from isthmus.store.coordinates import COORDINATES, Coordinates
 from isthmus.store.delays import LockDelays
 from isthmus.store.engine import EMPTY_INDEX, Batch, Change, Corrupt
@@ -39,6 +40,7 @@ SCHEMAS: Final[tuple[Schema[Any], ...]] = (
     AUTOPILOT,
     PREPARED_QUERIES,
     SESSIONS,
+    CONFIG_ENTRIES,
 )
 """Every table."""
 
@@ -58,6 +60,7 @@ class Store:
         federation: Federation states.
         queries: Prepared queries.
         sessions: Sessions, which hold the locks of keys.
+        config_entries: What operators say of services, proxies and gateways.
         lock_delays: Locks that were lost too lately to be taken.
         autopilot: How servers come and go by themselves.
         watches: Who waits for what.
@@ -83,6 +86,7 @@ class Store:
         self.federation = FederationStates(self._tables[FEDERATION_STATES.name])
         self.queries = PreparedQueries(self._tables[PREPARED_QUERIES.name])
         self.sessions = Sessions(self._tables[SESSIONS.name])
+        self.config_entries = ConfigEntries(self._tables[CONFIG_ENTRIES.name])
         self.lock_delays = LockDelays()
         self.autopilot = AutopilotSettings(
             self._tables[AUTOPILOT.name], autopilot or AutopilotConfig()
@@ -193,6 +197,7 @@ class Store:
         self.federation.observe()
         self.queries.load()
         self.sessions.loaded()
+        self.config_entries.load()
 
     # Committing -------------------------------------------------------------------------------
 
@@ -306,4 +311,7 @@ class Store:
                 topics.update(dict.fromkeys(found))
             elif change.table == SESSIONS.name:
                 topics.update(dict.fromkeys(self.sessions.observe(change)))
+            elif change.table == CONFIG_ENTRIES.name:
+                found = self.config_entries.observe(change.new or change.old, change.modify_index)
+                topics.update(dict.fromkeys(found))
         return topics
