@@ -59,7 +59,7 @@ def parse_duration(text: str) -> Duration:
     rest = text[1:] if text[:1] in {"-", "+"} else text
     if rest == "0":
         return Duration(0)
-    invalid = ValueError(f"time: invalid duration {_quote(text)}")
+    invalid = ValueError(f"time: invalid duration {quote(text)}")
     if not rest:
         raise invalid
     total = 0
@@ -69,10 +69,10 @@ def parse_duration(text: str) -> Duration:
             raise invalid
         unit_name = term[4]
         if not unit_name:
-            raise ValueError(f"time: missing unit in duration {_quote(text)}")
+            raise ValueError(f"time: missing unit in duration {quote(text)}")
         unit = _UNITS.get(unit_name)
         if unit is None:
-            raise ValueError(f"time: unknown unit {_quote(unit_name)} in duration {_quote(text)}")
+            raise ValueError(f"time: unknown unit {quote(unit_name)} in duration {quote(text)}")
         total += int(term[1] or "0") * unit + _fraction(term[3] or "", unit)
         rest = rest[term.end() :]
         if total > -_NANOSECONDS_MIN:
@@ -93,7 +93,7 @@ def _fraction(digits: str, unit: int) -> int:
     return int(count * (unit / scale))
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     """Text in double quotes, as Go's errors show it."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
