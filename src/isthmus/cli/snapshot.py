@@ -75,6 +75,21 @@ class Contents:
     meta: SnapshotMeta | None = None
 
 
+TYPE_NAMES: Final = {
+    "nodes": "Node",
+    "services": "Service",
+    "checks": "Check",
+    "coordinates": "CoordinateBatchUpdate",
+    "kv": "KVS",
+    "federation": "FederationState",
+    "autopilot": "Autopilot",
+    "queries": "PreparedQuery",
+    "sessions": "Session",
+    "config_entries": "ConfigEntry",
+}
+"""What the rows of a table are called, as in Consul's snapshots and in the report of an import."""
+
+
 def read_contents(file: BinaryIO, *, kv_depth: int = 0, kv_filter: str = "") -> Contents:
     """Read a whole snapshot, ours or Consul's, and verify it.
 
@@ -115,7 +130,11 @@ def _of_isthmus(file: BinaryIO, size: int) -> tuple[Contents, _Rows]:
         "Version": f"isthmus {meta.format}",
     }
     rows = (
-        (table, len(row), decode_row(DirEntry, row).key if table == KV.name else None)
+        (
+            TYPE_NAMES.get(table, table),
+            len(row),
+            decode_row(DirEntry, row).key if table == KV.name else None,
+        )
         for table, row in reader.rows()
     )
     return Contents(facts, meta.index, meta=meta), rows

@@ -13,9 +13,10 @@ from typing import IO, Any, Final
 import msgspec
 
 from isthmus.errors import MalformedPacket, RequestError
+from isthmus.model import config_entry, federation
 from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
 from isthmus.model.config_entry import ConfigEntryRequest
-from isthmus.model.federation import UPSERT, FederationStateRequest
+from isthmus.model.federation import FederationStateRequest
 from isthmus.model.identifier import uuid_fault
 from isthmus.model.kv import KV_LOCK, KV_SET, DirEntry, KVSRequest
 from isthmus.model.operator import AutopilotConfig, AutopilotSetConfigRequest
@@ -38,9 +39,6 @@ NODE: Final = "Node"
 SERVICE: Final = "Service"
 CHECK: Final = "Check"
 LOCK: Final = "Lock"
-_NO_TABLE: Final = {
-    rows.CONFIG_ENTRY: "this release has no config entries",
-}
 _OWN: Final = {
     rows.TOMBSTONE: "deletions need no trace here",
     rows.COORDINATES: "agents tell their coordinates anew",
@@ -62,7 +60,7 @@ _OTHER: Final = "this release has no place for them"
 _SECONDARY: Final = "the primary datacenter owns them; import them there"
 _NO_HOLDER: Final = "the session that holds them is not there"
 _KEPT: Final = "what was there already was kept"
-_BINARY_CONFIG_ENTRY: Final = "config entry"
+_NAMELESS: Final = "without a name"
 
 
 def check_snapshot(source: IO[bytes]) -> int:
@@ -109,7 +107,7 @@ class ConsulImport:
         store: What is there already.
         commit: Makes a command durable.
         dc: Our datacenter; nodes that are imported belong to it.
-        writes_states: Whether federation states may be written here.
+        is_primary: Whether federation states and config entries are written here.
         keep: Leave what is there already as it is.
     """
 
@@ -119,11 +117,11 @@ class ConsulImport:
         commit: Callable[[Command], Awaitable[object]],
         *,
         dc: str,
-        writes_states: bool,
+        is_primary: bool,
         keep: bool,
     ) -> None:
         self._store, self._commit, self._dc = store, commit, dc
-        self._writes_states, self._keep = writes_states, keep
+        self._is_primary, self._keep = is_primary, keep
         self._tallies: dict[str, _Tally] = {}
         self._sessions: set[str] = set()
         """Ids of the sessions that stood before the keys they lock, in lower case."""
@@ -184,6 +182,8 @@ class ConsulImport:
             yield from self._session(session)
         elif row.type == rows.FEDERATION_STATE:
             yield from self._federation_state(row)
+        elif row.type == rows.CONFIG_ENTRY:
+            yield from self._config_entry(row)
         elif row.type == rows.PREPARED_QUERY:
             query: PreparedQuery = from_plain(PreparedQuery, row.value)
             yield from self._query(query)
@@ -209,11 +209,7 @@ class ConsulImport:
         kind = rows.TYPE_NAMES[rows.KVS]
         holder, is_lock = entry.session.lower(), bool(entry.session)
         if is_lock and holder not in self._sessions and not self._has_session(holder):
-            tally = self._tally(LOCK)
-            tally.found += 1
-            tally.refused += 1
-            tally.reason = tally.reason or _NO_HOLDER
-            tally.leave(entry.key)
+            self._refuse(LOCK, entry.key, _NO_HOLDER)
             is_lock = False
         # Taking a lock counts it, unless it is taken already.
         counted = is_lock and (row is None or row.session.lower() != holder)
@@ -259,17 +255,46 @@ class ConsulImport:
         state = request.state
         name = state.datacenter if state is not None else ""
         kind = rows.TYPE_NAMES[rows.FEDERATION_STATE]
-        if not self._writes_states:
-            tally = self._tally(kind)
-            tally.found += 1
-            tally.reason = _SECONDARY
-            tally.leave(name)
+        if not self._is_primary:
+            self._leave_to_primary(kind, name)
             return
         there = self._store.federation.get(name).value is not None
         if state is not None:  # Indexes are counted anew, those of this primary included.
             state = msgspec.structs.replace(state, primary_modify_index=0)
-        command = FederationStateRequest(datacenter=self._dc, op=UPSERT, state=state)
+        command = FederationStateRequest(datacenter=self._dc, op=federation.UPSERT, state=state)
         yield from self._one(kind, name, command, there=there)
+
+    def _config_entry(self, row: ConsulRow) -> Iterator[tuple[_Tally, str, Command]]:
+        """An entry as it is: Consul checked it when it was written."""
+        kind = rows.TYPE_NAMES[rows.CONFIG_ENTRY]
+        try:
+            entry = from_blob(ConfigEntryRequest, row.value).entry
+        except MalformedPacket as error:  # Or of a kind that later releases of Consul know.
+            self._refuse(kind, str(error), str(error))
+            return
+        if entry is None or not entry.name:
+            self._refuse(kind, _NAMELESS, _NAMELESS)
+            return
+        name = f"{entry.kind}/{entry.name}"
+        if not self._is_primary:
+            self._leave_to_primary(kind, name)
+            return
+        there = self._store.config_entries.get(entry.kind, entry.name).value is not None
+        command = ConfigEntryRequest(datacenter=self._dc, op=config_entry.UPSERT, entry=entry)
+        yield from self._one(kind, name, command, there=there)
+
+    def _leave_to_primary(self, kind: str, name: str) -> None:
+        tally = self._tally(kind)
+        tally.found += 1
+        tally.reason = tally.reason or _SECONDARY
+        tally.leave(name)
+
+    def _refuse(self, kind: str, name: str, reason: str) -> None:
+        tally = self._tally(kind)
+        tally.found += 1
+        tally.refused += 1
+        tally.reason = tally.reason or reason
+        tally.leave(name)
 
     def _query(self, query: PreparedQuery) -> Iterator[tuple[_Tally, str, Command]]:
         there = not uuid_fault(query.id) and self._store.queries.row(query.id) is not None
@@ -306,7 +331,7 @@ class ConsulImport:
     def _leave(self, row: ConsulRow) -> None:
         tally = self._tally(_name_of_type(row.type))
         tally.found += 1
-        tally.reason = _NO_TABLE.get(row.type) or _OWN.get(row.type) or _OTHER
+        tally.reason = _OWN.get(row.type) or _OTHER
         if name := _name_of(row):
             tally.leave(name)
 
@@ -321,11 +346,5 @@ def _name_of_type(kind: int) -> str:
 def _name_of(row: ConsulRow) -> str:
     """What an operator calls a row that has no place here; empty for what nobody misses."""
     value: Any = row.value
-    if row.type == rows.CONFIG_ENTRY:
-        try:
-            entry = from_blob(ConfigEntryRequest, value).entry
-        except MalformedPacket:
-            return _BINARY_CONFIG_ENTRY
-        return f"{entry.kind}/{entry.name}" if entry is not None else _BINARY_CONFIG_ENTRY
     fields = _NAMES.get(row.type, ()) if isinstance(value, dict) else ()
     return "/".join(str(value[name]) for name in fields if value.get(name))

@@ -294,7 +294,7 @@ class Snapshots:
             self._replica.store,
             self._commit,
             dc=self._dc,
-            writes_states=self._dc == self._primary,
+            is_primary=self._dc == self._primary,
             keep=keep,
         ).run(file.file)
         index = self._replica.store.index

@@ -13,6 +13,7 @@ from isthmus.cli.snapshot import (
     LOCK_KEY,
     RETRY_INTERVAL,
     ROUNDS_MAX,
+    TYPE_NAMES,
     Schedule,
     Turn,
     format_size,
@@ -20,8 +21,10 @@ from isthmus.cli.snapshot import (
     save_dated,
     thin_out,
 )
+from isthmus.model.config_entry import UPSERT, ConfigEntryRequest, ServiceConfigEntry
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
 from isthmus.store.snapshot import take_view, write_snapshot
+from isthmus.store.store import SCHEMAS
 from isthmus.wire.archive import UnreadableSnapshot
 from support.cli import Cli, FakeAgent
 from support.consul_snapshot import archive_of, state_of
@@ -31,8 +34,8 @@ PATH = "/v1/snapshot"
 KEY = f"/v1/kv/{LOCK_KEY}"
 
 
-def snapshot(*keys: str) -> bytes:
-    driven = Driven()
+def snapshot(*keys: str, driven: Driven | None = None) -> bytes:
+    driven = driven or Driven()
     for key in keys or ("a", "web/x/1", "web/x/2", "web/y"):
         driven.execute(KVSRequest(op=KV_SET, dir_ent=DirEntry(key=key, value=b"v")))
     out = io.BytesIO()
@@ -147,7 +150,7 @@ def test_inspect_shows_what_a_snapshot_holds(cli: Cli, tmp_path: Path) -> None:
     ]
     assert types.splitlines()[0] == " Type       Count      Size"
     assert [line.split()[:2] for line in types.splitlines()[2:]] == [
-        ["kv", "4"],
+        ["KVS", "4"],
         ["----", "----"],
         ["Total", types.split()[-1]],
     ]
@@ -156,6 +159,17 @@ def test_inspect_shows_what_a_snapshot_holds(cli: Cli, tmp_path: Path) -> None:
         ("web/x", "2"),
         ("web/y", "1"),
     }
+
+
+def test_inspect_names_every_table_as_consul_does(cli: Cli, tmp_path: Path) -> None:
+    driven = Driven()
+    entry = ServiceConfigEntry(name="web")
+    driven.execute(ConfigEntryRequest(op=UPSERT, entry=entry))
+    (tmp_path / "s.snap").write_bytes(snapshot(driven=driven))
+    shown = json.loads(cli("snapshot", "inspect", "-format=json", str(tmp_path / "s.snap")).out)
+    found = {one["Name"]: one["Count"] for one in shown["Stats"]}
+    assert found == {"ConfigEntry": 1, "KVS": 4}
+    assert set(TYPE_NAMES) == {schema.name for schema in SCHEMAS}
 
 
 def test_inspect_counts_keys_as_deep_as_asked(cli: Cli, tmp_path: Path) -> None:

@@ -14,7 +14,16 @@ from isthmus.model.catalog import (
     NodeService,
     RegisterRequest,
 )
-from isthmus.model.config_entry import ConfigEntryRequest, ServiceConfigEntry
+from isthmus.model.config_entry import (
+    CONFIG_ENTRY_TYPES,
+    ConfigEntry,
+    ConfigEntryRequest,
+    MeshConfigEntry,
+    ServiceConfigEntry,
+    ServiceIntentionsConfigEntry,
+    ServiceResolverConfigEntry,
+    ServiceResolverSubset,
+)
 from isthmus.model.federation import UPSERT, FederationState, FederationStateRequest
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
 from isthmus.model.operator import AutopilotConfig
@@ -25,6 +34,7 @@ from isthmus.server.consul_import import NAMES_MAX, ConsulImport, check_snapshot
 from isthmus.server.server import Server
 from isthmus.wire.archive import UnreadableSnapshot
 from isthmus.wire.blob import encode_blob
+from isthmus.wire.msgpack import pack, to_plain
 from support.consul_snapshot import archive_of, state_of
 from support.sessions import session_id
 
@@ -55,7 +65,7 @@ async def run(server: Server, rows: list[Any], *, keep: bool = False) -> dict[st
     assert check_snapshot(file) == len(rows)
     file.seek(0)
     kinds = await ConsulImport(
-        server.store, server.apply, dc="dc1", writes_states=True, keep=keep
+        server.store, server.apply, dc="dc1", is_primary=True, keep=keep
     ).run(file)
     return {kind.kind: kind for kind in kinds}
 
@@ -141,10 +151,7 @@ async def test_repeated_import_changes_nothing(server: Server) -> None:
 
 
 async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
-    entry = ServiceConfigEntry(kind="service-defaults", name="web")
     rows: list[Any] = [
-        (22, encode_blob(ConfigEntryRequest(entry=entry))),
-        (22, {"not": "a blob"}),
         (5, DirEntry(key="gone")),
         (6, [{"Node": "n1"}]),
         (16, {"Key": "kvs", "Value": 5}),
@@ -163,7 +170,6 @@ async def test_what_has_no_place_is_counted_and_named(server: Server) -> None:
     assert all(kind.reason for kind in kinds.values())
     assert kinds["type 99"].found == kinds["Tombstone"].found == 1
     assert {name: kind.names for name, kind in kinds.items() if kind.names} == {
-        "ConfigEntry": ("service-defaults/web", "config entry"),
         "Intention": ("web/db",),
         "ConnectCA": ("Consul CA Root Cert/aa:bb",),
         "ACLToken": ("a-1",),
@@ -285,11 +291,63 @@ async def test_states_belong_to_the_primary(server: Server) -> None:
     request = FederationStateRequest(op=UPSERT, state=FederationState(datacenter="dc9"))
     file = io.BytesIO(archive_of(state_of([(30, request)])))
     (kind,) = await ConsulImport(
-        server.store, server.apply, dc="dc1", writes_states=False, keep=False
+        server.store, server.apply, dc="dc1", is_primary=False, keep=False
     ).run(file)
     assert (counts(kind), kind.names) == ((1, 0, 0, 0), ("dc9",))
     assert "primary" in kind.reason
     assert not server.store.federation.list().value
+
+
+def config_entry(entry: ConfigEntry | None) -> tuple[int, bytes]:
+    return 22, encode_blob(ConfigEntryRequest(entry=entry))
+
+
+async def test_config_entries_come_over_unless_there_are_some(server: Server) -> None:
+    web = ServiceConfigEntry(name="web", protocol="http", create_index=50, modify_index=60)
+    rows = [config_entry(web), config_entry(MeshConfigEntry())]
+    kinds = await run(server, rows)
+    assert counts(kinds["ConfigEntry"]) == (2, 2, 0, 0)
+    entries = server.store.config_entries
+    found = entries.get("service-defaults", "web").value
+    assert found is not None
+    assert msgspec.structs.replace(found, create_index=50, modify_index=60) == web
+    assert entries.get("mesh", "mesh").value is not None
+    index = server.store.index
+    await run(server, rows)
+    assert server.store.index == index
+    changed = [config_entry(ServiceConfigEntry(name="WEB", protocol="grpc"))]
+    kept = (await run(server, changed, keep=True))["ConfigEntry"]
+    assert (counts(kept), kept.names) == ((1, 0, 1, 0), ("service-defaults/WEB",))
+    await run(server, changed)
+    (found,) = entries.list("service-defaults").value
+    assert isinstance(found, ServiceConfigEntry)
+    assert (found.name, found.protocol) == ("WEB", "grpc")
+
+
+async def test_config_entry_that_cannot_be_read_is_refused_and_told(server: Server) -> None:
+    later = to_plain(ServiceConfigEntry(name="web"))
+    blob = b"".join(map(pack, ["exported-services", {"Entry": later}]))
+    rows: list[Any] = [
+        (22, pack(blob.decode("utf-8", "surrogateescape"))),
+        (22, {"not": "a blob"}),
+        config_entry(None),
+        config_entry(ServiceConfigEntry()),
+        config_entry(ServiceConfigEntry(name="web")),
+    ]
+    kind = (await run(server, rows))["ConfigEntry"]
+    assert counts(kind) == (5, 1, 0, 4)
+    assert kind.reason == "invalid config entry kind: exported-services"
+    assert len(kind.names or ()) == 4
+
+
+async def test_config_entries_belong_to_the_primary(server: Server) -> None:
+    file = io.BytesIO(archive_of(state_of([config_entry(ServiceConfigEntry(name="web"))])))
+    (kind,) = await ConsulImport(
+        server.store, server.apply, dc="dc1", is_primary=False, keep=False
+    ).run(file)
+    assert (counts(kind), kind.names) == ((1, 0, 0, 0), ("service-defaults/web",))
+    assert "primary" in kind.reason
+    assert not server.store.config_entries.list().value
 
 
 def test_damaged_file_is_found_before_anything_is_written() -> None:
@@ -302,7 +360,7 @@ async def test_whole_snapshot_of_consul_1_10_is_imported(server: Server) -> None
     file = io.BytesIO((VECTOR.parent / "consul-1.10.11.snap").read_bytes())
     assert check_snapshot(file) == 36
     file.seek(0)
-    importing = ConsulImport(server.store, server.apply, dc="dc1", writes_states=True, keep=False)
+    importing = ConsulImport(server.store, server.apply, dc="dc1", is_primary=True, keep=False)
     kinds = {kind.kind: kind for kind in await importing.run(file)}
     whole = {"Node": 3, "Service": 4, "Check": 2, "Session": 1, "KVS": 3, "PreparedQuery": 2}
     assert {name: kinds[name].imported for name in whole} == whole
@@ -334,24 +392,32 @@ async def test_snapshot_of_a_consul_mesh_leaves_nothing_unsaid(server: Server) -
     file = io.BytesIO((VECTOR.parent / "consul-1.10.11-mesh.snap").read_bytes())
     row_count = check_snapshot(file)
     file.seek(0)
-    importing = ConsulImport(server.store, server.apply, dc="dc1", writes_states=True, keep=False)
+    importing = ConsulImport(server.store, server.apply, dc="dc1", is_primary=True, keep=False)
     kinds = {kind.kind: kind for kind in await importing.run(file)}
     assert {name: kind.found for name, kind in kinds.items() if kind.imported} == {
         "Node": 3, "Service": 7, "Check": 4, "Session": 1, "KVS": 4, "Lock": 1,
-        "PreparedQuery": 2, "Autopilot": 1, "FederationState": 1,
+        "PreparedQuery": 2, "Autopilot": 1, "FederationState": 1, "ConfigEntry": 11,
     }  # fmt: skip
     rest = {name: kind for name, kind in kinds.items() if not kind.imported}
     assert {name: len(kind.names or ()) for name, kind in rest.items()} == {
-        "ConfigEntry": 11, "ACLToken": 3, "ACLPolicy": 2, "ACLRole": 1, "ACLBindingRule": 1,
+        "ACLToken": 3, "ACLPolicy": 2, "ACLRole": 1, "ACLBindingRule": 1,
         "ACLAuthMethod": 1, "ConnectCA": 1, "ConnectCAProviderState": 0, "ConnectCAConfig": 0,
         "CoordinateBatchUpdate": 0, "Tombstone": 0, "SystemMetadata": 0, "Index": 0,
         "ChunkingState": 0,
     }  # fmt: skip
     assert all(kind.reason for kind in rest.values())
-    assert {(name or "").split("/")[0] for name in kinds["ConfigEntry"].names or ()} == {
-        "proxy-defaults", "service-defaults", "service-resolver", "service-router",
-        "service-splitter", "ingress-gateway", "terminating-gateway", "service-intentions", "mesh",
-    }  # fmt: skip
+    entries = server.store.config_entries
+    assert {entry.kind for entry in entries.list().value} == set(CONFIG_ENTRY_TYPES)
+    (resolver,) = entries.list("service-resolver").value
+    assert isinstance(resolver, ServiceResolverConfigEntry)
+    assert resolver.subsets == {"v1": ServiceResolverSubset(filter="Service.Meta.v == 1")}
+    by_intention = {
+        (entry.name, source.name, source.action, source.precedence)
+        for entry in entries.list("service-intentions").value
+        if isinstance(entry, ServiceIntentionsConfigEntry)
+        for source in entry.sources or ()
+    }
+    assert by_intention == {("b", "a", "deny", 9), ("web", "api", "allow", 9)}
     found = sum(kind.found for name, kind in kinds.items() if name != "Lock")  # Part of a key.
     assert found == row_count
     (state,) = server.store.federation.list().value

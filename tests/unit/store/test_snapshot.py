@@ -12,6 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.model.catalog import HealthCheck, NodeService, RegisterRequest
+from isthmus.model.config_entry import (
+    CONFIG_ENTRY_TYPES,
+    UPSERT,
+    ConfigEntryRequest,
+    ProxyConfigEntry,
+)
 from isthmus.model.kv import KV_SET, DirEntry, KVSRequest
 from isthmus.store.rows import encode_row
 from isthmus.store.snapshot import (
@@ -72,6 +78,18 @@ def test_what_was_saved_is_loaded() -> None:
         "checks": 5,
         "kv": 5,
     }
+
+
+def test_config_entries_of_every_kind_are_saved_and_loaded() -> None:
+    driven = Driven()
+    for entry_type in CONFIG_ENTRY_TYPES.values():
+        entry = entry_type(name="web", meta={"kind": entry_type.__name__})
+        driven.execute(ConfigEntryRequest(op=UPSERT, entry=entry))
+    config: dict[str, object] = {"nested": {"list": [1, 2.5, None, True, "x"]}}
+    driven.execute(ConfigEntryRequest(op=UPSERT, entry=ProxyConfigEntry(name="x", config=config)))
+    meta, store = load_snapshot(io.BytesIO(saved(driven)))
+    assert meta.rows["config_entries"] == 10
+    assert store.config_entries.list().value == driven.store.config_entries.list().value
 
 
 def test_same_data_gives_the_same_file() -> None:
