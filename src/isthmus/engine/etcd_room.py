@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from isthmus.engine.etcd_members import EtcdCluster, MemberStatus
+from isthmus.model.reminders import Reminders
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class RoomKeeper:
         self._cluster, self._quota, self._hand_over = cluster, quota, hand_over
         self._full_since: float | None = None
         self._retry_at = self._due_since = self._joined_at = 0.0
-        self._said: dict[int, float] = {}
+        self._full, self._filling = Reminders(FULL_INTERVAL), Reminders(WARNING_INTERVAL)
         self._count = 0
 
     async def look(self, *, now: float) -> None:
@@ -68,13 +69,13 @@ class RoomKeeper:
         if self._full_since is not None:
             logger.warning("the storage takes writes again")
             self._full_since = None
-        if status.size_in_use > WARNING_SHARE * self._quota:
-            self._say(
-                logging.WARNING,
-                f"the storage fills {status.size_in_use / self._quota:.0%} of its quota "
-                f"({self._quota} bytes): raise storage.etcd.quota_bytes on all servers",
-                every=WARNING_INTERVAL,
-                now=now,
+        share = status.size_in_use / self._quota
+        if share > WARNING_SHARE and self._filling.due(now=now):
+            logger.warning(
+                "the storage fills %.0f%% of its quota (%d bytes): raise storage.etcd.quota_bytes "
+                "on all servers",
+                100 * share,
+                self._quota,
             )
         await self._defragment_if_due(status, now=now)
 
@@ -94,14 +95,14 @@ class RoomKeeper:
         left = await self._cluster.status()
         logger.info("the storage has %d bytes, it had %d", left.size, status.size)
         if left.size > FULL_SHARE * self._quota:
-            self._say(
-                logging.ERROR,
-                f"the data alone fills the storage: {left.size} of {self._quota} bytes; raise "
-                "storage.etcd.quota_bytes on all servers and restart them one after the other; "
-                "until then nothing can be written",
-                every=FULL_INTERVAL,
-                now=now,
-            )
+            if self._full.due(now=now):
+                logger.error(
+                    "the data alone fills the storage: %d of %d bytes; raise "
+                    "storage.etcd.quota_bytes on all servers and restart them one after the "
+                    "other; until then nothing can be written",
+                    left.size,
+                    self._quota,
+                )
             return
         known = {member.number for member in await self._cluster.members()}
         for number in await self._cluster.alarmed():
@@ -134,9 +135,3 @@ class RoomKeeper:
             await self._cluster.defragment()
         finally:
             await self._cluster.end_turn()
-
-    def _say(self, level: int, text: str, *, every: float, now: float) -> None:
-        """Log, but nothing of that level again for so many seconds."""
-        if now - self._said.get(level, now - every) >= every:
-            self._said[level] = now
-            logger.log(level, "%s", text)
