@@ -22,7 +22,7 @@ from isthmus.net.client import ServerTarget
 from isthmus.server.forward import Forwarder
 from isthmus.server.server import Server
 from isthmus.sim.loop import VirtualLoop
-from isthmus.wire import msgpack
+from isthmus.wire import blob, msgpack
 from support.http import FakeLocal
 from support.servers import make_server
 
@@ -73,13 +73,13 @@ class Wire:
     ) -> Any:
         """Have the only server of a datacenter answer."""
         kind: type[Record] = METHODS[method].request
-        sent = msgpack.decode(kind, msgpack.encode(request))
+        sent = blob.message_from_plain(kind, msgpack.unpack(blob.encode_message(request)))
         try:
             async with asyncio.timeout(timeout):
                 reply = await self.servers[target.dc].call(method, sent)
         except IsthmusError as error:
             raise RemoteError(str(error)) from error
-        return msgpack.decode(reply_type, msgpack.encode(reply))
+        return blob.message_from_plain(reply_type, msgpack.unpack(blob.encode_message(reply)))
 
 
 class Pair:

@@ -45,6 +45,11 @@ _TABLES: Final = {"nodes": "nodes", "services": "service_instances", "kv": "kv_e
 _TIMED: Final = {
     "Catalog.Register": "catalog.register",
     "Catalog.Deregister": "catalog.deregister",
+    "ConfigEntry.Apply": "config_entry.apply",
+    "ConfigEntry.Delete": "config_entry.delete",
+    "ConfigEntry.Get": "config_entry.get",
+    "ConfigEntry.List": "config_entry.list",
+    "ConfigEntry.ListAll": "config_entry.listAll",
     "KVS.Apply": "kvs.apply",
     "PreparedQuery.Apply": "prepared-query.apply",
     "PreparedQuery.Execute": "prepared-query.execute",

@@ -10,6 +10,7 @@ from typing import Final
 
 from isthmus.model import (
     catalog,
+    config_entry,
     coordinate,
     diagnosis,
     event,
@@ -97,6 +98,13 @@ METHODS: Final[Mapping[str, Method]] = {
     "FederationState.List": Method(query.DatacenterRequest, federation.IndexedFederationStates),
     "FederationState.ListMeshGateways": Method(
         query.DatacenterRequest, federation.DatacenterIndexedCheckServiceNodes
+    ),
+    "ConfigEntry.Apply": Method(config_entry.ConfigEntryRequest, bool, read=False),
+    "ConfigEntry.Delete": Method(config_entry.ConfigEntryRequest, query.Empty, read=False),
+    "ConfigEntry.Get": Method(config_entry.ConfigEntryQuery, config_entry.ConfigEntryResponse),
+    "ConfigEntry.List": Method(config_entry.ConfigEntryQuery, config_entry.IndexedConfigEntries),
+    "ConfigEntry.ListAll": Method(
+        config_entry.ConfigEntryListAllRequest, config_entry.IndexedGenericConfigEntries
     ),
     "Session.Apply": Method(session.SessionRequest, str, read=False),
     "Session.Get": Method(session.SessionSpecificRequest, session.IndexedSessions),

@@ -41,7 +41,7 @@ from isthmus.rpc.yamux import (
     StreamOpened,
     StreamReset,
 )
-from isthmus.wire.msgpack import from_plain
+from isthmus.wire.blob import message_from_plain
 from isthmus.wire.netrpc import RequestHeader
 from isthmus.wire.tlshello import RECORD_HANDSHAKE, ClientHello
 
@@ -484,7 +484,7 @@ async def _answer(
     """Decode, dispatch, encode. Source: protocol/rpc.md §3.1, which errors end the channel."""
     method = header.method
     try:
-        request = from_plain(dispatcher.request_type(method), body)
+        request = message_from_plain(dispatcher.request_type(method), body)
     except MalformedPacket as error:
         return _Answer(error=f"codec.decoder: {error}", ends_channel=True)
     except IsthmusError as error:

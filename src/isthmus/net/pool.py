@@ -31,7 +31,7 @@ from isthmus.net.connections import ConnectionSet
 from isthmus.net.tasks import TaskScope
 from isthmus.rpc.calls import Reply
 from isthmus.rpc.replies import Replies
-from isthmus.wire.msgpack import encode
+from isthmus.wire.blob import encode_message
 from isthmus.wire.netrpc import RequestHeader
 
 
@@ -109,7 +109,7 @@ class RpcPool:
         """
         if self._call_count >= self._config.calls_max:
             raise Unavailable(f"{self._call_count} RPC calls in flight, more are refused")
-        body = encode(request)
+        body = encode_message(request)
         header = RequestHeader(next(self._sequence), method)
         self._call_count += 1
         started = asyncio.get_running_loop().time()

@@ -11,7 +11,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from isthmus.model.record import Record
-from isthmus.wire.msgpack import encode, from_plain, unpack
+from isthmus.wire.blob import encode_message, message_from_plain
+from isthmus.wire.msgpack import unpack
 
 V = TypeVar("V")
 
@@ -78,12 +79,12 @@ class Replies:
             packed: One MessagePack value.
 
         Raises:
-            MalformedPacket: As `wire.msgpack.unpack` and `from_plain`.
+            MalformedPacket: As `wire.msgpack.unpack` and `wire.blob.message_from_plain`.
         """
         key = (kind, packed)
         value = self._kept.find(key)
         if value is None:
-            value = from_plain(kind, unpack(packed))
+            value = message_from_plain(kind, unpack(packed))
             self._kept.note(key, value, len(packed))
         return value
 
@@ -103,7 +104,7 @@ class Answers:
     def encode(self, reply: object) -> bytes:
         """MessagePack of a reply: a record, or a plain value."""
         if not isinstance(reply, Record):
-            return encode(reply)
+            return encode_message(reply)
         parts = msgspec.structs.astuple(reply)
         # Plain values count as such, everything else by identity: hashing a list of instances
         # would cost as much as encoding it.
@@ -111,6 +112,6 @@ class Answers:
         found = self._kept.find(key)
         if found is not None:
             return found[1]
-        packed = encode(reply)
+        packed = encode_message(reply)
         self._kept.note(key, (reply, packed), len(packed))
         return packed

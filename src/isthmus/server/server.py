@@ -65,7 +65,7 @@ _TIMED: Final = frozenset(
         "Session.Renew",
         "Txn.Apply",
         "Txn.Read",
-        *(name for name in METHODS if name.startswith("FederationState.")),
+        *(name for name in METHODS if name.startswith(("FederationState.", "ConfigEntry."))),
     }
 )
 """Calls whose duration is told: writes, and reads that are seldom."""
@@ -79,7 +79,8 @@ class ServerConfig:
 
     Attributes:
         datacenter: Our datacenter.
-        primary_datacenter: Where federation states are written; empty means here.
+        primary_datacenter: Where federation states and config entries are written; empty means
+            here.
         node_name: Our node.
         node_id: Its UUID.
         rpc_address: ``host:port`` that others reach our RPC port at.
@@ -422,7 +423,7 @@ class Server:
     async def _forwarded(self, dc: str, method: str, request: Record) -> object:
         if self._forward is None:
             raise NoPathToDatacenter(dc)
-        if method == _APPLY:
+        if method in _TO_PRIMARY:
             request = msgspec.structs.replace(request, datacenter=dc)
         return await self._forward.call(dc, method, request, METHODS[method].reply)
 
@@ -430,7 +431,7 @@ class Server:
         """How to see which datacenter must answer; ``""`` is this one."""
         if METHODS[method].local:
             return lambda request: ""
-        if method == _APPLY:
+        if method in _TO_PRIMARY:
             primary = self.config.primary
             return lambda request: primary
         return attrgetter("target_datacenter" if method == _GET else "datacenter")
@@ -463,6 +464,8 @@ class Server:
 
 
 _APPLY: Final = "FederationState.Apply"
+_TO_PRIMARY: Final = frozenset({_APPLY, "ConfigEntry.Apply", "ConfigEntry.Delete"})
+"""Writes that the primary carries out, whatever datacenter they name."""
 _GET: Final = "FederationState.Get"
 _STORAGE: Final = "Isthmus.Storage"
 

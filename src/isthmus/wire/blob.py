@@ -25,6 +25,8 @@ import msgspec
 from isthmus.errors import MalformedPacket
 from isthmus.model.config_entry import (
     CONFIG_ENTRY_TYPES,
+    MESH,
+    PROXY_DEFAULTS,
     ConfigEntry,
     ConfigEntryRequest,
     ConfigEntryResponse,
@@ -34,7 +36,7 @@ from isthmus.model.config_entry import (
     ServiceConfigResponse,
 )
 from isthmus.model.record import Record
-from isthmus.wire.msgpack import Unpacker, bytes_of, from_plain, pack, to_plain
+from isthmus.wire.msgpack import Unpacker, bytes_of, encode, from_plain, pack, to_plain
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -66,6 +68,20 @@ def decode_blob(kind: type[T], data: bytes) -> T:
     if len(values) != 1 or unpacker.offset != len(data):
         raise MalformedPacket(f"expected one MessagePack value, found {len(values)}")
     return from_blob(kind, values[0])
+
+
+def encode_message(value: object) -> bytes:
+    """Encode any argument or reply of a method, as its type goes over the wire."""
+    return encode_blob(cast(Blob, value)) if is_blob(type(value)) else encode(value)
+
+
+def message_from_plain(kind: type[T], value: object) -> T:
+    """An argument or reply of a method out of its plain value.
+
+    Raises:
+        MalformedPacket: As `from_blob` and `wire.msgpack.from_plain`.
+    """
+    return from_blob(kind, value) if is_blob(kind) else cast(T, from_plain(kind, value))
 
 
 def is_blob(kind: object) -> bool:
@@ -131,6 +147,13 @@ def _entry_to_plain(entry: ConfigEntry) -> object:
     return _wrap(plain) if isinstance(entry, ProxyConfigEntry) else plain
 
 
+def _kind_inside(entry: object) -> object:
+    """Kind of an entry in a list of all kinds, which Consul itself sends but cannot read."""
+    if isinstance(entry, dict):
+        return entry.get("Kind", MESH)
+    return PROXY_DEFAULTS
+
+
 def _kind_and_entry(entry: ConfigEntry | None) -> tuple[str, object]:
     return ("", None) if entry is None else (entry.kind, _entry_to_plain(entry))
 
@@ -184,7 +207,7 @@ def _read_list(content: list[object]) -> IndexedConfigEntries:
     plain = fields.get("Entries") or []
     if type(count) is not int or not isinstance(plain, list) or len(plain) != count:
         raise MalformedPacket("count of config entries does not match their number")
-    entries = tuple(_entry_from_plain(kind, entry) for entry in plain)
+    entries = tuple(_entry_from_plain(kind or _kind_inside(entry), entry) for entry in plain)
     return _replaced(IndexedConfigEntries, fields, kind=kind, entries=entries)
 
 

@@ -137,6 +137,20 @@ def test_mesh_entry_carries_neither_kind_nor_name() -> None:
     assert sorted(content[1]) == ["CreateIndex", "Meta", "ModifyIndex", "TransparentProxy"]
 
 
+@given(entries=st.lists(entries(), max_size=4).map(tuple))
+@settings(deadline=None)
+def test_list_of_all_kinds_survives(entries: tuple[ConfigEntry, ...]) -> None:
+    message = IndexedConfigEntries(entries=entries)
+    assert blob.decode_blob(IndexedConfigEntries, blob.encode_blob(message)) == message
+
+
+@pytest.mark.parametrize("message", [*MEANINGS.values(), Empty(), True])
+def test_message_of_any_type_goes_over_the_wire(message: Any) -> None:
+    plain = msgpack.unpack(blob.encode_message(message))
+    assert blob.message_from_plain(type(message), plain) == message
+    assert isinstance(plain, str) is blob.is_blob(type(message))
+
+
 @given(message=messages())
 @settings(deadline=None)
 def test_every_message_survives(message: blob.Blob) -> None:
@@ -153,6 +167,8 @@ def test_every_message_survives(message: blob.Blob) -> None:
         (IndexedGenericConfigEntries, [1, "proxy-defaults", {}, {}], "a string of MessagePack"),
         (IndexedConfigEntries, [1, "mesh", {}], "count"),
         (IndexedConfigEntries, [0, 7, {}], "a kind and a map"),
+        (IndexedConfigEntries, [1, "", {"Entries": [{"Kind": ""}]}], "entry kind: $"),
+        (IndexedConfigEntries, [1, "", {"Entries": [{"Kind": []}]}], "entry kind: "),
         (ConfigEntryResponse, ["mesh", {}], "expected 3 values"),
         (ConfigEntryRequest, ["mesh", 7], "a map"),
         (ServiceConfigResponse, [7], "a map"),

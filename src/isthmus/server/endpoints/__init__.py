@@ -5,6 +5,7 @@ from typing import Final
 
 from isthmus.server.endpoints import (
     catalog,
+    config_entry,
     coordinate,
     events,
     federation_state,
@@ -34,6 +35,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     for service, module in (
         ("Status", status),
         ("Catalog", catalog),
+        ("ConfigEntry", config_entry),
         ("Coordinate", coordinate),
         ("Health", health),
         ("Internal", internal),
