@@ -81,6 +81,28 @@ def decode_list(kind: type[T], body: bytes, *, type_name: str, prefix: str) -> t
         raise _refused(error, body, prefix) from None
 
 
+def decode_object(body: bytes, *, prefix: str) -> dict[str, object]:
+    """Decode a request body that is an object of anything; null is an empty one.
+
+    Args:
+        body: As received.
+        prefix: What the error begins with.
+
+    Raises:
+        InvalidRequest: The body is something else.
+    """
+    try:
+        value = gojson.decode(object, body)
+    except MalformedPacket as error:
+        raise _refused(error, body, prefix) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        found = {str: "string", bool: "bool", list: "slice"}.get(type(value), "float64")
+        raise InvalidRequest(f"{prefix}'' expected a map, got '{found}'")
+    return value
+
+
 _KINDS: Final = {b"{": "object", b'"': "string", b"t": "bool", b"f": "bool"}
 
 

@@ -16,6 +16,7 @@ from isthmus.http import (
     acl,
     agent,
     catalog,
+    config,
     coordinate,
     events,
     federation,
@@ -79,6 +80,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *snapshot.ROUTES,
     *operator.ROUTES,
     *prepared_query.ROUTES,
+    *config.ROUTES,
     *ui.ROUTES,
 )
 """Every endpoint."""

@@ -206,6 +206,7 @@ class ServiceRouteDestination(Record, frozen=True, kw_only=True):
             "retry_on_status_codes",
         }
     )
+    json_first = frozenset({"request_timeout"})
 
     service: str = ""
     service_subset: str = ""
@@ -361,6 +362,7 @@ class ServiceResolverConfigEntry(ConfigEntry, frozen=True, kw_only=True):
             "meta",
         }
     )
+    json_first = frozenset({"connect_timeout"})
 
     kind: str = SERVICE_RESOLVER
     name: str = ""

@@ -158,7 +158,7 @@ def test_message_from_the_wire_shows_as_the_captured_json_does() -> None:
         ),
         (
             ServiceResolverConfigEntry(name="r", connect_timeout=Duration.of(0.25)),
-            '{"Kind":"service-resolver","Name":"r","ConnectTimeout":"250ms",'
+            '{"ConnectTimeout":"250ms","Kind":"service-resolver","Name":"r",'
             '"CreateIndex":0,"ModifyIndex":0}',
         ),
         (ServiceSplit(weight=33.3), '{"Weight":33.3}'),
