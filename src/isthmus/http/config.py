@@ -91,6 +91,8 @@ async def delete(context: Context, request: Request) -> Response:
     if record is None:
         raise InvalidRequest(f"invalid config entry kind: {kind}")
     refuse_namespace(request)
+    if not name:
+        return context.json(request, {})  # No entry is without one, so there is none.
     command = ConfigEntryRequest(
         datacenter=request.query.first("dc") or context.local.datacenter,
         entry=record(kind=kind, name=name),

@@ -36,6 +36,8 @@ MESH_NAME: Final = "mesh"
 
 UPSERT: Final = "upsert"
 UPSERT_CAS: Final = "upsert-cas"
+COPY: Final = "copy"
+"""Ours, and never on the wire: an upsert in which what is there already has no say."""
 DELETE: Final = "delete"
 
 
@@ -110,7 +112,7 @@ class UpstreamConfiguration(Record, frozen=True, kw_only=True):
 class ServiceConfigEntry(ConfigEntry, frozen=True, kw_only=True):
     """``service-defaults``: protocol and mesh settings of one service."""
 
-    json_omit_empty = frozenset({"protocol", "mode", "external_sni", "upstream_config", "meta"})
+    json_omit_empty = frozenset({"mode", "external_sni", "upstream_config", "meta"})
 
     kind: str = SERVICE_DEFAULTS
     name: str = ""

@@ -207,16 +207,19 @@ async def test_no_entries_are_an_empty_list(client: Client) -> None:
 
 
 async def test_shape_is_consuls(client: Client) -> None:
-    """A resolver begins with its timeout; the mesh has no name."""
+    """A resolver begins with its timeout; a service always shows its protocol."""
     client.rpc.answers["ConfigEntry.ListAll"] = IndexedGenericConfigEntries(
         entries=(
             ServiceResolverConfigEntry(name="web", connect_timeout=Duration.of(5)),
+            ServiceConfigEntry(name="web"),
             MeshConfigEntry(),
         )
     )
     assert (await client.get("/v1/config/")).body == (
         b'[{"ConnectTimeout":"5s","Kind":"service-resolver","Name":"web","CreateIndex":0,'
-        b'"ModifyIndex":0},{"Kind":"mesh","TransparentProxy":{"MeshDestinationsOnly":false},'
+        b'"ModifyIndex":0},{"Kind":"service-defaults","Name":"web","Protocol":"",'
+        b'"TransparentProxy":{},"MeshGateway":{},"Expose":{},"CreateIndex":0,"ModifyIndex":0},'
+        b'{"Kind":"mesh","TransparentProxy":{"MeshDestinationsOnly":false},'
         b'"CreateIndex":0,"ModifyIndex":0}]'
     )
 
@@ -242,6 +245,11 @@ async def test_entry_is_deleted(client: Client, path: str, entry: object) -> Non
     assert client.rpc.calls == [
         ("ConfigEntry.Delete", ConfigEntryRequest(datacenter="dc2", token="t", entry=entry))  # type: ignore[arg-type]
     ]
+
+
+async def test_entry_without_a_name_is_not_there_to_be_deleted(client: Client) -> None:
+    response = await client.request("DELETE", "/v1/config/service-defaults/")
+    assert (response.status, response.body, client.rpc.calls) == (200, b"{}", [])
 
 
 @pytest.mark.parametrize(
