@@ -13,6 +13,8 @@ from isthmus.http.response import Response, meta_headers
 from isthmus.http.routing import Route
 from isthmus.model.config_entry import (
     CONFIG_ENTRY_TYPES,
+    MESH,
+    MESH_NAME,
     UPSERT,
     UPSERT_CAS,
     ConfigEntryListAllRequest,
@@ -95,7 +97,7 @@ async def delete(context: Context, request: Request) -> Response:
         return context.json(request, {})  # No entry is without one, so there is none.
     command = ConfigEntryRequest(
         datacenter=request.query.first("dc") or context.local.datacenter,
-        entry=record(kind=kind, name=name),
+        entry=record(kind=kind, name=MESH_NAME if kind == MESH else name),
         token=request.token,
     )
     await context.call("ConfigEntry.Delete", command, Empty)

@@ -236,7 +236,7 @@ async def test_unknown_kind_is_the_servers_to_refuse(client: Client) -> None:
     ("path", "entry"),
     [
         ("service-defaults/a/b", ServiceConfigEntry(name="a/b")),
-        ("mesh/xx", MeshConfigEntry(name="xx")),
+        ("mesh/xx", MeshConfigEntry(name="mesh")),
     ],
 )
 async def test_entry_is_deleted(client: Client, path: str, entry: object) -> None:
