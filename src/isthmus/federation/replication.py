@@ -1,32 +1,40 @@
-"""The primary's federation states against ours: the writes that close the gap, and when.
+"""The primary's federation states and config entries against ours: what closes the gap, and when.
 
-Source: protocol/federation.md §10. Consul decides by the index of its last round and rewrites
-everything after an error; we compare `primary_modify_index` and skip records that are equal.
+Source: protocol/federation.md §10, protocol/rpc.md §8. Consul decides by the index of its last
+round and rewrites everything after an error; we compare what is there, of federation states
+`primary_modify_index` too, and skip records that are equal.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from isthmus.errors import FEDERATION_STATES_DISABLED
-from isthmus.federation.locator import GatewayLocator
 from isthmus.federation.pacing import RETRY_JITTER, Backoff, TokenBucket
+from isthmus.model import config_entry
+from isthmus.model.config_entry import ConfigEntry, ConfigEntryRequest
 from isthmus.model.federation import (
     DELETE,
     UPSERT,
     FederationState,
     FederationStateRequest,
-    IndexedFederationStates,
 )
+from isthmus.model.record import Record
+
+R = TypeVar("R", bound=Record)
+R_contra = TypeVar("R_contra", bound=Record, contravariant=True)
+"""Records of the table that is replicated."""
 
 REPLICATION_RATE: Final = 1.0  # Rounds per second, Consul's value.
 REPLICATION_BURST: Final = 5  # Consul's value.
 REPLICATION_RETRY_FIRST: Final = 1.0  # Consul's value.
 REPLICATION_RETRY_LONGEST: Final = 5.0  # Consul: 120 s, for which a healed federation stays apart.
+ENTRY_RETRY_LONGEST: Final = 60.0
+"""Of config entries: a round of federation states that works brings their next one forward."""
 HEARSAY_TIMEOUT: Final = 3.0  # For asking one other secondary while cut off from the primary.
 HEARSAY_ASKED_MAX: Final = 4  # Secondaries asked in one round.
 
@@ -52,6 +60,28 @@ def writes_to_follow(
         if name not in stored or not _is_replica(stored[name], state)
     ]
     return deletes + upserts
+
+
+def entry_writes_to_follow(
+    primary: Iterable[ConfigEntry], ours: Iterable[ConfigEntry]
+) -> list[ConfigEntryRequest]:
+    """As `writes_to_follow` for config entries: those are written whose content differs.
+
+    They take indexes of our own store, so those of the primary say nothing of them.
+    """
+    theirs = {_key(entry): entry for entry in primary}
+    stored = {_key(entry): entry for entry in ours}
+    deletes = [
+        ConfigEntryRequest(op=config_entry.DELETE, entry=entry)
+        for key, entry in sorted(stored.items(), key=lambda item: item[0])
+        if key not in theirs
+    ]
+    copies = [
+        ConfigEntryRequest(op=config_entry.COPY, entry=entry)
+        for key, entry in sorted(theirs.items(), key=lambda item: item[0])
+        if key not in stored or _content(stored[key]) != _content(entry)
+    ]
+    return deletes + copies
 
 
 class ReplicationIndex:
@@ -111,8 +141,8 @@ class ReplicationStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchStates:
-    """Action: read the primary's states, as soon as their index is greater than `min_index`.
+class FetchRecords:
+    """Action: read the primary's records, as soon as their index is greater than `min_index`.
 
     Answer `fetched` or `fetch_failed` once.
     """
@@ -121,15 +151,15 @@ class FetchStates:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowStates:
-    """Action: carry out `writes_to_follow` on our store; answer `followed` or `follow_failed`."""
+class FollowRecords(Generic[R]):
+    """Action: make our store hold these records only; answer `followed` or `follow_failed`."""
 
-    states: tuple[FederationState, ...]
+    records: tuple[R, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AskForGateways:
-    """Action: read the states of another secondary; answer `told` or `not_told` once."""
+    """Action: read the records of another secondary; answer `told` or `not_told` once."""
 
     dc: str
 
@@ -155,7 +185,26 @@ class RoundDone:
     went_back: bool
 
 
-ReplicationOutput: TypeAlias = FetchStates | FollowStates | AskForGateways | RoundFailed | RoundDone
+ReplicationOutput: TypeAlias = (
+    FetchRecords | FollowRecords[R] | AskForGateways | RoundFailed | RoundDone
+)
+
+
+class Witness(Protocol[R_contra]):
+    """Is told how rounds end; `federation.locator.GatewayLocator` is one."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether rounds failed so often that others shall be asked."""
+
+    def replication_succeeded(self) -> None:
+        """The primary answered."""
+
+    def replication_failed(self) -> None:
+        """The primary could not be reached."""
+
+    def set_hearsay(self, states: Iterable[R_contra], /) -> None:
+        """What another secondary knows."""
 
 
 class _Stage(Enum):
@@ -171,18 +220,20 @@ class _Stage(Enum):
     """News, or the end of a wait."""
 
 
-class Replicator:
-    """Keeps a secondary's federation states equal to the primary's.
+class Replicator(Generic[R]):
+    """Keeps a table of a secondary equal to the primary's.
 
     Args:
         dc: Our datacenter.
         primary_dc: The primary datacenter.
-        locator: Is told how rounds end; None when no gateways are in use.
-        enabled: Whether all servers concerned support federation states; asked at each round.
+        locator: Is told how rounds end; None when no gateways are in use, or when that is the
+            business of another table's replicator.
+        enabled: Whether all servers concerned support that table; asked at each round.
         known_dcs: Datacenters that have servers in the WAN pool.
         status: Is kept up to date.
         rng: Source of jitter, and of whom to ask.
         now: Seconds on the driver's monotonic clock.
+        retry_longest: Longest wait after a round that failed, in seconds, before jitter.
     """
 
     def __init__(
@@ -190,12 +241,13 @@ class Replicator:
         dc: str,
         primary_dc: str,
         *,
-        locator: GatewayLocator | None,
+        locator: Witness[R] | None,
         enabled: Callable[[], bool],
         known_dcs: Callable[[], Collection[str]],
         status: ReplicationStatus,
         rng: Random,
         now: float,
+        retry_longest: float = REPLICATION_RETRY_LONGEST,
     ) -> None:
         self._dc, self._primary_dc, self._locator = dc, primary_dc, locator
         self._enabled, self._known_dcs, self._rng = enabled, known_dcs, rng
@@ -203,7 +255,7 @@ class Replicator:
         self._bucket = TokenBucket(rate=REPLICATION_RATE, burst=REPLICATION_BURST, now=now)
         self._backoff = Backoff(
             first=REPLICATION_RETRY_FIRST,
-            longest=REPLICATION_RETRY_LONGEST,
+            longest=retry_longest,
             jitter=RETRY_JITTER,
             rng=rng,
         )
@@ -212,7 +264,7 @@ class Replicator:
         self._reply_index = 0
         self._to_ask: list[str] = []
         self._wait = 0.0
-        self._outputs: list[ReplicationOutput] = []
+        self._outputs: list[ReplicationOutput[R]] = []
         self._stage, self._due = _Stage.PACED, now + self._bucket.take(now=now)
 
     def wake(self, *, now: float) -> None:
@@ -223,14 +275,14 @@ class Replicator:
         else:
             self._news = True
 
-    def fetched(self, reply: IndexedFederationStates, *, now: float) -> None:
-        """The primary answered."""
+    def fetched(self, records: Sequence[R], index: int, *, now: float) -> None:
+        """The primary answered: its records, at an index."""
         assert self._stage is _Stage.FETCHING
         if self._locator is not None:
             self._locator.replication_succeeded()
-        self.status.primary_index = self._reply_index = reply.index
+        self.status.primary_index = self._reply_index = index
         self._stage = _Stage.FOLLOWING
-        self._outputs.append(FollowStates(reply.states or ()))
+        self._outputs.append(FollowRecords(tuple(records)))
 
     def fetch_failed(self, text: str, *, now: float) -> None:
         """The primary could not be reached, or refused."""
@@ -253,11 +305,11 @@ class Replicator:
         assert self._stage is _Stage.FOLLOWING
         self._failed(text, now=now)
 
-    def told(self, states: Iterable[FederationState], *, now: float) -> None:
+    def told(self, records: Iterable[R], *, now: float) -> None:
         """Another secondary answered: it may know the primary's gateways of today."""
         assert self._stage is _Stage.ASKING
         if self._locator is not None:
-            self._locator.set_hearsay(states)
+            self._locator.set_hearsay(records)
         self._pause(now=now)
 
     def not_told(self, *, now: float) -> None:
@@ -285,9 +337,9 @@ class Replicator:
             return
         self._news = False
         self._stage = _Stage.FETCHING
-        self._outputs.append(FetchStates(self._index.last))
+        self._outputs.append(FetchRecords(self._index.last))
 
-    def take_outputs(self) -> list[ReplicationOutput]:
+    def take_outputs(self) -> list[ReplicationOutput[R]]:
         """Remove and return all that is to be done, oldest first."""
         outputs, self._outputs = self._outputs, []
         return outputs
@@ -321,6 +373,18 @@ class Replicator:
             self._begin_round(now=now)
         else:
             self._stage, self._due = _Stage.WAITING, now + self._wait
+
+
+StateReplicator: TypeAlias = Replicator[FederationState]
+EntryReplicator: TypeAlias = Replicator[ConfigEntry]
+
+
+def _key(entry: ConfigEntry) -> tuple[str, str]:
+    return entry.kind, entry.name.lower()
+
+
+def _content(entry: ConfigEntry) -> ConfigEntry:
+    return msgspec.structs.replace(entry, create_index=0, modify_index=0)
 
 
 def _as_replica(state: FederationState) -> FederationState:

@@ -280,7 +280,7 @@ class ConsulImport:
             self._leave_to_primary(kind, name)
             return
         there = self._store.config_entries.get(entry.kind, entry.name).value is not None
-        command = ConfigEntryRequest(datacenter=self._dc, op=config_entry.UPSERT, entry=entry)
+        command = ConfigEntryRequest(datacenter=self._dc, op=config_entry.COPY, entry=entry)
         yield from self._one(kind, name, command, there=there)
 
     def _leave_to_primary(self, kind: str, name: str) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
-from isthmus.errors import PERMISSION_DENIED, EngineError, RequestError, Unavailable
+from isthmus.errors import PERMISSION_DENIED
 from isthmus.federation.announce import (
     AnnounceOutput,
     Announcer,
@@ -23,18 +23,21 @@ from isthmus.federation.announce import (
 )
 from isthmus.federation.locator import GatewayLocator
 from isthmus.federation.replication import (
-    HEARSAY_TIMEOUT,
-    AskForGateways,
-    FetchStates,
-    FollowStates,
-    ReplicationOutput,
+    ENTRY_RETRY_LONGEST,
+    EntryReplicator,
     ReplicationStatus,
-    Replicator,
-    RoundDone,
-    RoundFailed,
+    StateReplicator,
+    entry_writes_to_follow,
     writes_to_follow,
 )
 from isthmus.model.catalog import CheckServiceNode
+from isthmus.model.config_entry import (
+    CONFIG_ENTRY_TYPES,
+    ConfigEntry,
+    ConfigEntryListAllRequest,
+    ConfigEntryRequest,
+    IndexedGenericConfigEntries,
+)
 from isthmus.model.federation import (
     DELETE,
     UPSERT,
@@ -44,17 +47,14 @@ from isthmus.model.federation import (
 )
 from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
-from isthmus.model.reminders import Reminders
 from isthmus.net.tasks import pause
+from isthmus.server.replication import TRANSIENT, Replication
 
 logger = logging.getLogger(__name__)
 
 Output = TypeVar("Output", covariant=True)
 
-REPEATED_WARNING_INTERVAL: Final = 60.0
 _WATCH_RETRY: Final = 1.0  # Seconds after which our own store is watched again.
-_TRANSIENT: Final = (RequestError, Unavailable, EngineError)
-"""What a duty survives: after an `EngineError` either the store recovers or we lead no more."""
 
 
 class _Duty(Protocol[Output]):
@@ -79,8 +79,11 @@ class LocalTables(Protocol):
     async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
         """Services of kind mesh-gateway, as soon as their index is greater than `min_index`."""
 
-    async def apply(self, command: FederationStateRequest) -> object:
-        """Commit a write of a federation state."""
+    def config_entries(self) -> tuple[ConfigEntry, ...]:
+        """All config entries."""
+
+    async def apply(self, command: FederationStateRequest | ConfigEntryRequest) -> object:
+        """Commit a write of a federation state or a config entry."""
 
 
 class Remote(Protocol):
@@ -94,7 +97,8 @@ class FederationDuties:
     """Keeps our record in the primary and the primary's records in our store.
 
     Attributes:
-        replication: How replication fares.
+        replication: How replication of federation states fares.
+        entry_replication: How replication of config entries fares.
 
     Args:
         dc: Our datacenter.
@@ -104,7 +108,8 @@ class FederationDuties:
         locator: Is told how replication fares; of the states `feed_locator` tells it.
         enabled: Whether all servers concerned support federation states.
         known_dcs: Datacenters that have servers in the WAN pool.
-        token: ACL token for the primary: it needs operator:write.
+        token: ACL token for the primary: it needs operator:write, and for config entries
+            service_prefix "" read.
         wall: Reads the calendar clock.
         rng: Source of jitter.
     """
@@ -128,10 +133,11 @@ class FederationDuties:
         now = self._clock.time()
         self._dc, self._primary_dc = dc, primary_dc
         self._tables, self._remote, self._locator = tables, remote, locator
-        self._token, self._on_locator = token, on_locator
+        self._token = token
         self.replication = ReplicationStatus(running=dc != primary_dc)
+        self.entry_replication = ReplicationStatus(running=dc != primary_dc)
         self._announcer = Announcer(dc, enabled=enabled, wall=wall, rng=rng, now=now)
-        self._replicator = Replicator(
+        states = StateReplicator(
             dc,
             primary_dc,
             locator=locator,
@@ -141,9 +147,35 @@ class FederationDuties:
             rng=rng,
             now=now,
         )
+        self._states = Replication(
+            "federation states",
+            states,
+            primary_dc=primary_dc,
+            fetch=self._list_states,
+            follow=self._follow_states,
+            told=on_locator,
+        )
+        entries = EntryReplicator(
+            dc,
+            primary_dc,
+            locator=None,
+            enabled=lambda: True,
+            known_dcs=known_dcs,
+            status=self.entry_replication,
+            rng=rng,
+            now=now,
+            retry_longest=ENTRY_RETRY_LONGEST,
+        )
+        self._entries = Replication(
+            "config entries",
+            entries,
+            primary_dc=primary_dc,
+            fetch=self._list_entries,
+            follow=self._follow_entries,
+        )
         self._pruner = Pruner(dc, known_dcs=known_dcs, now=now)
         self._announcing, self._other = asyncio.Event(), asyncio.Event()
-        self._failures = Reminders(REPEATED_WARNING_INTERVAL)
+        self._following_entries = asyncio.Event()
 
     @property
     def _is_primary(self) -> bool:
@@ -154,9 +186,11 @@ class FederationDuties:
         now = self._clock.time()
         self._pruner.wake()
         self._announcer.wake(now=now)
-        self._replicator.wake(now=now)
+        self._states.replicator.wake(now=now)
+        self._entries.replicator.wake(now=now)
         self._announcing.set()
         self._other.set()
+        self._following_entries.set()
 
     def datacenter_departed(self) -> None:
         """The last server of a datacenter left the WAN pool: prune its record now."""
@@ -169,10 +203,15 @@ class FederationDuties:
             self._watch_states(),
             self._watch_gateways(),
             self._drive(self._announcer, self._announcing, self._announce),
-            self._drive(self._pruner, self._other, self._prune)
-            if self._is_primary
-            else self._drive(self._replicator, self._other, self._replicate),
         ]
+        if self._is_primary:
+            duties.append(self._drive(self._pruner, self._other, self._prune))
+        else:
+            states, entries = self._states, self._entries
+            duties.append(self._drive(states.replicator, self._other, states.carry_out))
+            duties.append(
+                self._drive(entries.replicator, self._following_entries, entries.carry_out)
+            )
         if self._locator is not None and not self._is_primary:
             self._locator.replication_started()
         try:
@@ -206,7 +245,7 @@ class FederationDuties:
         while True:
             try:
                 index, states = await self._tables.federation_states(index)
-            except _TRANSIENT as error:
+            except TRANSIENT as error:
                 await _watch_again(error)
                 continue
             self._pruner.set_states(states)
@@ -218,7 +257,7 @@ class FederationDuties:
         while True:
             try:
                 index, gateways = await self._tables.mesh_gateways(index)
-            except _TRANSIENT as error:
+            except TRANSIENT as error:
                 await _watch_again(error)
                 continue
             self._announcer.set_gateways(gateways, now=self._clock.time())
@@ -231,7 +270,7 @@ class FederationDuties:
             case WriteState(state):
                 try:
                     await self._write_to_primary(state)
-                except _TRANSIENT as error:
+                except TRANSIENT as error:
                     self._announcer.write_failed(str(error), now=self._clock.time())
                 else:
                     self._announcer.written(now=self._clock.time())
@@ -263,59 +302,9 @@ class FederationDuties:
 
     # Replicate ---------------------------------------------------------------------------------
 
-    async def _replicate(self, output: ReplicationOutput) -> None:
-        match output:
-            case FetchStates(min_index):
-                await self._fetch(min_index)
-            case FollowStates(states):
-                await self._follow(states)
-            case AskForGateways(dc):
-                await self._ask(dc)
-            case RoundFailed(text, wait):
-                self._warn_of_failed_round(text, wait)
-            case RoundDone(write_count, went_back):
-                self._failures.forget()
-                if write_count:
-                    logger.info("replicated %d federation states from the primary", write_count)
-                if went_back:
-                    logger.warning(
-                        "the primary's index of federation states went back: reading all of them",
-                        extra={"dc": self._primary_dc},
-                    )
-
-    async def _fetch(self, min_index: int) -> None:
-        try:
-            reply = await self._list_states(self._primary_dc, min_index)
-        except _TRANSIENT as error:
-            self._replicator.fetch_failed(str(error), now=self._clock.time())
-        else:
-            self._replicator.fetched(reply, now=self._clock.time())
-        self._on_locator()
-
-    async def _follow(self, states: tuple[FederationState, ...]) -> None:
-        try:
-            _, ours = await self._tables.federation_states(0)
-            writes = writes_to_follow(states, ours)
-            for write in writes:
-                await self._tables.apply(write)
-        except _TRANSIENT as error:
-            self._replicator.follow_failed(str(error), now=self._clock.time())
-        else:
-            self._replicator.followed(len(writes), now=self._clock.time())
-
-    async def _ask(self, dc: str) -> None:
-        """While cut off from the primary: another secondary may know its gateways of today."""
-        try:
-            async with asyncio.timeout(HEARSAY_TIMEOUT):
-                reply = await self._list_states(dc, 0)
-        except (RequestError, Unavailable, TimeoutError) as error:
-            logger.debug("could not ask datacenter %s for the primary's gateways: %s", dc, error)
-            self._replicator.not_told(now=self._clock.time())
-        else:
-            self._replicator.told(reply.states or (), now=self._clock.time())
-            self._on_locator()
-
-    async def _list_states(self, dc: str, min_index: int) -> IndexedFederationStates:
+    async def _list_states(
+        self, dc: str, min_index: int
+    ) -> tuple[int, tuple[FederationState, ...]]:
         request = DatacenterRequest(
             datacenter=dc, allow_stale=True, min_query_index=min_index, token=self._token
         )
@@ -323,16 +312,36 @@ class FederationDuties:
             dc, "FederationState.List", request, IndexedFederationStates
         )
         assert isinstance(reply, IndexedFederationStates)
-        return reply
+        if self.entry_replication.failures and dc == self._primary_dc:  # The way to it works.
+            self._entries.replicator.wake(now=self._clock.time())
+            self._following_entries.set()
+        return reply.index, reply.states or ()
 
-    def _warn_of_failed_round(self, text: str, wait: float) -> None:
-        logger.log(
-            logging.WARNING if self._failures.due(now=self._clock.time()) else logging.DEBUG,
-            "replication of federation states failed, next try in %.0f s: %s",
-            wait,
-            text,
-            extra={"dc": self._primary_dc},
+    async def _follow_states(self, states: tuple[FederationState, ...]) -> int:
+        _, ours = await self._tables.federation_states(0)
+        return await self._write(writes_to_follow(states, ours))
+
+    async def _list_entries(self, dc: str, min_index: int) -> tuple[int, tuple[ConfigEntry, ...]]:
+        request = ConfigEntryListAllRequest(
+            datacenter=dc,
+            kinds=tuple(CONFIG_ENTRY_TYPES),
+            allow_stale=True,
+            min_query_index=min_index,
+            token=self._token,
         )
+        reply = await self._remote.call(
+            dc, "ConfigEntry.ListAll", request, IndexedGenericConfigEntries
+        )
+        assert isinstance(reply, IndexedGenericConfigEntries)
+        return reply.index, reply.entries
+
+    async def _follow_entries(self, entries: tuple[ConfigEntry, ...]) -> int:
+        return await self._write(entry_writes_to_follow(entries, self._tables.config_entries()))
+
+    async def _write(self, writes: Sequence[FederationStateRequest | ConfigEntryRequest]) -> int:
+        for write in writes:
+            await self._tables.apply(write)
+        return len(writes)
 
     # Prune -------------------------------------------------------------------------------------
 
@@ -341,7 +350,7 @@ class FederationDuties:
         command = FederationStateRequest(op=DELETE, state=FederationState(datacenter=output.dc))
         try:
             await self._tables.apply(command)
-        except _TRANSIENT as error:
+        except TRANSIENT as error:
             logger.warning(
                 "could not prune a federation state, next try in an hour at the latest: %s",
                 error,
@@ -363,7 +372,7 @@ async def feed_locator(
     while True:
         try:
             index, states = await tables.federation_states(index)
-        except _TRANSIENT as error:
+        except TRANSIENT as error:
             await _watch_again(error)
             continue
         locator.set_states(states)

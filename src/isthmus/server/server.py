@@ -18,6 +18,7 @@ import msgspec
 
 from isthmus.errors import InvalidRequest, NoPathToDatacenter, RequestError
 from isthmus.model.catalog import CheckServiceNode
+from isthmus.model.config_entry import ConfigEntry
 from isthmus.model.diagnosis import FederationReport
 from isthmus.model.federation import FederationState, FederationStateRequest
 from isthmus.model.methods import METHODS
@@ -447,6 +448,10 @@ class Server:
         read = self.store.federation.list
         answer = await self.blocking.wait_past(read, min_index) if min_index else read()
         return answer.changed or 1, answer.value
+
+    def config_entries(self) -> tuple[ConfigEntry, ...]:
+        """Our copies of all config entries."""
+        return self.store.config_entries.list().value
 
     async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
         """Our own mesh gateways, as soon as their index is greater than `min_index`.

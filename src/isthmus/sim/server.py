@@ -32,11 +32,11 @@ from isthmus.federation.locator import GatewayLocator, LocatorPopulated
 from isthmus.federation.replication import (
     HEARSAY_TIMEOUT,
     AskForGateways,
-    FetchStates,
-    FollowStates,
+    FetchRecords,
+    FollowRecords,
     ReplicationOutput,
     ReplicationStatus,
-    Replicator,
+    StateReplicator,
     writes_to_follow,
 )
 from isthmus.federation.router import Router, ServerInfo, federation_states_supported
@@ -83,7 +83,7 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 ALIVE: Final = MemberStatus.ALIVE
 
 
-_Core: TypeAlias = Announcer | Pruner | Replicator | JoinRetry | Rejoining
+_Core: TypeAlias = Announcer | Pruner | StateReplicator | JoinRetry | Rejoining
 
 
 class Monitor(Protocol):
@@ -171,12 +171,12 @@ class _Duties:
             rng=server.rng,
             now=now,
         )
-        self.replicator: Replicator | None = None
+        self.replicator: StateReplicator | None = None
         self.pruner: Pruner | None = None
         if server.is_primary:
             self.pruner = Pruner(server.host.dc, known_dcs=server.known_dcs, now=now)
         else:
-            self.replicator = Replicator(
+            self.replicator = StateReplicator(
                 server.host.dc,
                 server.primary,
                 locator=server.locator,
@@ -738,22 +738,24 @@ class Server(Actor):
         except NoLeader as error:
             return str(error)
 
-    def _is_current(self, duty: Announcer | Replicator) -> bool:
+    def _is_current(self, duty: Announcer | StateReplicator) -> bool:
         duties = self._duties
         return duties is not None and duty in (duties.announcer, duties.replicator)
 
-    def _replicate(self, replicator: Replicator, output: ReplicationOutput) -> None:
+    def _replicate(
+        self, replicator: StateReplicator, output: ReplicationOutput[FederationState]
+    ) -> None:
         match output:
-            case FetchStates(min_index):
+            case FetchRecords(min_index):
                 self._fetch(replicator, min_index)
-            case FollowStates(states):
+            case FollowRecords(states):
                 self._follow(replicator, states)
             case AskForGateways(dc):
                 self._ask(replicator, dc)
             case _:
                 pass  # For the log.
 
-    def _fetch(self, replicator: Replicator, min_index: int) -> None:
+    def _fetch(self, replicator: StateReplicator, min_index: int) -> None:
         def done(answer: Answer | str) -> None:
             if not self._is_current(replicator):
                 return
@@ -761,7 +763,7 @@ class Server(Actor):
                 replicator.fetch_failed(answer, now=self.now)
             else:
                 assert isinstance(answer, IndexedFederationStates)
-                replicator.fetched(answer, now=self.now)
+                replicator.fetched(answer.states or (), answer.index, now=self.now)
 
         request = _list_request(self.primary, min_index)
         self._servers(self.primary)
@@ -769,7 +771,7 @@ class Server(Actor):
             self.primary, "FederationState.List", request, done, timeout=call_timeout(request)
         )
 
-    def _follow(self, replicator: Replicator, states: tuple[FederationState, ...]) -> None:
+    def _follow(self, replicator: StateReplicator, states: tuple[FederationState, ...]) -> None:
         writes = writes_to_follow(states, self.datacenter.tables.states.list().value)
         for write in writes:
             done = self._apply(write)
@@ -778,7 +780,7 @@ class Server(Actor):
                 return
         replicator.followed(len(writes), now=self.now)
 
-    def _ask(self, replicator: Replicator, dc: str) -> None:
+    def _ask(self, replicator: StateReplicator, dc: str) -> None:
         def done(answer: Answer | str) -> None:
             if not self._is_current(replicator):
                 return

@@ -13,6 +13,7 @@ import msgspec
 from isthmus.errors import InvalidRequest
 from isthmus.model.config_entry import (
     CONFIG_ENTRY_TYPES,
+    COPY,
     DELETE,
     UPSERT,
     UPSERT_CAS,
@@ -191,9 +192,9 @@ def apply(overlay: Overlay, request: ConfigEntryRequest, index: int) -> bool:
     if request.op == UPSERT_CAS:
         if entry.modify_index != (0 if old is None else old.modify_index):
             return False
-    elif request.op != UPSERT:
+    elif request.op not in {UPSERT, COPY}:
         raise InvalidRequest(f"Invalid config entry operation: {request.op}", status=500)
-    if isinstance(entry, ServiceIntentionsConfigEntry) and old is not None:
+    if isinstance(entry, ServiceIntentionsConfigEntry) and old is not None and request.op != COPY:
         assert isinstance(old, ServiceIntentionsConfigEntry)
         entry = _intentions_over(old, entry)
     entry = msgspec.structs.replace(

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +15,12 @@ from isthmus.federation.joining import REJOIN_INTERVAL
 from isthmus.federation.locator import GatewayLocator
 from isthmus.federation.replication import REPLICATION_RETRY_LONGEST
 from isthmus.model.catalog import CheckServiceNode, Node, NodeService
+from isthmus.model.config_entry import (
+    ConfigEntry,
+    ConfigEntryListAllRequest,
+    ConfigEntryRequest,
+    IndexedGenericConfigEntries,
+)
 from isthmus.model.federation import (
     DELETE,
     FederationState,
@@ -25,6 +31,8 @@ from isthmus.model.query import DatacenterRequest
 from isthmus.model.record import Record
 from isthmus.server.leader import FederationDuties
 from support.virtual_loop import now, run_virtual
+
+T = TypeVar("T")
 
 DATACENTERS = 100
 AWAY = 600.0
@@ -47,7 +55,8 @@ class Table:
         self.states: dict[str, FederationState] = {}
         self.changed = asyncio.Condition()
 
-    async def apply(self, command: FederationStateRequest) -> object:
+    async def apply(self, command: FederationStateRequest | ConfigEntryRequest) -> object:
+        assert isinstance(command, FederationStateRequest)
         state = command.state
         assert state is not None
         async with self.changed:
@@ -89,15 +98,24 @@ class Primary:
         self.dial()
         if isinstance(request, FederationStateRequest):
             return await self.table.apply(request)
+        if isinstance(request, ConfigEntryListAllRequest):
+            if request.min_query_index:
+                await self._while_there(asyncio.Event().wait())
+            return IndexedGenericConfigEntries(index=1)
         assert isinstance(request, DatacenterRequest)
-        blocked = asyncio.ensure_future(self.table.federation_states(request.min_query_index))
+        found = self.table.federation_states(request.min_query_index)
+        index, states = await self._while_there(found)
+        return IndexedFederationStates(index=index, states=states)
+
+    async def _while_there(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a read answers that waits; it breaks off when we go away."""
+        blocked = asyncio.ensure_future(work)
         while not blocked.done():
             await asyncio.wait({blocked}, timeout=1.0)
             if not self.is_there:
                 blocked.cancel()
                 raise DialFailed("gone", dc="dc0", node="*", gateway="gw", step="connect")
-        index, states = blocked.result()
-        return IndexedFederationStates(index=index, states=states)
+        return blocked.result()
 
 
 class Secondary:
@@ -125,6 +143,9 @@ class Secondary:
         self.rejoin = Rejoin(
             known=lambda: {"dc0"}, present=lambda: self.present, join=self._join, rng=rng
         )
+
+    def config_entries(self) -> tuple[ConfigEntry, ...]:
+        return ()
 
     async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
         if min_index:

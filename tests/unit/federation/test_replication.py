@@ -10,24 +10,34 @@ from isthmus.errors import FEDERATION_STATES_DISABLED
 from isthmus.federation.locator import GatewayLocator
 from isthmus.federation.replication import (
     AskForGateways,
-    FetchStates,
-    FollowStates,
+    FetchRecords,
+    FollowRecords,
     ReplicationIndex,
     ReplicationOutput,
     ReplicationStatus,
-    Replicator,
     RoundDone,
     RoundFailed,
+    StateReplicator,
+    entry_writes_to_follow,
     writes_to_follow,
+)
+from isthmus.model.config_entry import (
+    CONFIG_ENTRY_TYPES,
+    COPY,
+    ConfigEntry,
+    ConfigEntryRequest,
+    ServiceIntentionsConfigEntry,
+    SourceIntention,
 )
 from isthmus.model.federation import (
     DELETE,
     UPSERT,
     FederationState,
     FederationStateRequest,
-    IndexedFederationStates,
 )
 from isthmus.model.timestamp import Timestamp
+from isthmus.store.store import Store
+from support.stores import Driven
 
 
 def make_state(dc: str, modify_index: int, primary: int = 0) -> FederationState:
@@ -92,6 +102,67 @@ def test_one_round_closes_every_gap_and_the_second_finds_none(
     assert writes_to_follow(theirs, after) == []
 
 
+# Config entries -----------------------------------------------------------------------------------
+
+ENTRIES = st.dictionaries(
+    st.tuples(st.sampled_from(["service-defaults", "service-resolver"]), st.sampled_from("abc")),
+    st.sampled_from("xyz"),
+)
+
+
+def entries_of(found: dict[tuple[str, str], str], index: int) -> list[ConfigEntry]:
+    return [
+        CONFIG_ENTRY_TYPES[kind](name=name, meta={"text": text}, modify_index=index)
+        for (kind, name), text in found.items()
+    ]
+
+
+def contents_of(store: Store) -> dict[tuple[str, str], str]:
+    return {
+        (entry.kind, entry.name): (entry.meta or {})["text"]
+        for entry in store.config_entries.list().value
+    }
+
+
+@given(primary=ENTRIES, ours=ENTRIES)
+def test_one_round_copies_all_config_entries_and_the_second_finds_no_gap(
+    primary: dict[tuple[str, str], str], ours: dict[tuple[str, str], str]
+) -> None:
+    driven = Driven()
+    for entry in entries_of(ours, 1):
+        driven.execute(ConfigEntryRequest(op=UPSERT, entry=entry))
+    before = driven.store.index
+    theirs = entries_of(primary, 999)
+    writes = entry_writes_to_follow(theirs, driven.store.config_entries.list().value)
+    for write in writes:
+        driven.execute(write)
+    assert contents_of(driven.store) == primary
+    assert len(writes) == driven.store.index - before, "each was needed"
+    assert len(writes) == len({*primary.items()} - {*ours.items()}) + len({*ours} - {*primary})
+    assert entry_writes_to_follow(theirs, driven.store.config_entries.list().value) == []
+
+
+def test_config_entries_that_are_gone_are_deleted_first() -> None:
+    writes = entry_writes_to_follow(
+        entries_of({("service-defaults", "a"): "x"}, 5),
+        entries_of({("service-router", "a"): "x"}, 5),
+    )
+    assert [write.op for write in writes] == [DELETE, COPY]
+
+
+def test_intention_whose_id_changed_in_the_primary_is_copied_all_the_same() -> None:
+    """Written by an operator it would be refused."""
+    driven = Driven()
+    for legacy_id in ("one", "two"):
+        source = SourceIntention(name="api", legacy_id=legacy_id)
+        theirs = ServiceIntentionsConfigEntry(name="web", sources=(source,), modify_index=9)
+        for write in entry_writes_to_follow([theirs], driven.store.config_entries.list().value):
+            driven.execute(write)
+    (found,) = driven.store.config_entries.list().value
+    assert isinstance(found, ServiceIntentionsConfigEntry)
+    assert found.sources == theirs.sources
+
+
 def test_index_that_goes_back_starts_over() -> None:
     index = ReplicationIndex()
     assert not index.receive(17)
@@ -111,11 +182,11 @@ class NoJitter(Random):
         return 0.0
 
 
-def make_replicator(*known_dcs: str) -> tuple[Replicator, GatewayLocator]:
+def make_replicator(*known_dcs: str) -> tuple[StateReplicator, GatewayLocator]:
     locator = GatewayLocator(dc="dc2", primary_dc="dc1", rng=Random(1))
     locator.set_states(())
     locator.replication_started()
-    replicator = Replicator(
+    replicator = StateReplicator(
         "dc2",
         "dc1",
         locator=locator,
@@ -128,25 +199,27 @@ def make_replicator(*known_dcs: str) -> tuple[Replicator, GatewayLocator]:
     return replicator, locator
 
 
-def outputs(replicator: Replicator, now: float) -> list[ReplicationOutput]:
+def outputs(replicator: StateReplicator, now: float) -> list[ReplicationOutput[FederationState]]:
     replicator.handle_timer(now=now)
     return replicator.take_outputs()
 
 
 def test_round_fetches_follows_and_fetches_past_its_index() -> None:
     replicator, _ = make_replicator()
-    assert outputs(replicator, 0.0) == [FetchStates(0)]
+    assert outputs(replicator, 0.0) == [FetchRecords(0)]
     states = (make_state("dc1", 7),)
-    replicator.fetched(IndexedFederationStates(index=7, states=states), now=1.0)
-    assert outputs(replicator, 1.0) == [FollowStates(states)]
+    replicator.fetched(states, 7, now=1.0)
+    assert outputs(replicator, 1.0) == [FollowRecords(states)]
     replicator.followed(1, now=1.0)
-    assert outputs(replicator, 1.0) == [RoundDone(1, went_back=False), FetchStates(7)]
+    assert outputs(replicator, 1.0) == [RoundDone(1, went_back=False), FetchRecords(7)]
     assert replicator.status.index == 7
 
 
-def fail(replicator: Replicator, now: float, text: str = "no way") -> list[ReplicationOutput]:
+def fail(
+    replicator: StateReplicator, now: float, text: str = "no way"
+) -> list[ReplicationOutput[FederationState]]:
     """The fetch under way fails, after which the next begins; what is to be done between."""
-    assert outputs(replicator, now)[-1] == FetchStates(0)
+    assert outputs(replicator, now)[-1] == FetchRecords(0)
     replicator.fetch_failed(text, now=now)
     return replicator.take_outputs()
 
@@ -175,14 +248,14 @@ def test_news_during_a_round_that_fails_begin_the_next_at_once() -> None:
     outputs(replicator, 0.0)
     replicator.wake(now=0.5)
     replicator.fetch_failed("no way", now=1.0)
-    assert outputs(replicator, 1.0) == [RoundFailed("no way", 1.0), FetchStates(0)]
+    assert outputs(replicator, 1.0) == [RoundFailed("no way", 1.0), FetchRecords(0)]
 
 
 def test_write_that_fails_reads_everything_again() -> None:
     replicator, locator = make_replicator()
     outputs(replicator, 0.0)
-    replicator.fetched(IndexedFederationStates(index=7, states=()), now=0.0)
+    replicator.fetched((), 7, now=0.0)
     replicator.take_outputs()
     replicator.follow_failed("no leader", now=0.0)
-    assert outputs(replicator, 1.0) == [RoundFailed("no leader", 1.0), FetchStates(0)]
+    assert outputs(replicator, 1.0) == [RoundFailed("no leader", 1.0), FetchRecords(0)]
     assert not locator.is_cut_off

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -13,6 +13,15 @@ import pytest
 from isthmus.errors import FEDERATION_STATES_DISABLED, NoLeader, RemoteError, Unavailable
 from isthmus.federation.locator import GatewayLocator
 from isthmus.model.catalog import CheckServiceNode, Node, NodeService
+from isthmus.model.config_entry import (
+    CONFIG_ENTRY_TYPES,
+    COPY,
+    ConfigEntry,
+    ConfigEntryListAllRequest,
+    ConfigEntryRequest,
+    IndexedGenericConfigEntries,
+    ServiceConfigEntry,
+)
 from isthmus.model.federation import (
     DELETE,
     FederationState,
@@ -47,6 +56,9 @@ class FakeTables:
         self.index = 1
         self.states: dict[str, FederationState] = {}
         self.gateways: tuple[CheckServiceNode, ...] = ()
+        self.entries: dict[tuple[str, str], ConfigEntry] = {}
+        self.entry_writes: list[tuple[float, str, str]] = []
+        self.entry_failures: list[Exception] = []
         self.writes: list[tuple[float, str, str]] = []
         self.failures: list[Exception] = []
         self.watch_failures: list[Exception] = []
@@ -76,7 +88,25 @@ class FakeTables:
     async def mesh_gateways(self, min_index: int) -> tuple[int, tuple[CheckServiceNode, ...]]:
         return await self._past(min_index), self.gateways
 
-    async def apply(self, command: FederationStateRequest) -> object:
+    def config_entries(self) -> tuple[ConfigEntry, ...]:
+        return tuple(self.entries[key] for key in sorted(self.entries))
+
+    async def _apply_entry(self, command: ConfigEntryRequest) -> object:
+        entry = command.entry
+        assert entry is not None
+        self.entry_writes.append((now(), command.op, f"{entry.kind}/{entry.name}"))
+        if self.entry_failures:
+            raise self.entry_failures.pop(0)
+        if command.op == DELETE:
+            await self.change(lambda: self.entries.pop((entry.kind, entry.name)))
+        else:
+            stored = msgspec.structs.replace(entry, modify_index=self.index)
+            await self.change(lambda: self.entries.update({(entry.kind, entry.name): stored}))
+        return True
+
+    async def apply(self, command: FederationStateRequest | ConfigEntryRequest) -> object:
+        if isinstance(command, ConfigEntryRequest):
+            return await self._apply_entry(command)
         assert command.state is not None
         self.writes.append((now(), command.op, command.state.datacenter))
         if self.failures:
@@ -90,15 +120,18 @@ class FakeTables:
 
 
 Answer = IndexedFederationStates | Exception
+T = TypeVar("T")
 
 
 class FakePrimary:
     """The primary: takes writes, answers lists with what is prepared, then blocks for ever."""
 
     def __init__(self, *lists: Answer, refuses: Callable[[], Exception | None]) -> None:
-        self.lists = list(lists)
+        self.lists: list[Answer] = list(lists)
         self.refuses = refuses
         self.asked: list[tuple[float, int]] = []
+        self.entry_lists: list[IndexedGenericConfigEntries | Exception] = []
+        self.asked_entries: list[tuple[float, int]] = []
         self.written: list[tuple[float, tuple[str, ...]]] = []
         self.on_write: Callable[[FederationState], Awaitable[object]] | None = None
         self.others: dict[str, tuple[FederationState, ...]] = {}
@@ -115,6 +148,16 @@ class FakePrimary:
                 "secret",
             )
             return await self._apply(request)
+        if isinstance(request, ConfigEntryListAllRequest):
+            assert (method, request.datacenter, request.allow_stale, request.token) == (
+                "ConfigEntry.ListAll",
+                "dc1",
+                True,
+                "secret",
+            )
+            assert request.kinds == tuple(CONFIG_ENTRY_TYPES)
+            self.asked_entries.append((now(), request.min_query_index))
+            return await self._next(self.entry_lists)
         assert isinstance(request, DatacenterRequest)
         assert (method, request.datacenter, request.allow_stale, request.token) == (
             "FederationState.List",
@@ -136,9 +179,12 @@ class FakePrimary:
 
     async def _list(self, request: DatacenterRequest) -> IndexedFederationStates:
         self.asked.append((now(), request.min_query_index))
-        if not self.lists:
+        return await self._next(self.lists)
+
+    async def _next(self, lists: list[T | Exception]) -> T:
+        if not lists:
             await asyncio.Event().wait()
-        answer = self.lists.pop(0)
+        answer = lists.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -458,6 +504,74 @@ def test_duties_that_end_let_the_locator_forget_the_failures() -> None:
     world = located(*[Unavailable("no way") for _ in range(9)])
     world.run(20)
     assert through_local(world)
+
+
+def entries(index: int, *found: ConfigEntry) -> IndexedGenericConfigEntries:
+    return IndexedGenericConfigEntries(index=index, entries=found)
+
+
+def service(name: str, protocol: str = "http", index: int = 9) -> ServiceConfigEntry:
+    return ServiceConfigEntry(name=name, protocol=protocol, create_index=3, modify_index=index)
+
+
+def test_config_entries_of_the_primary_are_copied_and_followed() -> None:
+    world = World()
+    old = service("old")
+    world.tables.entries[old.kind, old.name] = old
+    world.primary.entry_lists = [
+        entries(17, service("api"), service("web")),
+        entries(20, service("web", "grpc", index=20), service("api")),
+    ]
+    world.run(100)
+    assert world.tables.entry_writes == [
+        (0.0, DELETE, "service-defaults/old"),
+        (0.0, COPY, "service-defaults/api"),
+        (0.0, COPY, "service-defaults/web"),
+        (0.0, COPY, "service-defaults/web"),
+    ]
+    assert world.primary.asked_entries == [(0.0, 0), (0.0, 17), (0.0, 20)]
+    assert (world.duties.entry_replication.index, world.duties.replication.index) == (20, 0)
+
+
+def test_config_entries_that_cannot_be_had_do_not_cut_us_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whether the way to the primary works, federation states tell."""
+    world = World()
+    failure = Unavailable("rpc: can't find service ConfigEntry.ListAll")
+    world.primary.entry_lists = [failure] * 5
+    world.run(30)
+    assert not world.locator.is_cut_off
+    assert [moment for moment, _ in world.primary.asked_entries] == [0, 1, 3, 7, 15]
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in warnings] == [
+        f"replication of config entries failed, next try in 1 s: {failure}"
+    ]
+
+
+def test_way_to_the_primary_that_works_again_brings_config_entries_forward() -> None:
+    world = World(*[Unavailable("no way") for _ in range(5)], listed(17))
+    world.primary.entry_lists = [Unavailable("no way") for _ in range(5)]
+    world.run(60)
+    assert [moment for moment, _ in world.primary.asked] == [0, 1, 3, 7, 12, 17, 17]
+    assert [moment for moment, _ in world.primary.asked_entries] == [0, 1, 3, 7, 15, 17]
+
+
+def test_config_entry_that_cannot_be_written_starts_the_round_over() -> None:
+    world = World()
+    world.tables.entry_failures = [NoLeader()]
+    world.primary.entry_lists = [entries(17, service("web"))] * 2
+    world.run(100)
+    assert world.primary.asked_entries == [(0.0, 0), (1.0, 0), (1.0, 17)]
+    assert [name for _, name in world.tables.entries] == ["web"]
+
+
+def test_primary_follows_nobodys_config_entries() -> None:
+    world = World(dc="dc1")
+    world.tables.entries["service-defaults", "web"] = service("web")
+    world.run(100)
+    assert world.primary.asked_entries == []
+    assert len(world.tables.entries) == 1
 
 
 # Prune ------------------------------------------------------------------------------------------
