@@ -172,12 +172,23 @@ def test_plain_wan_federation_works_without_gateways(start: Start) -> None:
     )
     assert secondary.request("PUT", "/v1/kv/a?dc=dc1", b"value") == (200, b"true\n")
     assert primary.request("GET", "/v1/kv/a?raw") == (200, b"value")
+    entry = b'{"Kind": "service-resolver", "Name": "web", "ConnectTimeout": "5s"}'
+    assert secondary.request("PUT", "/v1/config", entry) == (200, b"true\n")
+    written = primary.get("/v1/config/service-resolver/web")
+    assert written["ConnectTimeout"] == "5s"
+    for path in ("/v1/config/?dc=dc1", "/v1/config/service-resolver?dc=dc1"):
+        assert secondary.get(path) == [written]
     assert [node["Node"] for node in primary.get("/v1/catalog/nodes?dc=dc2")] == ["two"]
     assert primary.request("GET", "/v1/catalog/nodes?dc=dc9") == (500, b"No path to datacenter")
     eventually(
         lambda: len(secondary.get("/v1/internal/federation-states")) == 2,
         timeout=15,
         what="federation states",
+    )
+    eventually(
+        lambda: [one["Name"] for one in secondary.get("/v1/config/service-resolver")] == ["web"],
+        timeout=15,
+        what="replicated config entry",
     )
 
     assert "Graceful leave complete" in secondary.isthmus("leave")
@@ -207,7 +218,7 @@ def test_blocking_query_wakes_for_its_own_key_only(start: Start) -> None:
     assert (entry["Value"], entry["ModifyIndex"]) == ("Mg==", index + 2)
 
 
-def test_commands_show_what_there_is(start: Start) -> None:
+def test_commands_show_what_there_is(start: Start, tmp_path: Path) -> None:
     agent = start("127.88.1.7", {"node_name": "alpha"}, "-dev")
     assert "alpha" in agent.isthmus("members")
     assert "alpha.dc1" in agent.isthmus("members", "-wan")
@@ -220,6 +231,17 @@ def test_commands_show_what_there_is(start: Start) -> None:
     missing = agent.run("kv", "get", "a/b")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert "No key exists at: a/b" in missing.stderr
+    file = tmp_path / "web.hcl"
+    file.write_text('Kind = "service-defaults"\nName = "web"\nProtocol = "HTTP"')
+    written = "Config entry written: service-defaults/web\n"
+    assert agent.isthmus("config", "write", str(file)) == written
+    entry = ("-kind=service-defaults", "-name=web")
+    assert '"Protocol": "http"' in agent.isthmus("config", "read", *entry)
+    assert agent.isthmus("config", "list", "-kind=service-defaults") == "web\n"
+    assert (
+        agent.isthmus("config", "delete", *entry) == "Config entry deleted: service-defaults/web\n"
+    )
+    assert "Config entry not found" in agent.run("config", "read", *entry).stderr
     assert "serf_wan:" in agent.isthmus("info")
     eventually(lambda: "dc1" in agent.isthmus("federation", "list"), timeout=10)
     assert "dc1" in agent.isthmus("federation", "get", "dc1")
