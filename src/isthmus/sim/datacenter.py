@@ -70,6 +70,7 @@ class Tables:
         assert not len(self._table)
         rows = list(states)
         self._table.fill([([folded(state.datacenter) for state in rows], rows)])
+        self._table.filled()
         self._table.index = self.index = max(index, self.index)
         self.states.observe()
 

@@ -148,6 +148,7 @@ class Store:
         if len(set(pks)) < len(pks) or any(table.get(pk) is not None for pk in pks):
             raise Corrupt(f"a row of {name} is there twice", operation="load")
         table.fill([(pks, found)])
+        table.filled()
 
     def loaded(
         self,
@@ -166,6 +167,8 @@ class Store:
             served: Whether this store will be read, and not only be adopted by another.
         """
         self.index, self.generation = index, generation
+        for table in self._tables.values():
+            table.filled()
         for key, data in table_indexes:
             self._load_table_index(key, data)
         if served:

@@ -47,6 +47,7 @@ class Table(Generic[Row]):
         self.index = 0
         self._rows: dict[bytes, Row] = {}
         self._keys = SortedList()
+        self._unsorted: list[bytes] = []
         # A bucket is the primary key itself while it is the only one: most are.
         self._buckets: dict[str, dict[bytes, bytes | list[bytes]]] = {
             name: {} for name in schema.indexes
@@ -101,14 +102,16 @@ class Table(Generic[Row]):
         return self._rows.copy()
 
     def fill(self, chunks: Iterable[tuple[Sequence[bytes], Sequence[Row]]]) -> None:
-        """Insert many rows, chunk by chunk with their primary keys, none of which is there yet."""
-        filled: list[bytes] = []
+        """Insert many rows, chunk by chunk with their primary keys, none of which is there yet.
+
+        Call `filled` after the last; before that only `get` finds them.
+        """
         indexes = [(self._buckets[name], keys_of) for name, keys_of in self.schema.indexes.items()]
         for pks, rows in chunks:
             count = len(self._rows) + len(pks)
             self._rows.update(zip(pks, rows, strict=True))
             assert len(self._rows) == count, "a table is filled once"
-            filled += pks
+            self._unsorted += pks
             for buckets, keys_of in indexes:
                 for pk, keys in zip(pks, map(keys_of, rows), strict=True):
                     for key in keys:
@@ -119,11 +122,16 @@ class Table(Generic[Row]):
                             bucket.append(pk)  # Nearly always: they come in order.
                         else:
                             _add(buckets, key, pk)
-        self._keys.update(filled)
+
+    def filled(self) -> None:
+        """Put the rows of `fill` in order."""
+        self._keys.update(self._unsorted)
+        self._unsorted = []
 
     def adopt(self, other: "Table[Row]") -> None:
         """Hold what another table of the same schema holds; that one is not to be used again."""
         assert other.schema is self.schema
+        assert not other._unsorted
         self._rows, self._keys, self._buckets = other._rows, other._keys, other._buckets
         self.index = other.index
 
