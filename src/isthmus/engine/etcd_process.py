@@ -39,12 +39,7 @@ _HEALTHY_TIME: Final = 10.0
 _LINE_SIZE_MAX: Final = 64 * 1024
 _VERSION_TIMEOUT: Final = 10.0
 _PROCESSORS: Final = "GOMAXPROCS"
-_ENVIRONMENT: Final = {
-    "PATH": os.environ.get("PATH", ""),
-    # Half of the processors are for the agent. On two, three members that look for work on both
-    # spend a third of their time with that.
-    _PROCESSORS: os.environ.get(_PROCESSORS, str(max(1, len(os.sched_getaffinity(0)) // 2))),
-}
+_ENVIRONMENT: Final = {"PATH": os.environ.get("PATH", "")}
 """Variables named ETCD_… would count as flags."""
 _SOCKET: Final = "client:1"
 """File beside the member's data; etcd wants its name to look like a host and a port."""
@@ -326,6 +321,16 @@ class EtcdProcess:
             *(f"--{name}" for name in switches),
         )
 
+    def environment(self, formation: Formation) -> Mapping[str, str]:
+        """The environment: what etcd may use of the machine.
+
+        Half of the processors are for the agent. On two, three members that look for work on both
+        spend a third of their time with that; one that is alone is ready earlier with all of them.
+        """
+        count = len(os.sched_getaffinity(0))
+        usable = count if len(formation.members) == 1 else max(1, count // 2)
+        return {**_ENVIRONMENT, _PROCESSORS: os.environ.get(_PROCESSORS, str(usable))}
+
     # Supervision ------------------------------------------------------------------------------
 
     async def _supervise(
@@ -370,7 +375,7 @@ class EtcdProcess:
                 stderr=PIPE,
                 limit=_LINE_SIZE_MAX,
                 cwd=self.config.directory,  # There it makes its socket.
-                env=_ENVIRONMENT,
+                env=self.environment(formation),
             )
         except OSError as error:
             self._last_words = str(error)

@@ -108,6 +108,23 @@ async def test_member_is_asked_through_a_socket_where_its_path_fits(
     assert config.network_access.ca_file == config.files.ca
 
 
+@pytest.mark.parametrize("members", [1, 3])
+async def test_member_that_is_alone_may_use_all_processors(
+    tmp_path: Path, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EtcdProcessConfig(
+        directory=tmp_path, files=MemberFiles(tmp_path), name="a", peer_host="127.0.0.1"
+    )
+    formation = Formation(members={str(n): "u" for n in range(members)}, token="t", new=True)
+    monkeypatch.delenv("GOMAXPROCS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert EtcdProcess(config).environment(formation)["GOMAXPROCS"] == (
+        "4" if members == 1 else "2"
+    )
+    monkeypatch.setenv("GOMAXPROCS", "3")
+    assert EtcdProcess(config).environment(formation)["GOMAXPROCS"] == "3"
+
+
 async def test_member_whose_process_id_cannot_be_noted_is_looked_after_all_the_same(
     tmp_path: Path,
 ) -> None:
