@@ -83,7 +83,7 @@ class MemoryInbound:
     def __init__(self, transport: MemoryTransport, peer: Address = ("192.0.2.1", 1)) -> None:
         self._transport, self._peer = transport, peer
         self.tls: TlsAccept | None = None
-        self.closed = False
+        self.is_started = self.closed = False
 
     @property
     def peer(self) -> Address:
@@ -96,7 +96,7 @@ class MemoryInbound:
         raise NotImplementedError
 
     async def start(self, protocol: P, *, tls: TlsAccept | None, skip: int = 0) -> P:
-        self.tls = tls
+        self.tls, self.is_started = tls, True
         self._transport.start(protocol)
         return protocol
 
